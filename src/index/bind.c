@@ -1,0 +1,571 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Binding layers to instances, and the check that a state belongs to these layers.
+ *
+ * A new state takes its instances in this order: first what the tables of stamped lowers say, topmost first, so
+ * that their objects keep their numbers; then the filesystems of the lowers (the topmost one's is instance 0 where no
+ * table has taken it); then the counters. On disk: the state first, durable, then the table on upper's root.
+ * So an upper with a table had a state.
+ */
+#include "index/bind.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/counters.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "index/number_private.h"
+#include "index/stamp.h"
+#include "index/table.h"
+
+static int read_root(const struct rvl_layer *layer, int fd, const char *path, const uint8_t uuid[16],
+		     struct rvl_state_root *ret)
+{
+	struct statx stx;
+
+	if (layer) {
+		ret->ino = layer->ino;
+	} else {
+		if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_INO, &stx))
+			return -errno;
+		ret->ino = stx.stx_ino;
+	}
+	/* Any failure: the inode number must do. */
+	if (rvl_handle_get(fd, "", uuid, &ret->handle))
+		ret->handle.len = 0;
+	ret->path = strdup(path ? path : "");
+	return ret->path ? 0 : -ENOMEM;
+}
+
+/*
+ * A tmpfs has no identity that outlives it, but one for its life: a uuid of its own, else (older kernels) what its root's
+ * handle and the boot make. That is enough: when it is gone, so are its objects.
+ */
+static void stabilise(struct rvl_identity *identity, const struct rvl_state_root *root)
+{
+	uint8_t buf[16 + 16 + RVL_HANDLE_ENCODED_MAX];
+	int len;
+
+	if (identity->is_stable || (identity->fs_magic != TMPFS_MAGIC && identity->fs_magic != RAMFS_MAGIC))
+		return;
+	if (!identity->has_uuid) {
+		if (!root->handle.len)
+			return;
+		memcpy(buf, identity->digest, 16);
+		rvl_boot_id_get(buf + 16);
+		len = rvl_handle_encode(&root->handle, buf + 32);
+		if (len < 0)
+			return;
+		rvl_digest(buf, 32 + (size_t)len, identity->digest);
+	}
+	identity->is_stable = true;
+}
+
+/* Different st_dev are different spaces of inode numbers, even if the filesystems look the same. */
+static void make_unique(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
+{
+	struct rvl_identity *identity = &binding->identities[i];
+
+	for (unsigned j = 0; j < i;) {
+		uint8_t twin[16 + 4];
+
+		if (memcmp(identity->digest, binding->identities[j].digest, 16) ||
+		    stack->layers[j + 1].dev == stack->layers[i + 1].dev) {
+			j++;
+			continue;
+		}
+		memcpy(twin, identity->digest, 16);
+		memcpy(twin + 16, "twin", 4);
+		rvl_digest(twin, sizeof(twin), identity->digest);
+		j = 0;
+	}
+}
+
+/* Identity and root of a lower. Layers with one st_dev share an identity. */
+static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
+{
+	const struct rvl_layer *layer = &stack->layers[i + 1];
+	struct rvl_identity *identity = &binding->identities[i];
+	struct rvl_state_root *root = &binding->lowers[i];
+	int r;
+
+	for (unsigned j = 0; j < i; j++) {
+		if (stack->layers[j + 1].dev == layer->dev) {
+			*identity = binding->identities[j];
+			r = read_root(layer, layer->fd, layer->path, identity->uuid, root);
+			goto out;
+		}
+	}
+	r = rvl_identity_get(layer, layer->fd, (uint64_t)layer->dev, identity);
+	if (r) {
+		rvl_error("lowerdir=%s: the identity of its filesystem cannot be read: %s", layer->path,
+			  strerror(-r));
+		return r;
+	}
+	r = read_root(layer, layer->fd, layer->path, identity->uuid, root);
+	if (r)
+		return r;
+	stabilise(identity, root);
+	make_unique(stack, binding, i);
+out:
+	root->flags = (layer->is_data_only ? RVL_ROOT_DATA_ONLY : 0) |
+		      (identity->is_stable ? 0 : RVL_ROOT_UNSTABLE);
+	return r;
+}
+
+int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret)
+{
+	static const uint8_t no_uuid[16];
+	unsigned n = stack->n - 1;
+	int r = 0;
+
+	*ret = (struct rvl_binding){ 0 };
+	ret->lowers = calloc(n + 1, sizeof(*ret->lowers));
+	ret->identities = calloc(n + 1, sizeof(*ret->identities));
+	if (!ret->lowers || !ret->identities)
+		return -ENOMEM;
+	ret->n_lowers = n;
+	for (unsigned i = 0; !r && i < n; i++)
+		r = read_lower(stack, ret, i);
+	if (!r && stack->has_upper)
+		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path, no_uuid,
+			      &ret->upper);
+	if (!r && stack->work_fd >= 0)
+		r = read_root(NULL, stack->work_fd, stack->work_path, no_uuid, &ret->work);
+	return r;
+}
+
+void rvl_binding_release(struct rvl_binding *binding)
+{
+	for (unsigned i = 0; i < binding->n_lowers && binding->lowers; i++)
+		rvl_state_root_release(&binding->lowers[i]);
+	rvl_state_root_release(&binding->upper);
+	rvl_state_root_release(&binding->work);
+	free(binding->lowers);
+	free(binding->identities);
+	*binding = (struct rvl_binding){ 0 };
+}
+
+static bool is_same_root(const struct rvl_state_root *a, const struct rvl_state_root *b)
+{
+	if (a->handle.len && b->handle.len)
+		return rvl_handle_equal(&a->handle, &b->handle);
+	return a->ino == b->ino;
+}
+
+/* A path as an option's value: what mount(8) and the kernel take for separators gets a backslash. */
+static void print_escaped(FILE *f, const char *path)
+{
+	for (; path && *path; path++) {
+		if (strchr(":,\\", *path))
+			fputc('\\', f);
+		fputc(*path, f);
+	}
+}
+
+char *rvl_bind_options(const struct rvl_stack *stack)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return NULL;
+	fputs(stack->xattr.is_user ? "-o userxattr,lowerdir=" : "-o lowerdir=", f);
+	for (unsigned i = 1; i < stack->n; i++) {
+		if (i > 1)
+			fputs(stack->layers[i].is_data_only ? "::" : ":", f);
+		print_escaped(f, stack->layers[i].path);
+	}
+	if (stack->has_upper) {
+		fputs(",upperdir=", f);
+		print_escaped(f, stack->layers[0].path);
+	}
+	if (stack->work_path) {
+		fputs(",workdir=", f);
+		print_escaped(f, stack->work_path);
+	}
+	if (fclose(f)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static char *lowers_text(const struct rvl_state_root *lowers, unsigned n)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return NULL;
+	for (unsigned i = 0; i < n; i++) {
+		if (i)
+			fputs(lowers[i].flags & RVL_ROOT_DATA_ONLY ? "::" : ":", f);
+		print_escaped(f, lowers[i].path);
+	}
+	if (fclose(f)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static bool are_same_lowers(const struct rvl_state *state, const struct rvl_binding *binding)
+{
+	if (state->n_lowers != binding->n_lowers)
+		return false;
+	for (unsigned i = 0; i < state->n_lowers; i++) {
+		const struct rvl_state_root *then = &state->lowers[i], *now = &binding->lowers[i];
+		const struct rvl_state_instance *instance =
+			rvl_state_instance_by_id(state, then->instance);
+		bool is_unstable = (then->flags | now->flags) & RVL_ROOT_UNSTABLE;
+
+		if ((then->flags ^ now->flags) & RVL_ROOT_DATA_ONLY || !is_same_root(then, now))
+			return false;
+		if (!is_unstable &&
+		    (!instance || memcmp(instance->digest, binding->identities[i].digest, 16)))
+			return false;
+	}
+	return true;
+}
+
+static int read_table(const struct rvl_stack *stack, const struct rvl_layer *layer,
+		      struct rvl_table *ret)
+{
+	uint8_t buf[RVL_TABLE_MAX_BYTES];
+	ssize_t n;
+
+	if (!layer->has_xattrs)
+		return -ENODATA;
+	n = rvl_xattr_get(&stack->xattr, layer->fd, "", RVL_XATTR_INSTANCES, buf, sizeof(buf));
+	if (n == -ERANGE)
+		return -EUCLEAN;
+	return n < 0 ? (int)n : rvl_table_decode(buf, (size_t)n, ret);
+}
+
+/* Is the upper one of this state's? Its table names the overlay. */
+static int check_table(const struct rvl_index *index)
+{
+	struct rvl_table table;
+	int r = read_table(index->stack, &index->stack->layers[0], &table);
+
+	if (r == -ENODATA || r == -EUCLEAN) /* it is written anew */
+		return 0;
+	if (r)
+		return r;
+	return memcmp(table.uuid, index->state->uuid, 16) ? -ESTALE : 0;
+}
+
+int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding)
+{
+	const struct rvl_state *state = index->state;
+	_cleanup_free_ char *options = rvl_bind_options(index->stack);
+	bool is_adopted = !state->upper.ino && binding->upper.ino; /* a workdir that served without upper */
+	int r = 0;
+
+	if (!is_adopted && (!!state->upper.ino != !!binding->upper.ino ||
+			    (state->upper.ino && !is_same_root(&state->upper, &binding->upper))))
+		r = -ESTALE;
+	if (!is_same_root(&state->work, &binding->work))
+		r = -ESTALE;
+	if (!r && binding->upper.ino)
+		r = is_adopted ? rvl_bind_check_new(index) : check_table(index);
+	if (r == -ESTALE) {
+		rvl_error("upperdir=%s, workdir=%s: not the directories that this overlay was made with "
+			  "(upperdir=%s, workdir=%s), but a copy, or of two overlays. After a move or a "
+			  "copy run: reverlayctl rebind %s",
+			  binding->upper.path ?: "", binding->work.path, state->upper.path ?: "",
+			  state->work.path ?: "", options ?: "");
+		return r;
+	}
+	if (!r && !are_same_lowers(state, binding)) {
+		_cleanup_free_ char *then = lowers_text(state->lowers, state->n_lowers);
+		_cleanup_free_ char *now = lowers_text(binding->lowers, binding->n_lowers);
+
+		rvl_error("lowerdir=%s: not the layers that this upper was used with (lowerdir=%s). "
+			  "If they were copied, moved or changed run: reverlayctl rebind %s",
+			  now ?: "", then ?: "", options ?: "");
+		return -ESTALE;
+	}
+	return r;
+}
+
+int rvl_bind_check_new(const struct rvl_index *index)
+{
+	_cleanup_free_ char *options = NULL;
+	struct rvl_table table;
+	int r;
+
+	if (!index->stack->has_upper)
+		return 0;
+	r = read_table(index->stack, &index->stack->layers[0], &table);
+	if (r == -ENODATA)
+		return 0;
+	if (r && r != -EUCLEAN && r != -EPROTONOSUPPORT)
+		return r;
+	options = rvl_bind_options(index->stack);
+	rvl_error("upperdir=%s: it has inode numbers of a former use, but workdir=%s has no index of them. "
+		  "Give the workdir that belongs to it, or run: reverlayctl repair --rebuild %s",
+		  index->stack->layers[0].path, index->stack->work_path ?: "", options ?: "");
+	return -ESTALE;
+}
+
+int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identity, uint16_t from,
+		      uint16_t *ret)
+{
+	struct rvl_state_instance *known = rvl_state_instance_by_digest(state, identity->digest);
+	struct rvl_state_instance instance = { .fs_magic = identity->fs_magic };
+	int r;
+
+	if (known) {
+		*ret = known->id;
+		if (known->flags & RVL_INSTANCE_IMPORTED && !known->fs_magic) {
+			known->fs_magic = identity->fs_magic;
+			memcpy(known->uuid, identity->uuid, sizeof(known->uuid));
+		}
+		return 0;
+	}
+	r = rvl_state_instance_free_id(state, from, &instance.id);
+	if (r)
+		return r;
+	memcpy(instance.digest, identity->digest, sizeof(instance.digest));
+	memcpy(instance.uuid, identity->uuid, sizeof(instance.uuid));
+	*ret = instance.id;
+	return rvl_state_instance_add(state, &instance);
+}
+
+int rvl_bind_volatile_instance(struct rvl_state *state, uint16_t *ret)
+{
+	unsigned id = state->volatile_low;
+
+	/* From the upper end down, never twice. */
+	do {
+		if (id <= 1)
+			return -EOVERFLOW;
+		id--;
+	} while (rvl_state_instance_by_id(state, (uint16_t)id));
+	state->volatile_low = (uint16_t)id;
+	*ret = (uint16_t)id;
+	return 0;
+}
+
+int rvl_bind_counter(struct rvl_state *state, enum rvl_state_counter which)
+{
+	struct rvl_state_instance instance = { .flags = RVL_INSTANCE_COUNTER };
+	uint16_t from = (uint16_t)((rvl_hash(state->uuid, 16) + which) & RVL_INSTANCE_MAX);
+	int r = rvl_state_instance_free_id(state, from ?: 1, &instance.id);
+
+	if (r)
+		return r;
+	rvl_table_own_digest(state->uuid, instance.id, instance.digest);
+	state->counters[which].instance = instance.id;
+	state->counters[which].next = RVL_COUNTER_START;
+	return rvl_state_instance_add(state, &instance);
+}
+
+/* What the ids of a layer's table mean here: free ids are taken over, others get a new one. */
+static int import_table(struct rvl_state *state, const struct rvl_table *table)
+{
+	for (unsigned i = 0; i < table->n; i++) {
+		struct rvl_state_instance instance = { .id = table->rows[i].id,
+						       .flags = RVL_INSTANCE_IMPORTED };
+		int r;
+
+		memcpy(instance.digest, table->rows[i].digest, sizeof(instance.digest));
+		if (rvl_state_instance_by_digest(state, instance.digest))
+			continue;
+		if (rvl_state_instance_by_id(state, instance.id) || instance.id >= state->volatile_low) {
+			r = rvl_state_instance_free_id(state, instance.id ?: 1, &instance.id);
+			if (r)
+				return r;
+		}
+		r = rvl_state_instance_add(state, &instance);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int import_tables(struct rvl_index *index, struct rvl_binding *binding)
+{
+	const struct rvl_stack *stack = index->stack;
+
+	for (unsigned i = 0; i < binding->n_lowers; i++) {
+		const struct rvl_layer *layer = &stack->layers[i + 1];
+		struct rvl_table table;
+		int r = read_table(stack, layer, &table);
+
+		if (r == -ENODATA)
+			continue;
+		if (r == -EUCLEAN || r == -EPROTONOSUPPORT) {
+			rvl_warn("lowerdir=%s: its table of inode numbers is %s; the numbers its objects had "
+				 "in their former overlay are not used",
+				 layer->path, r == -EUCLEAN ? "damaged" : "of a newer version");
+			rvl_count(damaged);
+			continue;
+		}
+		r = r ?: import_table(index->state, &table);
+		if (r)
+			return r;
+		binding->lowers[i].flags |= RVL_ROOT_HAS_TABLE;
+	}
+	return 0;
+}
+
+/* Without a place for the state: the same layers give the same uuid, and so the same handles and offsets. */
+static void derive_identity(struct rvl_state *state, const struct rvl_binding *binding)
+{
+	uint8_t buf[32 + RVL_HANDLE_ENCODED_MAX] = { 0 };
+
+	memset(state->uuid, 0, sizeof(state->uuid));
+	for (unsigned i = 0; i <= binding->n_lowers; i++) {
+		const struct rvl_state_root *root =
+			i < binding->n_lowers ? &binding->lowers[i] : &binding->upper;
+		int len = 0;
+
+		memcpy(buf, state->uuid, 16);
+		if (i < binding->n_lowers)
+			memcpy(buf + 16, binding->identities[i].digest, 16);
+		if (root->handle.len)
+			len = rvl_handle_encode(&root->handle, buf + 32);
+		if (len <= 0) {
+			rvl_put_le64(buf + 32, root->ino);
+			len = 8;
+		}
+		rvl_digest(buf, 32 + (size_t)len, state->uuid);
+	}
+	memcpy(buf, state->uuid, 16);
+	for (unsigned i = 0; i < 2; i++) {
+		buf[16] = (uint8_t)i;
+		rvl_digest(buf, 17, state->key + i * 16);
+	}
+}
+
+int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding)
+{
+	struct rvl_state *state = index->state;
+	int r;
+
+	if (!index->is_writable)
+		derive_identity(state, binding);
+	r = import_tables(index, binding);
+	for (unsigned i = 0; !r && i < binding->n_lowers; i++) {
+		struct rvl_state_root *root = &binding->lowers[i];
+
+		if (!(root->flags & RVL_ROOT_UNSTABLE))
+			r = rvl_bind_instance(state, &binding->identities[i], i ? 1 : 0,
+					      &root->instance);
+	}
+	for (int i = 0; !r && i < RVL_COUNTER_N; i++)
+		r = rvl_bind_counter(state, i);
+	if (r)
+		return r;
+	state->lowers = rvl_take_ptr(binding->lowers);
+	state->n_lowers = binding->n_lowers;
+	state->upper = binding->upper;
+	state->work = binding->work;
+	binding->upper = binding->work = (struct rvl_state_root){ 0 };
+	return 0;
+}
+
+int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding)
+{
+	struct rvl_state *state = index->state;
+
+	for (unsigned i = 0; i < state->n_lowers; i++) {
+		const struct rvl_layer *layer = &index->stack->layers[i + 1];
+		uint16_t *instance = &index->numbers->layers[i + 1].instance;
+		int r = rvl_device_find(index->numbers, layer->dev, instance);
+
+		if (r != -ENOENT) {
+			if (r)
+				return r;
+			continue;
+		}
+		*instance = state->lowers[i].instance;
+		r = 0;
+		if (!binding->identities[i].is_stable) {
+			r = rvl_bind_volatile_instance(state, instance);
+			rvl_info("lowerdir=%s: its filesystem has no lasting identity; inode numbers and file "
+				 "handles of its objects hold for this mount only",
+				 layer->path);
+		}
+		r = r ?: rvl_device_add(index->numbers, layer->dev, *instance);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int rvl_bind_claims(struct rvl_index *index)
+{
+	struct rvl_state *state = index->state;
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < state->n_lowers; i++) {
+		const struct rvl_layer *layer = &index->stack->layers[i + 1];
+		struct rvl_state_root *root = &state->lowers[i];
+		struct rvl_table table;
+
+		if (!(root->flags & RVL_ROOT_HAS_TABLE) || (root->flags & RVL_ROOT_CLAIMS_DONE))
+			continue;
+		r = read_table(index->stack, layer, &table);
+		if (r == -ENODATA || r == -EUCLEAN || r == -EPROTONOSUPPORT) {
+			r = 0;
+			continue;
+		}
+		r = r ?: rvl_claims_record(index, layer, &table);
+		if (r) {
+			rvl_error("lowerdir=%s: its recorded inode numbers cannot be taken over: %s",
+				  layer->path, strerror(-r));
+			return r;
+		}
+		root->flags |= RVL_ROOT_CLAIMS_DONE;
+		if (index->is_writable) {
+			r = rvl_reals_flush(index);
+			r = r ?: rvl_state_save(state, index->inodes_fd, index->is_volatile);
+		}
+	}
+	return r;
+}
+
+int rvl_bind_write_table(struct rvl_index *index)
+{
+	const struct rvl_layer *upper = &index->stack->layers[0];
+	struct rvl_state *state = index->state;
+	uint8_t buf[RVL_TABLE_MAX_BYTES], old[RVL_TABLE_MAX_BYTES];
+	struct rvl_table table = { 0 };
+	unsigned len;
+	int r;
+
+	pthread_mutex_lock(&state->lock);
+	memcpy(table.uuid, state->uuid, sizeof(table.uuid));
+	for (unsigned i = 0; i < state->n_instances; i++) {
+		if (table.n == RVL_TABLE_ROWS_MAX) {
+			table.is_truncated = true;
+			break;
+		}
+		table.rows[table.n].id = state->instances[i].id;
+		memcpy(table.rows[table.n++].digest, state->instances[i].digest, 16);
+	}
+	pthread_mutex_unlock(&state->lock);
+	len = rvl_table_encode(&table, buf);
+	if (rvl_upper_xattr_get(index, upper->fd, "", S_IFDIR, upper->ino, RVL_XATTR_INSTANCES, old,
+				sizeof(old)) == (ssize_t)len &&
+	    !memcmp(old, buf, len))
+		return 0;
+	r = rvl_upper_xattr_set(index, upper->fd, "", S_IFDIR, upper->ino, RVL_XATTR_INSTANCES, buf, len);
+	if (r)
+		rvl_error("upperdir=%s: the table of its inode numbers cannot be written: %s",
+			  upper->path, strerror(-r));
+	return r;
+}

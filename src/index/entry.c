@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Entries: inodes/<xx>/#<number>.
+ *
+ * Each change is one rename or link: an entry is as before or as after. The 256 directories are made when they are first
+ * needed (ENOENT of a link; a container that copies nothing up has none). The file of a directory entry has mode 0, so
+ * that no look at a usual object costs a getxattr; without privileges its owner could not read its xattrs then, so with
+ * userxattr it is 01600, which no editor makes.
+ *
+ * inodes/tombstone is the whiteout that all tombstones are links of; at EMLINK a new one takes its place.
+ */
+#include "index/entry.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "layer/path.h"
+
+#define TOMBSTONE_NAME "tombstone"
+#define DIRECTORY_MODE_USER 01600
+#define LOOK_MASK (STATX_BASIC_STATS | STATX_BTIME)
+
+void rvl_entry_path(uint64_t number, char ret[RVL_ENTRY_PATH_SIZE])
+{
+	snprintf(ret, RVL_ENTRY_PATH_SIZE, "%02x/#%llu", (unsigned)(number & 0xff),
+		 (unsigned long long)number);
+}
+
+unsigned rvl_name_at_encode(const struct rvl_name_at *at, uint8_t buf[RVL_NAME_AT_ENCODED_MAX])
+{
+	size_t len = strnlen(at->name, NAME_MAX);
+
+	rvl_put_le64(buf, at->parent);
+	memcpy(buf + 8, at->name, len);
+	return 8 + (unsigned)len;
+}
+
+int rvl_name_at_decode(const void *buf, size_t len, struct rvl_name_at *ret)
+{
+	size_t name_len = len - 8;
+
+	if (len <= 8 || name_len > NAME_MAX || memchr((const uint8_t *)buf + 8, 0, name_len))
+		return -EUCLEAN;
+	ret->parent = rvl_get_le64(buf);
+	memcpy(ret->name, (const uint8_t *)buf + 8, name_len);
+	ret->name[name_len] = 0;
+	return rvl_number_is_valid(ret->parent) && rvl_name_is_valid(ret->name) ? 0 : -EUCLEAN;
+}
+
+/* An empty file with a mode that hardly an object has: what is it? */
+static int look_at_special(struct rvl_index *index, const char *path, enum rvl_entry_kind *ret)
+{
+	const struct rvl_xattr_names *names = &index->stack->xattr;
+	uint8_t buf[RVL_NAME_AT_ENCODED_MAX];
+	ssize_t n = rvl_xattr_get(names, index->inodes_fd, path, RVL_XATTR_PATH, buf, sizeof(buf));
+
+	*ret = RVL_ENTRY_DIRECTORY;
+	if (n >= 0 || n == -ERANGE)
+		return 0;
+	if (n != -ENODATA)
+		return (int)n;
+	n = rvl_xattr_get(names, index->inodes_fd, path, RVL_XATTR_WHITEOUT, buf, sizeof(buf));
+	*ret = n >= 0 || n == -ERANGE ? RVL_ENTRY_TOMBSTONE : RVL_ENTRY_OBJECT;
+	return n < 0 && n != -ENODATA && n != -ERANGE ? (int)n : 0;
+}
+
+int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind *ret_kind,
+		   struct statx *ret_st)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct statx stx;
+	unsigned mode;
+
+	*ret_kind = RVL_ENTRY_NONE;
+	if (index->inodes_fd < 0)
+		return 0;
+	rvl_entry_path(number, path);
+	if (statx(index->inodes_fd, path, AT_SYMLINK_NOFOLLOW, LOOK_MASK, &stx))
+		return errno == ENOENT ? 0 : -errno;
+	if (S_ISDIR(stx.stx_mode))
+		return -EUCLEAN;
+	if (S_ISCHR(stx.stx_mode) && !stx.stx_rdev_major && !stx.stx_rdev_minor) {
+		*ret_kind = RVL_ENTRY_TOMBSTONE;
+		return 0;
+	}
+	mode = stx.stx_mode & 07777;
+	*ret_kind = RVL_ENTRY_OBJECT;
+	if (S_ISREG(stx.stx_mode) && !stx.stx_size && (!mode || mode == DIRECTORY_MODE_USER)) {
+		int r = look_at_special(index, path, ret_kind);
+
+		if (r)
+			return r;
+	}
+	if (*ret_kind == RVL_ENTRY_OBJECT)
+		*ret_st = stx;
+	return 0;
+}
+
+/* inodes/<xx> of a path is missing: make it. */
+static int make_parent(struct rvl_index *index, const char *path)
+{
+	const char directory[3] = { path[0], path[1], 0 };
+
+	return mkdirat(index->inodes_fd, directory, 0700) && errno != EEXIST ? -errno : 0;
+}
+
+static int link_once(int dirfd, const char *name, int to_fd, const char *path)
+{
+	char proc[32];
+
+	if (*name)
+		return linkat(dirfd, name, to_fd, path, 0) ? -errno : 0;
+	if (!linkat(dirfd, "", to_fd, path, AT_EMPTY_PATH))
+		return 0;
+	/* Without CAP_DAC_READ_SEARCH this is ENOENT (open(2), O_TMPFILE); so is a missing directory. */
+	if (errno != ENOENT)
+		return -errno;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", dirfd);
+	return linkat(AT_FDCWD, proc, to_fd, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
+}
+
+static int link_entry(struct rvl_index *index, int dirfd, const char *name, const char *path)
+{
+	int r;
+
+	if (!index->is_writable)
+		return -EROFS;
+	r = link_once(dirfd, name, index->inodes_fd, path);
+	if (r != -ENOENT)
+		return r;
+	r = make_parent(index, path);
+	return r ?: link_once(dirfd, name, index->inodes_fd, path);
+}
+
+int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_t number)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+
+	rvl_entry_path(number, path);
+	return link_entry(index, dirfd, name, path);
+}
+
+/* Move work/temp to an entry's path; the temp is gone afterwards in any case. */
+static int publish(struct rvl_index *index, const char *temp, const char *path, bool is_replace)
+{
+	unsigned flags = is_replace ? 0 : RENAME_NOREPLACE;
+	int r = 0;
+
+	for (int tries = 0; tries < 2; tries++) {
+		r = renameat2(index->temp_fd, temp, index->inodes_fd, path, flags) ? -errno : 0;
+		if (r != -ENOENT || make_parent(index, path))
+			break;
+	}
+	if (r == -EINVAL && flags) /* the filesystem has no RENAME_NOREPLACE */
+		r = link_entry(index, index->temp_fd, temp, path);
+	/* After a rename between two links of one inode, too, the old name is still there. */
+	if (unlinkat(index->temp_fd, temp, 0) && errno != ENOENT && !r)
+		r = -errno;
+	return r;
+}
+
+static int set_at(struct rvl_index *index, int dirfd, const char *name, enum rvl_xattr which,
+		  const struct rvl_name_at *at)
+{
+	uint8_t buf[RVL_NAME_AT_ENCODED_MAX];
+	unsigned len = rvl_name_at_encode(at, buf);
+
+	return rvl_xattr_set(&index->stack->xattr, dirfd, name, which, buf, len);
+}
+
+static int set_handle(struct rvl_index *index, int dirfd, const char *name, enum rvl_xattr which,
+		      const struct rvl_handle *handle)
+{
+	uint8_t buf[RVL_HANDLE_ENCODED_MAX];
+	int len;
+
+	if (!handle->len)
+		return 0;
+	len = rvl_handle_encode(handle, buf);
+	if (len < 0)
+		return len;
+	return rvl_xattr_set(&index->stack->xattr, dirfd, name, which, buf, (size_t)len);
+}
+
+int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const struct rvl_entry_directory *dir,
+			    bool is_replace)
+{
+	mode_t mode = index->stack->xattr.is_user ? DIRECTORY_MODE_USER : 0;
+	char path[RVL_ENTRY_PATH_SIZE], temp[RVL_TEMP_NAME_SIZE];
+	_cleanup_close_ int fd = -EBADF;
+	int r = 0;
+
+	if (!index->is_writable)
+		return -EROFS;
+	rvl_entry_path(number, path);
+	rvl_index_temp_name(index, temp);
+	fd = openat(index->temp_fd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0600);
+	if (fd < 0)
+		return -errno;
+	if (mode && fchmod(fd, mode))
+		r = -errno;
+	r = r ?: set_at(index, fd, "", RVL_XATTR_PATH, &dir->path);
+	r = r ?: set_handle(index, fd, "", RVL_XATTR_UPPER, &dir->upper);
+	if (dir->is_merged) {
+		r = r ?: set_handle(index, fd, "", RVL_XATTR_FH, &dir->lower);
+		r = r ?: set_at(index, fd, "", RVL_XATTR_PLACE, &dir->place);
+	}
+	if (r) {
+		unlinkat(index->temp_fd, temp, 0);
+		return r;
+	}
+	return publish(index, temp, path, is_replace);
+}
+
+static int get_at(struct rvl_index *index, const char *path, enum rvl_xattr which,
+		  struct rvl_name_at *ret)
+{
+	uint8_t buf[RVL_NAME_AT_ENCODED_MAX];
+	ssize_t n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, which, buf, sizeof(buf));
+
+	if (n == -ERANGE)
+		return -EUCLEAN;
+	return n < 0 ? (int)n : rvl_name_at_decode(buf, (size_t)n, ret);
+}
+
+/* An absent one is a handle with len 0. */
+static int get_handle(struct rvl_index *index, const char *path, enum rvl_xattr which,
+		      struct rvl_handle *ret)
+{
+	uint8_t buf[RVL_HANDLE_ENCODED_MAX];
+	ssize_t n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, which, buf, sizeof(buf));
+	int r;
+
+	*ret = (struct rvl_handle){ 0 };
+	if (n == -ENODATA)
+		return 0;
+	if (n == -ERANGE)
+		return -EUCLEAN;
+	if (n < 0)
+		return (int)n;
+	r = rvl_handle_decode(buf, (unsigned)n, ret);
+	return r ? -EUCLEAN : 0;
+}
+
+int rvl_entry_get_directory(struct rvl_index *index, uint64_t number, struct rvl_entry_directory *ret)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_entry_directory dir = { 0 };
+	struct statx stx;
+	int r;
+
+	if (index->inodes_fd < 0)
+		return -ENOENT;
+	rvl_entry_path(number, path);
+	r = get_at(index, path, RVL_XATTR_PATH, &dir.path);
+	if (r == -ENODATA || r == -EPERM || r == -EACCES) {
+		/* Of another kind; or there is none at all, which some kernels call ENODATA through /proc. */
+		if (statx(index->inodes_fd, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &stx))
+			return -errno;
+		return -EUCLEAN;
+	}
+	r = r ?: get_handle(index, path, RVL_XATTR_UPPER, &dir.upper);
+	r = r ?: get_handle(index, path, RVL_XATTR_FH, &dir.lower);
+	if (r)
+		return r;
+	r = get_at(index, path, RVL_XATTR_PLACE, &dir.place);
+	if (r && r != -ENODATA)
+		return r;
+	dir.is_merged = !r;
+	*ret = dir;
+	return 0;
+}
+
+int rvl_entry_set_path(struct rvl_index *index, uint64_t number, const struct rvl_name_at *path)
+{
+	char entry[RVL_ENTRY_PATH_SIZE];
+
+	if (!index->is_writable)
+		return -EROFS;
+	rvl_entry_path(number, entry);
+	return set_at(index, index->inodes_fd, entry, RVL_XATTR_PATH, path);
+}
+
+/* A new inodes/tombstone in place of the old one, if there is one. */
+static int make_tombstone(struct rvl_index *index)
+{
+	char temp[RVL_TEMP_NAME_SIZE];
+	int r = 0;
+
+	rvl_index_temp_name(index, temp);
+	if (index->features.has_char_whiteouts) {
+		if (mknodat(index->temp_fd, temp, S_IFCHR, makedev(0, 0)))
+			return -errno;
+	} else {
+		_cleanup_close_ int fd = openat(index->temp_fd, temp,
+						O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+		if (fd < 0)
+			return -errno;
+		r = rvl_xattr_set(&index->stack->xattr, fd, "", RVL_XATTR_WHITEOUT, "y", 1);
+		if (!r && fchmod(fd, index->stack->xattr.is_user ? DIRECTORY_MODE_USER : 0))
+			r = -errno;
+	}
+	if (!r && renameat2(index->temp_fd, temp, index->inodes_fd, TOMBSTONE_NAME, 0))
+		r = -errno;
+	if (r)
+		unlinkat(index->temp_fd, temp, 0);
+	return r;
+}
+
+/* A tombstone under a fresh name in work/. */
+static int link_tombstone(struct rvl_index *index, const char *temp)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&index->tombstone_lock);
+	for (int tries = 0; tries < 2; tries++) {
+		r = linkat(index->inodes_fd, TOMBSTONE_NAME, index->temp_fd, temp, 0) ? -errno : 0;
+		if (r != -ENOENT && r != -EMLINK)
+			break;
+		r = make_tombstone(index);
+		if (r)
+			break;
+		r = -EMLINK;
+	}
+	pthread_mutex_unlock(&index->tombstone_lock);
+	return r;
+}
+
+int rvl_entry_bury(struct rvl_index *index, uint64_t number, bool is_copied_up)
+{
+	char path[RVL_ENTRY_PATH_SIZE], temp[RVL_TEMP_NAME_SIZE];
+	int r;
+
+	if (!index->is_writable)
+		return -EROFS;
+	rvl_entry_path(number, path);
+	if (!is_copied_up)
+		return unlinkat(index->inodes_fd, path, 0) && errno != ENOENT ? -errno : 0;
+	rvl_index_temp_name(index, temp);
+	r = link_tombstone(index, temp);
+	return r ?: publish(index, temp, path, true);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Entries: inodes/<xx>/#<number>, xx the low 8 bits of the number in hex, the number in decimal (design section 4).
+ *
+ *   non-directory   hard link of the upper inode: it IS the object
+ *   directory       small regular file with overlay.upper, overlay.path and, if merged, overlay.fh, overlay.place;
+ *                   mode 0, told from an object by its overlay.path
+ *   dead            tombstone: a whiteout (hard links of one, a new one at EMLINK)
+ *
+ * No locks: link and unlink are atomic on disk, the callers hold the object's lock where it matters.
+ */
+#ifndef RVL_INDEX_ENTRY_H
+#define RVL_INDEX_ENTRY_H
+
+#include <limits.h>
+
+#include "index/number.h"
+#include "layer/handle.h"
+
+/* Path of an entry relative to inodes_fd: "a3/#163". */
+#define RVL_ENTRY_PATH_SIZE 32
+void rvl_entry_path(uint64_t number, char ret[RVL_ENTRY_PATH_SIZE]);
+
+enum rvl_entry_kind {
+	RVL_ENTRY_NONE,
+	RVL_ENTRY_OBJECT,    /* st is the upper inode's */
+	RVL_ENTRY_DIRECTORY, /* the record is to be read with rvl_entry_get_directory */
+	RVL_ENTRY_TOMBSTONE,
+};
+
+/* What a number's entry is. Returns 0 also for NONE; st only for OBJECT. -EUCLEAN: something that no entry can be. */
+int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind *ret_kind,
+		   struct statx *ret_st);
+
+/* Make the entry of a non-directory: a hard link of dirfd/name (name "" for an O_PATH, or O_TMPFILE descriptor).
+ * -EEXIST: the number has an entry (another name won, or a tombstone). -EMLINK. */
+int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_t number);
+
+/* A place: parent's number + name. Encoded: 8 bytes little-endian, then the name's bytes. */
+struct rvl_name_at {
+	uint64_t parent;
+	char name[NAME_MAX + 1];
+};
+#define RVL_NAME_AT_ENCODED_MAX (8 + NAME_MAX)
+unsigned rvl_name_at_encode(const struct rvl_name_at *at, uint8_t buf[RVL_NAME_AT_ENCODED_MAX]);
+int rvl_name_at_decode(const void *buf, size_t len, struct rvl_name_at *ret); /* -EUCLEAN */
+
+struct rvl_entry_directory {
+	struct rvl_name_at path;  /* in the overlay */
+	struct rvl_handle upper;  /* of the upper directory; len 0: the filesystem has no handles */
+	bool is_merged;		  /* it was copied up; then: */
+	struct rvl_handle lower;  /* overlay.fh, of the topmost lower directory; len 0: none */
+	struct rvl_name_at place; /* overlay.place, in the merged lower view */
+};
+/* Written whole in work/, then linked into place: -EEXIST as above (is_replace: rename over it instead). */
+int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const struct rvl_entry_directory *dir,
+			    bool is_replace);
+/* -ENOENT none, -EUCLEAN damaged or of another kind. */
+int rvl_entry_get_directory(struct rvl_index *index, uint64_t number, struct rvl_entry_directory *ret);
+/* After a rename: one setxattr. */
+int rvl_entry_set_path(struct rvl_index *index, uint64_t number, const struct rvl_name_at *path);
+
+/* The object is dead. is_copied_up: a tombstone replaces the entry, else it is removed. -ENOENT is success. */
+int rvl_entry_bury(struct rvl_index *index, uint64_t number, bool is_copied_up);
+
+#endif

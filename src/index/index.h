@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The reverse mapping: everything below workdir/inodes, opened and closed as one.
+ *
+ *   state      who this overlay is, its instances and counter      state.h
+ *   number     real object -> number and generation                number.h
+ *   stamp      the number kept on the upper object itself          stamp.h
+ *   entry      number -> upper object (inodes/xx/#n)               entry.h
+ *   map        number -> place in the merged lower view (LMDB)     map.h
+ *   log        what is begun and not finished                      log.h
+ *
+ * An index may be without a workdir (a read-only overlay): then state and map are in memory, for this mount
+ * only. Thread-safe as each header says. Lock order: docs/locking.md.
+ */
+#ifndef RVL_INDEX_INDEX_H
+#define RVL_INDEX_INDEX_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "layer/layer.h"
+
+struct rvl_state;
+struct rvl_log;
+struct rvl_map;
+struct rvl_numbers;
+struct rvl_reals;
+
+struct rvl_index {
+	const struct rvl_stack *stack;	     /* borrowed, must outlive the index */
+	struct rvl_upper_features features;  /* of upper; zeroed without */
+	int inodes_fd;			     /* owned; workdir/inodes, -EBADF without workdir */
+	int temp_fd;			     /* owned; workdir/work, -EBADF without upper */
+	_Atomic int companions_fd;	     /* owned; inodes/c, -EBADF until the first is needed */
+	struct rvl_secret secret;	     /* key of directory offsets */
+	uint8_t uuid[16];		     /* of the overlay */
+	struct rvl_state *state;	     /* owned */
+	struct rvl_numbers *numbers;	     /* owned */
+	struct rvl_log *log;		     /* owned; NULL without upper */
+	struct rvl_map *map;		     /* owned */
+	struct rvl_reals *reals;	     /* owned; claims and assigned numbers */
+	bool is_persistent;		     /* has a workdir */
+	bool is_writable;		     /* has a workdir, and may change what is in it */
+	bool is_volatile;		     /* no fsync */
+	pthread_mutex_t companions_lock; /* the making of inodes/c */
+	pthread_mutex_t tombstone_lock;	 /* replacing the shared tombstone at EMLINK */
+	bool was_unclean_machine; /* boot id differs and not cleanly closed: the log may lack records */
+	_Atomic uint64_t temp_serial; /* names of temporary objects */
+};
+
+struct rvl_index_config {
+	const struct rvl_stack *stack; /* borrowed */
+	bool is_read_only;	/* -o ro: nothing is written, the state must be there or stays in memory */
+	bool is_offline;	/* a tool: do not bind, do not mark unclean, change nothing */
+	bool is_volatile;	/* no fsync of state, log, map */
+};
+
+/*
+ * Open (or create, at the first mount) the index of a stack: load and check the state, empty work/,
+ * bind the layers to instances (importing tables and claims of stamped lowers), probe upper, open log and map.
+ * Errors, message already logged, with the option, both places and the remedy:
+ * -EPROTONOSUPPORT newer format; -ESTALE layers are not those of this index (names `reverlayctl rebind`) or the
+ * upper has an instance table but the workdir no index (names `reverlayctl repair --rebuild`);
+ * -EUCLEAN state damaged; others of the filesystem.
+ */
+int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret);
+/* Writes counter and the clean mark. Accepts NULL. */
+void rvl_index_close(struct rvl_index *index);
+
+/* A fresh name in work/ ("#<hex>"), never used before by this process. */
+#define RVL_TEMP_NAME_SIZE 24
+void rvl_index_temp_name(struct rvl_index *index, char ret[RVL_TEMP_NAME_SIZE]);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The log (inodes/log): append-only records of operations begun and not finished (design section 6). One
+ * write(2) a record; the page cache keeps it over the death of the process, rvl_log_sync over a power cut.
+ * Thread-safe; an own lock (last in the order) guards the table of what is pending. The file is shortened when nothing is
+ * pending, and rewritten with the pending records when it grows over RVL_LOG_MAX_BYTES.
+ */
+#ifndef RVL_INDEX_LOG_H
+#define RVL_INDEX_LOG_H
+
+#include <limits.h>
+
+#include "index/index.h"
+
+#define RVL_LOG_MAX_BYTES (1 << 20)
+#define RVL_LOG_PENDING_MAX_BYTES (64 << 20) /* of records begun and not ended: then begin is -ENOSPC */
+
+enum rvl_log_op {
+	RVL_LOG_CREATE = 1, /* number, at: a new object is made in place there */
+	RVL_LOG_COPY_UP,    /* number, at: its lower object goes to upper, to be published there */
+	RVL_LOG_LINK,	    /* number, at: gets one more name there */
+	RVL_LOG_REMOVE,	    /* number, at: the name goes; is the object dead then? */
+	RVL_LOG_RENAME,	    /* number, at -> to; number2: what was there (0: nothing) ; flags: renameat2's */
+	RVL_LOG_ORPHAN,	    /* number: has no name, but is open */
+	RVL_LOG_OWED,	    /* number, at: has a name, its index link is still to be made */
+	RVL_LOG_OP_N
+};
+
+struct rvl_log_place {
+	uint64_t parent; /* number of the overlay directory */
+	char name[NAME_MAX + 1];
+};
+
+struct rvl_log_record {
+	enum rvl_log_op op;
+	uint32_t flags;
+	uint64_t number, number2;
+	struct rvl_log_place at, to; /* parent 0: unused */
+};
+
+/* Open (make) the log of an index; called by rvl_index_open. What a former process left is kept for rvl_log_replay;
+ * a damaged end is left out with a warning. is_writable false: for rvl_log_replay by a tool that only looks.
+ * -EUCLEAN: not a log; -EPROTONOSUPPORT: a newer one. */
+int rvl_log_open(int inodes_fd, bool is_writable, bool is_volatile, struct rvl_log **ret);
+/* Accepts NULL. */
+void rvl_log_close(struct rvl_log *log);
+
+/* Append; when it returns 0 the record survives the death of the process. *ret_id: for rvl_log_end. */
+int rvl_log_begin(struct rvl_log *log, const struct rvl_log_record *record, uint64_t *ret_id);
+/* The operation's last step is done (or undone). Never fails; a lost end is only a redundant recovery. */
+void rvl_log_end(struct rvl_log *log, uint64_t id);
+/* fdatasync. */
+int rvl_log_sync(struct rvl_log *log);
+
+/* What the former process left: called once for each pending record, in order of begin, before the first rvl_log_begin.
+ * The callback recovers it (it may log new operations); 0: it is ended; an error keeps it and ends the replay. */
+typedef int rvl_log_recover_fn(void *arg, const struct rvl_log_record *record);
+int rvl_log_replay(struct rvl_log *log, rvl_log_recover_fn *recover, void *arg);
+
+/* Number of records begun and not ended. */
+size_t rvl_log_pending(struct rvl_log *log);
+
+/* One encode, one decode function of a record (docs/format.md). decode: length of the record; -EUCLEAN damaged or torn. */
+#define RVL_LOG_RECORD_MAX (64 + 2 * NAME_MAX)
+enum rvl_log_kind { RVL_LOG_BEGIN = 1, RVL_LOG_END };
+int rvl_log_record_encode(enum rvl_log_kind kind, uint64_t id, const struct rvl_log_record *record,
+			  uint8_t buf[RVL_LOG_RECORD_MAX]);
+int rvl_log_record_decode(const void *buf, size_t len, enum rvl_log_kind *ret_kind, uint64_t *ret_id,
+			  struct rvl_log_record *ret);
+
+#endif

@@ -1,0 +1,618 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The map: rows number -> places, in LMDB and in memory before they get there.
+ *
+ * The file is opened when it is first asked, and made when there is a first row to write. A row of a place that is known
+ * replaces the known one if it has a generation, else it is dropped: so a walk, which does not know generations, never
+ * spoils what nodes left. A read-only mount asks the file and keeps its own rows in memory.
+ *
+ * A damaged file is thrown away and made anew (it is a cache), unless the state says that it is the truth.
+ */
+#include "index/map_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/counters.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "index/number.h"
+#include "index/state.h"
+#include "layer/path.h"
+
+#define MAP_NAME "map.mdb"
+#define PENDING_FLUSH 4096	/* rows put one by one are written when there are so many */
+#define PENDING_MAX (1 << 20)	/* more are refused: the disk is full */
+#define BUCKETS_MIN 1024
+
+unsigned rvl_map_row_encode(uint64_t parent, const char *name, size_t name_len, uint32_t generation,
+			    uint8_t buf[RVL_MAP_ROW_MAX])
+{
+	rvl_put_le64(buf, parent);
+	buf[8] = (uint8_t)name_len;
+	memcpy(buf + 9, name, name_len);
+	rvl_put_le32(buf + 9 + name_len, generation);
+	return (unsigned)(9 + name_len + 4);
+}
+
+int rvl_map_row_decode(const void *buf, size_t len, struct rvl_map_row *ret)
+{
+	const uint8_t *bytes = buf;
+	size_t name_len;
+
+	if (len < 9 + 1 + 4)
+		return -EUCLEAN;
+	name_len = bytes[8];
+	if (len != 9 + name_len + 4)
+		return -EUCLEAN;
+	ret->at.parent = rvl_get_le64(bytes);
+	memcpy(ret->at.name, bytes + 9, name_len);
+	ret->at.name[name_len] = 0;
+	ret->generation = rvl_get_le32(bytes + 9 + name_len);
+	if (!rvl_number_is_valid(ret->at.parent) || strlen(ret->at.name) != name_len ||
+	    !rvl_name_is_valid(ret->at.name))
+		return -EUCLEAN;
+	return 0;
+}
+
+/* Rows in memory. */
+
+static uint32_t *bucket_of(const struct rvl_map_pending *pending, uint64_t number)
+{
+	return &pending->buckets[rvl_hash(&number, sizeof(number)) & (pending->n_buckets - 1)];
+}
+
+static int grow_rows(struct rvl_map_pending *pending)
+{
+	size_t size = pending->size ? pending->size * 2 : BUCKETS_MIN;
+	struct rvl_map_pending_row *rows;
+
+	if (pending->n < pending->size)
+		return 0;
+	rows = reallocarray(pending->rows, size, sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	pending->rows = rows;
+	if (pending->n_buckets) {
+		uint32_t *buckets = calloc(size, sizeof(*buckets));
+
+		if (!buckets)
+			return -ENOMEM;
+		free(pending->buckets);
+		pending->buckets = buckets;
+		pending->n_buckets = size;
+		for (size_t i = 0; i < pending->n; i++) {
+			uint32_t *bucket = bucket_of(pending, rows[i].number);
+
+			rows[i].next = *bucket;
+			*bucket = (uint32_t)i + 1;
+		}
+	}
+	pending->size = size;
+	return 0;
+}
+
+int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number, uint64_t parent,
+			const char *name, size_t name_len, uint32_t generation)
+{
+	struct rvl_map_pending_row *row;
+	int r = grow_rows(pending);
+
+	if (r)
+		return r;
+	if (pending->text_len + name_len > pending->text_size) {
+		size_t size = pending->text_size ? pending->text_size * 2 : 65536;
+		char *text = size > UINT32_MAX ? NULL : realloc(pending->text, size);
+
+		if (!text)
+			return -ENOMEM;
+		pending->text = text;
+		pending->text_size = size;
+	}
+	row = &pending->rows[pending->n];
+	*row = (struct rvl_map_pending_row){ .number = number, .parent = parent, .generation = generation,
+					     .name = (uint32_t)pending->text_len,
+					     .name_len = (uint8_t)name_len };
+	memcpy(pending->text + pending->text_len, name, name_len);
+	pending->text_len += name_len;
+	pending->n++;
+	if (pending->n_buckets) {
+		uint32_t *bucket = bucket_of(pending, number);
+
+		row->next = *bucket;
+		*bucket = (uint32_t)pending->n;
+	}
+	return 0;
+}
+
+void rvl_map_pending_release(struct rvl_map_pending *pending)
+{
+	free(pending->rows);
+	free(pending->buckets);
+	free(pending->text);
+	*pending = (struct rvl_map_pending){ 0 };
+}
+
+static int pending_init(struct rvl_map_pending *pending)
+{
+	*pending = (struct rvl_map_pending){ .n_buckets = BUCKETS_MIN };
+	pending->buckets = calloc(BUCKETS_MIN, sizeof(*pending->buckets));
+	return pending->buckets ? 0 : -ENOMEM;
+}
+
+static struct rvl_map_pending_row *pending_find(const struct rvl_map_pending *pending, uint64_t number,
+						uint64_t parent, const char *name, size_t name_len)
+{
+	if (!pending->n)
+		return NULL;
+	for (uint32_t i = *bucket_of(pending, number); i; i = pending->rows[i - 1].next) {
+		struct rvl_map_pending_row *row = &pending->rows[i - 1];
+
+		if (row->number == number && row->parent == parent && row->name_len == name_len &&
+		    !memcmp(pending->text + row->name, name, name_len))
+			return row;
+	}
+	return NULL;
+}
+
+/* Writing. */
+
+static int put_row(struct rvl_store *store, MDB_cursor *cursor, uint64_t number, uint64_t parent,
+		   const char *name, size_t name_len, uint32_t generation)
+{
+	uint8_t buf[RVL_MAP_ROW_MAX];
+	unsigned len = rvl_map_row_encode(parent, name, name_len, generation, buf);
+	unsigned place_len = len - 4;
+	MDB_val key = { .mv_data = &number, .mv_size = sizeof(number) };
+	MDB_val value = { .mv_data = buf, .mv_size = place_len };
+	int rc = mdb_cursor_get(cursor, &key, &value, MDB_GET_BOTH_RANGE);
+
+	if (rc && rc != MDB_NOTFOUND)
+		return rvl_store_errno(rc);
+	if (!rc && value.mv_size == len && !memcmp(value.mv_data, buf, place_len)) {
+		uint32_t known = rvl_get_le32((const uint8_t *)value.mv_data + place_len);
+
+		if (!generation || known == generation)
+			return 0;
+		rc = mdb_cursor_del(cursor, 0);
+		if (rc)
+			return rvl_store_errno(rc);
+	}
+	key = (MDB_val){ .mv_data = &number, .mv_size = sizeof(number) };
+	value = (MDB_val){ .mv_data = buf, .mv_size = len };
+	rc = mdb_cursor_put(cursor, &key, &value, 0);
+	return rc == MDB_KEYEXIST ? 0 : rvl_store_errno(rc);
+}
+
+static int compare_rows(const void *pa, const void *pb)
+{
+	const struct rvl_map_pending_row *a = pa, *b = pb;
+
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+static int put_complete(struct rvl_store *store, MDB_txn *txn)
+{
+	uint8_t one = 1;
+	MDB_val key = { .mv_data = (void *)RVL_STORE_META_COMPLETE,
+			.mv_size = strlen(RVL_STORE_META_COMPLETE) };
+	MDB_val value = { .mv_data = &one, .mv_size = 1 };
+
+	return rvl_store_errno(mdb_put(txn, store->meta, &key, &value, 0));
+}
+
+/* Sorts the rows: those with buckets cannot be found afterwards by other threads without a lock, so a copy is sorted. */
+int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending, bool is_complete)
+{
+	_cleanup_free_ struct rvl_map_pending_row *sorted = NULL;
+	const struct rvl_map_pending_row *rows = pending->rows;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	int r;
+
+	if (pending->n_buckets) {
+		sorted = malloc(pending->n * sizeof(*sorted) + 1);
+		if (!sorted)
+			return -ENOMEM;
+		memcpy(sorted, pending->rows, pending->n * sizeof(*sorted));
+		rows = sorted;
+	}
+	qsort((void *)rows, pending->n, sizeof(*rows), compare_rows);
+	r = rvl_store_write_begin(store, &txn);
+	if (r)
+		return r;
+	r = rvl_store_errno(mdb_cursor_open(txn, store->rows, &cursor));
+	if (!r) {
+		for (size_t i = 0; !r && i < pending->n; i++)
+			r = put_row(store, cursor, rows[i].number, rows[i].parent,
+				    pending->text + rows[i].name, rows[i].name_len,
+				    rows[i].generation);
+		mdb_cursor_close(cursor);
+	}
+	if (!r && is_complete)
+		r = put_complete(store, txn);
+	if (r) {
+		rvl_store_write_end(store, txn, false);
+		return r;
+	}
+	return rvl_store_write_end(store, txn, true);
+}
+
+/* Opening. */
+
+static bool read_complete(struct rvl_store *store)
+{
+	MDB_val key = { .mv_data = (void *)RVL_STORE_META_COMPLETE,
+			.mv_size = strlen(RVL_STORE_META_COMPLETE) };
+	MDB_val value;
+	MDB_txn *txn;
+	bool is_complete;
+
+	if (rvl_store_read_begin(store, &txn))
+		return false;
+	is_complete = !mdb_get(txn, store->meta, &key, &value) && value.mv_size == 1 &&
+		      *(const uint8_t *)value.mv_data == 1;
+	rvl_store_read_end(store, txn);
+	return is_complete;
+}
+
+static int open_file(struct rvl_index *index, bool is_create, struct rvl_store **ret)
+{
+	int flags = index->is_writable ? O_RDWR | (is_create ? O_CREAT : 0) : O_RDONLY;
+	_cleanup_close_ int fd = openat(index->inodes_fd, MAP_NAME,
+					flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+	struct stat st;
+
+	if (fd < 0)
+		return errno == ELOOP ? -EUCLEAN : -errno;
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISREG(st.st_mode) && st.st_size == 0 && !is_create)
+		return -ENOENT; /* a crash between its making and its first page */
+	return rvl_store_open(fd, index->uuid, !index->is_writable, !index->is_volatile, ret);
+}
+
+/* -ENOENT: there is none, and is_create is not set. */
+static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_store **ret)
+{
+	int r = open_file(index, is_create, ret);
+
+	if (r != -EUCLEAN)
+		return r;
+	rvl_count(damaged);
+	if (index->state->flags & RVL_STATE_MAP_IS_TRUTH) {
+		rvl_error("inodes/%s is damaged, and the only record of the numbers from before a rebind",
+			  MAP_NAME);
+		return r;
+	}
+	if (!index->is_writable) {
+		rvl_warn("inodes/%s is damaged and not used", MAP_NAME);
+		return -ENOENT;
+	}
+	rvl_warn("inodes/%s is damaged or another overlay's: it is made anew", MAP_NAME);
+	if (unlinkat(index->inodes_fd, MAP_NAME, 0))
+		return -errno;
+	index->map->was_discarded = true;
+	return open_file(index, is_create, ret);
+}
+
+static int ensure_locked(struct rvl_index *index, bool is_create)
+{
+	struct rvl_map *map = index->map;
+	struct rvl_store *store = NULL;
+	int r = 0;
+
+	if (index->is_persistent && index->is_writable && !map->store) {
+		r = open_or_discard(index, is_create, &store);
+		if (!r)
+			map->store = store;
+	} else if (index->is_persistent && !index->is_writable && !map->is_opened) {
+		r = open_or_discard(index, false, &store);
+		if (!r)
+			map->below = store;
+	}
+	if (r && r != -ENOENT)
+		return r;
+	if (store)
+		map->is_complete = read_complete(store);
+	if (is_create && !map->store) {
+		r = rvl_store_open_memory(index->uuid, &store);
+		if (r)
+			return r;
+		map->store = store;
+	}
+	atomic_store_explicit(&map->is_opened, true, memory_order_release);
+	return 0;
+}
+
+int rvl_map_ensure(struct rvl_index *index, bool is_create)
+{
+	struct rvl_map *map = index->map;
+	int r;
+
+	if (atomic_load_explicit(&map->is_opened, memory_order_acquire) && (!is_create || map->store))
+		return 0;
+	pthread_mutex_lock(&map->open_lock);
+	r = ensure_locked(index, is_create);
+	pthread_mutex_unlock(&map->open_lock);
+	return r;
+}
+
+int rvl_map_open(struct rvl_index *index, struct rvl_map **ret)
+{
+	struct rvl_map *map = calloc(1, sizeof(*map));
+
+	if (!map)
+		return -ENOMEM;
+	if (pending_init(&map->pending)) {
+		free(map);
+		return -ENOMEM;
+	}
+	pthread_mutex_init(&map->open_lock, NULL);
+	pthread_mutex_init(&map->pending_lock, NULL);
+	pthread_mutex_init(&map->flush_lock, NULL);
+	pthread_mutex_init(&map->build_lock, NULL);
+	*ret = map;
+	return 0;
+}
+
+void rvl_map_free(struct rvl_map *map)
+{
+	if (!map)
+		return;
+	rvl_map_walk_free(map->walk);
+	rvl_map_pending_release(&map->pending);
+	rvl_map_pending_release(&map->flushing);
+	rvl_store_close(map->store);
+	rvl_store_close(map->below);
+	pthread_mutex_destroy(&map->open_lock);
+	pthread_mutex_destroy(&map->pending_lock);
+	pthread_mutex_destroy(&map->flush_lock);
+	pthread_mutex_destroy(&map->build_lock);
+	free(map);
+}
+
+bool rvl_map_is_complete(struct rvl_index *index)
+{
+	if (rvl_map_ensure(index, false))
+		return false;
+	return index->map->is_complete;
+}
+
+/* Rows one by one. */
+
+static int put_pending(struct rvl_map *map, uint64_t number, const struct rvl_map_row *row, size_t *ret_n)
+{
+	size_t len = strlen(row->at.name);
+	struct rvl_map_pending_row *known;
+	int r = 0;
+
+	pthread_mutex_lock(&map->pending_lock);
+	known = pending_find(&map->pending, number, row->at.parent, row->at.name, len);
+	if (known) {
+		if (row->generation)
+			known->generation = row->generation;
+	} else if (map->pending.n >= PENDING_MAX) {
+		r = -ENOSPC;
+	} else {
+		r = rvl_map_pending_add(&map->pending, number, row->at.parent, row->at.name, len,
+					row->generation);
+	}
+	*ret_n = map->pending.n;
+	pthread_mutex_unlock(&map->pending_lock);
+	return r;
+}
+
+int rvl_map_put(struct rvl_index *index, uint64_t number, const struct rvl_map_row *row)
+{
+	size_t n;
+	int r;
+
+	if (!rvl_number_is_valid(number) || !rvl_number_is_valid(row->at.parent) ||
+	    !rvl_name_is_valid(row->at.name))
+		return -EINVAL;
+	r = put_pending(index->map, number, row, &n);
+	if (r || n < PENDING_FLUSH || n % PENDING_FLUSH)
+		return r;
+	r = rvl_map_flush(index);
+	if (r)
+		rvl_warn_limited("inodes/%s cannot be written: %s", MAP_NAME, strerror(-r));
+	return 0; /* it is in memory, and found there */
+}
+
+/* Rows that could not be written go back to those that wait. */
+static void unflush(struct rvl_map *map)
+{
+	for (size_t i = 0; i < map->flushing.n; i++) {
+		const struct rvl_map_pending_row *row = &map->flushing.rows[i];
+		const char *name = map->flushing.text + row->name;
+
+		if (!pending_find(&map->pending, row->number, row->parent, name, row->name_len) &&
+		    rvl_map_pending_add(&map->pending, row->number, row->parent, name, row->name_len,
+					row->generation))
+			break; /* no memory: the map is a cache, a row less */
+	}
+	rvl_map_pending_release(&map->flushing);
+}
+
+static int begin_flush(struct rvl_map *map)
+{
+	struct rvl_map_pending next;
+	int r = pending_init(&next);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&map->pending_lock);
+	map->flushing = map->pending;
+	map->pending = next;
+	pthread_mutex_unlock(&map->pending_lock);
+	return 0;
+}
+
+int rvl_map_flush(struct rvl_index *index)
+{
+	struct rvl_map *map = index->map;
+	bool is_empty;
+	int r = 0;
+
+	pthread_mutex_lock(&map->flush_lock);
+	pthread_mutex_lock(&map->pending_lock);
+	is_empty = !map->pending.n;
+	pthread_mutex_unlock(&map->pending_lock);
+	if (!is_empty) {
+		r = rvl_map_ensure(index, true);
+		r = r ?: begin_flush(map);
+		if (!r) {
+			r = rvl_map_pending_write(map->store, &map->flushing, false);
+			pthread_mutex_lock(&map->pending_lock);
+			if (r)
+				unflush(map);
+			rvl_map_pending_release(&map->flushing);
+			pthread_mutex_unlock(&map->pending_lock);
+		}
+	}
+	if (!r && map->store)
+		r = rvl_store_sync(map->store);
+	pthread_mutex_unlock(&map->flush_lock);
+	return r;
+}
+
+/* Reading: rows are copied out, so that the callback runs without a lock. */
+
+struct found_rows {
+	uint8_t *v; /* owned, or small */
+	size_t len, size;
+	unsigned n;
+	uint8_t small[2 * RVL_MAP_ROW_MAX];
+};
+
+/* Each row: its length (2 bytes), then its value as in LMDB. */
+static int found_add(struct found_rows *found, const void *value, size_t len)
+{
+	if (len > RVL_MAP_ROW_MAX)
+		return -EUCLEAN;
+	if (found->len + 2 + len > found->size) {
+		size_t size = found->size * 4;
+		uint8_t *v = malloc(size);
+
+		if (!v)
+			return -ENOMEM;
+		memcpy(v, found->v, found->len);
+		if (found->v != found->small)
+			free(found->v);
+		found->v = v;
+		found->size = size;
+	}
+	rvl_put_le16(found->v + found->len, (uint16_t)len);
+	memcpy(found->v + found->len + 2, value, len);
+	found->len += 2 + len;
+	found->n++;
+	return 0;
+}
+
+static int find_pending(const struct rvl_map_pending *pending, uint64_t number, struct found_rows *found)
+{
+	int r = 0;
+
+	if (!pending->n)
+		return 0;
+	for (uint32_t i = *bucket_of(pending, number); i && !r; i = pending->rows[i - 1].next) {
+		const struct rvl_map_pending_row *row = &pending->rows[i - 1];
+		uint8_t buf[RVL_MAP_ROW_MAX];
+
+		if (row->number == number)
+			r = found_add(found, buf,
+				      rvl_map_row_encode(row->parent, pending->text + row->name,
+							 row->name_len, row->generation, buf));
+	}
+	return r;
+}
+
+static int find_stored(struct rvl_store *store, uint64_t number, struct found_rows *found)
+{
+	MDB_val key = { .mv_data = &number, .mv_size = sizeof(number) }, value;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	int rc, r;
+
+	if (!store)
+		return 0;
+	r = rvl_store_read_begin(store, &txn);
+	if (r)
+		return r;
+	rc = mdb_cursor_open(txn, store->rows, &cursor);
+	if (!rc) {
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET);
+		for (unsigned i = 0; !rc && !r && i < RVL_MAP_ROWS_MAX; i++) {
+			r = found_add(found, value.mv_data, value.mv_size);
+			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT_DUP);
+		}
+		mdb_cursor_close(cursor);
+	}
+	rvl_store_read_end(store, txn);
+	return r ?: rc == MDB_NOTFOUND ? 0 : rvl_store_errno(rc);
+}
+
+static int find_all(struct rvl_index *index, uint64_t number, struct found_rows *found)
+{
+	struct rvl_map *map = index->map;
+	int r = rvl_map_ensure(index, false);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&map->pending_lock);
+	r = find_pending(&map->pending, number, found);
+	r = r ?: find_pending(&map->flushing, number, found);
+	pthread_mutex_unlock(&map->pending_lock);
+	r = r ?: find_stored(map->below, number, found);
+	return r ?: find_stored(map->store, number, found);
+}
+
+/* Has a row before this one, of the same place, been given already? Only rows still in memory make such. */
+static bool is_repeated(const struct found_rows *found, size_t start)
+{
+	const uint8_t *row = found->v + start;
+	size_t len = rvl_get_le16(row);
+
+	for (size_t at = 0; at < start; at += 2 + rvl_get_le16(found->v + at))
+		if (rvl_get_le16(found->v + at) == len && !memcmp(found->v + at + 2, row + 2, len - 4))
+			return true;
+	return false;
+}
+
+#define REPEATS_CHECKED_MAX 64
+
+int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, void *arg)
+{
+	struct found_rows found = { .n = 0 };
+	int r;
+
+	found.v = found.small;
+	found.size = sizeof(found.small);
+	r = find_all(index, number, &found);
+	if (!r && !found.n)
+		r = -ENOENT;
+	for (size_t at = 0; !r && at < found.len; at += 2 + rvl_get_le16(found.v + at)) {
+		struct rvl_map_row row;
+
+		r = rvl_map_row_decode(found.v + at + 2, rvl_get_le16(found.v + at), &row);
+		if (r) {
+			rvl_count(damaged);
+			rvl_warn_limited("inodes/%s: a damaged row of number %llu", MAP_NAME,
+					 (unsigned long long)number);
+		} else if (found.n > REPEATS_CHECKED_MAX || !is_repeated(&found, at)) {
+			r = fn(arg, &row);
+		}
+	}
+	if (found.v != found.small)
+		free(found.v);
+	return r;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The map (inodes/map.mdb, LMDB): number -> all places in the merged lower view (parent's number + name), with the
+ * generation; the claims; and the assigned numbers. Rows come from the walk of the lower view, and one by one from nodes
+ * that are dropped from memory while the kernel still knows them. Thread-safe (LMDB: many readers, one writer;
+ * rows put one by one are gathered and written in one transaction).
+ */
+#ifndef RVL_INDEX_MAP_H
+#define RVL_INDEX_MAP_H
+
+#include "index/entry.h"
+
+#define RVL_MAP_ROWS_MAX (1 << 20) /* places of one number that are looked at */
+
+struct rvl_map_row {
+	uint32_t generation; /* 0: not known, that of the object found there (rvl_number_generation) */
+	struct rvl_name_at at;
+};
+
+/* Add a row (idempotent). It is found by rvl_map_get at once, and in the file at the latest at rvl_map_flush. */
+int rvl_map_put(struct rvl_index *index, uint64_t number, const struct rvl_map_row *row);
+int rvl_map_flush(struct rvl_index *index);
+
+/* Calls fn for each row of a number until it returns non-zero, which is returned; 0 at the end; -ENOENT without rows.
+ * No lock is held while fn runs: it may use the map. -EUCLEAN: the file is damaged. */
+typedef int rvl_map_row_fn(void *arg, const struct rvl_map_row *row);
+int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, void *arg);
+
+/* Are all objects of the lower view in it? */
+bool rvl_map_is_complete(struct rvl_index *index);
+
+/*
+ * Walk the merged lower view and put every name. Runs in the calling thread until done or *stop becomes true; may
+ * be called again to go on. Progress goes to *progress (names so far; may be NULL) for people. Returns 0 also when it was
+ * stopped: rvl_map_is_complete tells. -ENOSPC: the disk or the map is full; errors of the layers. One walk at a time:
+ * a second caller waits for the first.
+ */
+int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop, _Atomic uint64_t *progress);
+
+#endif

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The walk of the merged lower view that fills the map.
+ *
+ * Depth first, by listings and look-ups of the stack alone, so redirects, whiteouts and merges are settled by the code that
+ * serves them. A name that is no directory costs no system call: number and type come from the listing. Rows are gathered,
+ * sorted by number and written many at a time. Memory: the listings on the way down, and one batch.
+ *
+ * What cannot be seen by users (damaged, forbidden) is left out and does not make the map incomplete: no number of it was shown.
+ */
+#include "index/map_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "index/number.h"
+#include "index/real.h"
+#include "layer/listing.h"
+#include "layer/merge.h"
+
+#define BATCH_ROWS (1 << 17)
+#define DEPTH_MAX 16384
+
+/* A directory on the way down. */
+struct frame {
+	struct rvl_places places;    /* owned */
+	struct rvl_listing *listing; /* counted; NULL: not read yet */
+	size_t next;		     /* in the listing: the next to look at for directories */
+	uint64_t number;
+};
+
+struct rvl_map_walk {
+	struct rvl_index *index; /* borrowed */
+	struct frame *frames;	 /* owned */
+	unsigned n, size;
+	struct rvl_map_pending batch; /* rows gathered */
+	uint64_t n_names, n_skipped;
+};
+
+static void pop(struct rvl_map_walk *walk)
+{
+	struct frame *frame = &walk->frames[--walk->n];
+
+	rvl_places_release(&frame->places);
+	if (frame->listing)
+		rvl_listing_put(frame->listing);
+}
+
+void rvl_map_walk_free(struct rvl_map_walk *walk)
+{
+	if (!walk)
+		return;
+	while (walk->n)
+		pop(walk);
+	free(walk->frames);
+	rvl_map_pending_release(&walk->batch);
+	free(walk);
+}
+
+/* Takes the places over, also when it fails. */
+static int push(struct rvl_map_walk *walk, struct rvl_places *places, uint64_t number)
+{
+	if (walk->n == walk->size) {
+		unsigned size = walk->size ? walk->size * 2 : 64;
+		struct frame *frames = reallocarray(walk->frames, size, sizeof(*frames));
+
+		if (!frames) {
+			rvl_places_release(places);
+			return -ENOMEM;
+		}
+		walk->frames = frames;
+		walk->size = size;
+	}
+	walk->frames[walk->n++] = (struct frame){ .places = *places, .number = number };
+	*places = (struct rvl_places){ 0 };
+	return 0;
+}
+
+static int walk_new(struct rvl_index *index, struct rvl_map_walk **ret)
+{
+	struct rvl_map_walk *walk = calloc(1, sizeof(*walk));
+	struct rvl_places root = { 0 };
+	int r;
+
+	if (!walk)
+		return -ENOMEM;
+	walk->index = index;
+	r = rvl_places_of_root(index->stack, &root);
+	if (!r && !root.n) /* no lower layers: nothing to walk */
+		rvl_places_release(&root);
+	else if (!r)
+		r = push(walk, &root, RVL_NUMBER_ROOT);
+	if (r) {
+		rvl_map_walk_free(walk);
+		return r;
+	}
+	*ret = walk;
+	return 0;
+}
+
+static int flush_batch(struct rvl_map_walk *walk, bool is_complete)
+{
+	struct rvl_index *index = walk->index;
+	int r = rvl_map_ensure(index, true);
+
+	r = r ?: rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
+	if (r)
+		return r;
+	walk->batch.n = 0;
+	walk->batch.text_len = 0;
+	return 0;
+}
+
+static int add_row(struct rvl_map_walk *walk, const struct frame *frame, const char *name,
+		   uint64_t number, uint32_t generation)
+{
+	walk->n_names++;
+	if (walk->batch.n >= BATCH_ROWS) {
+		int r = flush_batch(walk, false);
+
+		if (r)
+			return r;
+	}
+	return rvl_map_pending_add(&walk->batch, number, frame->number, name, strlen(name), generation);
+}
+
+/* Is this an error of the one object, that users get too? */
+static bool is_skipped(struct rvl_map_walk *walk, int r, const char *name)
+{
+	switch (r) {
+	case -ENOENT:
+	case -ENOTDIR:
+	case -ESTALE:
+	case -EUCLEAN:
+	case -EACCES:
+	case -EPERM:
+	case -ELOOP:
+	case -EXDEV:
+	case -ENAMETOOLONG:
+		walk->n_skipped++;
+		rvl_debug("map: %s is left out: %s", name, strerror(-r));
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Look a name up, and give the number of what it is. The caller releases *found. */
+static int look_up(struct rvl_map_walk *walk, const struct frame *frame, const char *name,
+		   struct rvl_found *found, struct rvl_id *ret)
+{
+	const struct rvl_place *place;
+	int r = rvl_merge_lookup(walk->index->stack, &frame->places, name, NULL, frame->listing, found);
+
+	if (r)
+		return r;
+	if (!found->places.n)
+		return -ENOENT;
+	place = &found->places.v[0];
+	return rvl_number_of_lower(walk->index, place->layer, place->layer->fd, place->path, &found->st,
+				   ret);
+}
+
+static int add_file(struct rvl_map_walk *walk, const struct frame *frame,
+		    const struct rvl_listing_name *entry)
+{
+	const struct rvl_layer *layer = &walk->index->stack->layers[entry->layer];
+	const char *name = rvl_listing_text(frame->listing, entry);
+	struct rvl_found found = { 0 };
+	struct rvl_id id = { 0 };
+	int r = rvl_number_of_dirent(walk->index, layer, entry->ino, entry->type, &id.number);
+
+	if (r == -EAGAIN) {
+		r = look_up(walk, frame, name, &found, &id);
+		rvl_found_release(&found);
+	}
+	if (r)
+		return is_skipped(walk, r, name) ? 0 : r;
+	return add_row(walk, frame, name, id.number, id.generation);
+}
+
+/* Read the directory on top and add all its names but directories. */
+static int enter(struct rvl_map_walk *walk, struct frame *frame)
+{
+	int r = rvl_listing_read(walk->index->stack, &frame->places, &walk->index->secret, 0,
+				 &frame->listing);
+
+	for (size_t i = 0; !r && i < frame->listing->n; i++)
+		if (frame->listing->v[i].type != DT_DIR)
+			r = add_file(walk, frame, &frame->listing->v[i]);
+	return r;
+}
+
+/* Go down into the next directory of the one on top; 1 when there is none left. */
+static int descend(struct rvl_map_walk *walk, struct frame *frame)
+{
+	struct rvl_found found = { 0 };
+	const char *name;
+	struct rvl_id id;
+	int r;
+
+	while (frame->next < frame->listing->n && frame->listing->v[frame->next].type != DT_DIR)
+		frame->next++;
+	if (frame->next == frame->listing->n)
+		return 1;
+	name = rvl_listing_text(frame->listing, &frame->listing->v[frame->next++]);
+	r = look_up(walk, frame, name, &found, &id);
+	if (!r)
+		r = add_row(walk, frame, name, id.number, id.generation);
+	if (r) {
+		r = is_skipped(walk, r, name) ? 0 : r;
+	} else if (S_ISDIR(found.st.stx_mode)) {
+		if (walk->n >= DEPTH_MAX)
+			rvl_warn_limited("map: directories deeper than %d are left out", DEPTH_MAX);
+		else
+			r = push(walk, &found.places, id.number);
+	}
+	rvl_found_release(&found);
+	return r;
+}
+
+static int step(struct rvl_map_walk *walk)
+{
+	struct frame *frame = &walk->frames[walk->n - 1];
+	int r;
+
+	if (!frame->listing) {
+		r = enter(walk, frame);
+		if (r && is_skipped(walk, r, "a directory")) {
+			pop(walk);
+			return 0;
+		}
+		return r;
+	}
+	r = descend(walk, frame);
+	if (r > 0) {
+		pop(walk);
+		r = 0;
+	}
+	return r;
+}
+
+static int finish(struct rvl_map_walk *walk)
+{
+	struct rvl_index *index = walk->index;
+	int r = rvl_reals_flush(index);
+
+	r = r ?: flush_batch(walk, true);
+	r = r ?: rvl_store_sync(index->map->store);
+	if (r)
+		return r;
+	index->map->is_complete = true;
+	rvl_debug("map: complete with %llu names, %llu left out", (unsigned long long)walk->n_names,
+		  (unsigned long long)walk->n_skipped);
+	return 0;
+}
+
+static int build_locked(struct rvl_index *index, const _Atomic bool *stop, _Atomic uint64_t *progress)
+{
+	struct rvl_map *map = index->map;
+	int r = 0;
+
+	if (rvl_map_is_complete(index))
+		return 0;
+	if (!map->walk)
+		r = walk_new(index, &map->walk);
+	while (!r && map->walk->n) {
+		if (stop && atomic_load_explicit(stop, memory_order_relaxed))
+			return 0;
+		r = step(map->walk);
+		if (progress)
+			atomic_store_explicit(progress, map->walk->n_names, memory_order_relaxed);
+	}
+	r = r ?: finish(map->walk);
+	rvl_map_walk_free(map->walk);
+	map->walk = NULL;
+	return r;
+}
+
+int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop, _Atomic uint64_t *progress)
+{
+	int r;
+
+	pthread_mutex_lock(&index->map->build_lock);
+	r = build_locked(index, stop, progress);
+	pthread_mutex_unlock(&index->map->build_lock);
+	if (r)
+		rvl_warn("the map of the lower layers could not be completed: %s", strerror(-r));
+	return r;
+}

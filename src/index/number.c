@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Numbers: from a real object to its one number, and the counters.
+ *
+ *   real object (instance, ino)
+ *     no recorded numbers at all          instance << 48 | ino
+ *     recorded (a claim, or assigned)     that
+ *     the computed one belongs by record to another object, or cannot be computed
+ *                                         the next of the assigned counter, recorded, then shown
+ *
+ * Two numbers would be 0 and the root's: real inos 0 and 1 of instance 0. They have fixed places in the born counter's
+ * instance, below its first number, and need no record.
+ *
+ * A counter gives out below `limit` without a lock. The state on disk holds the limit, so that after a crash it
+ * goes on above all that was given out; a clean close writes the exact next.
+ */
+#include "index/number_private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/magic.h>
+#include <sys/random.h>
+#include <sys/sysmacros.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "index/bind.h"
+#include "index/entry.h"
+#include "layer/path.h"
+
+static uint32_t generation_hash(const struct rvl_index *index, const void *data, size_t len)
+{
+	uint8_t buf[16 + 16];
+	uint64_t hash;
+
+	memcpy(buf, index->uuid, 16);
+	memcpy(buf + 16, data, len);
+	hash = rvl_hash(buf, 16 + len);
+	return (uint32_t)hash ?: 1; /* 0 is the root's */
+}
+
+uint32_t rvl_number_generation(const struct rvl_index *index, const struct statx *stx)
+{
+	uint8_t time[12];
+
+	if (!(stx->stx_mask & STATX_BTIME))
+		return index->numbers->born_generation;
+	rvl_put_le64(time, (uint64_t)stx->stx_btime.tv_sec);
+	rvl_put_le32(time + 8, stx->stx_btime.tv_nsec);
+	return generation_hash(index, time, sizeof(time));
+}
+
+int rvl_numbers_new(struct rvl_index *index, struct rvl_numbers **ret)
+{
+	struct rvl_numbers *numbers = calloc(1, sizeof(*numbers));
+	const struct rvl_state *state = index->state;
+
+	if (!numbers)
+		return -ENOMEM;
+	numbers->layers = calloc(index->stack->n + 1, sizeof(*numbers->layers));
+	if (!numbers->layers) {
+		free(numbers);
+		return -ENOMEM;
+	}
+	pthread_rwlock_init(&numbers->devices_lock, NULL);
+	pthread_mutex_init(&numbers->assign_lock, NULL);
+	numbers->born_generation = generation_hash(index, "", 0);
+	for (int i = 0; i < RVL_COUNTER_N; i++) {
+		struct rvl_counter *counter = &numbers->counters[i];
+		uint64_t next = state->counters[i].next;
+
+		counter->instance = state->counters[i].instance;
+		if (!index->is_writable) {
+			/* For this mount only: a random start, in a half that no durable counter gets to. */
+			if (getrandom(&next, sizeof(next), 0) != (ssize_t)sizeof(next))
+				next = (uintptr_t)numbers;
+			next = (1ULL << 47) | (next & ((1ULL << 46) - 1));
+			counter->limit = RVL_REAL_INO_MASK;
+		} else {
+			counter->limit = next;
+		}
+		counter->next = next;
+	}
+	*ret = numbers;
+	return 0;
+}
+
+void rvl_numbers_free(struct rvl_numbers *numbers)
+{
+	if (!numbers)
+		return;
+	pthread_rwlock_destroy(&numbers->devices_lock);
+	pthread_mutex_destroy(&numbers->assign_lock);
+	free(numbers->devices);
+	free(numbers->layers);
+	free(numbers);
+}
+
+void rvl_numbers_store(struct rvl_index *index)
+{
+	for (int i = 0; i < RVL_COUNTER_N; i++)
+		index->state->counters[i].next = index->numbers->counters[i].next;
+}
+
+/* One more block, on disk before the first number of it can be given out. */
+static int reserve(struct rvl_index *index, enum rvl_state_counter which)
+{
+	struct rvl_counter *counter = &index->numbers->counters[which];
+	uint64_t limit;
+	int r = 0;
+
+	pthread_mutex_lock(&index->state->lock);
+	limit = counter->limit;
+	if (counter->next >= limit) {
+		uint64_t old = index->state->counters[which].next;
+
+		if (limit > RVL_REAL_INO_MASK - RVL_COUNTER_BLOCK || !index->is_writable)
+			r = -EOVERFLOW;
+		if (!r) {
+			index->state->counters[which].next = limit + RVL_COUNTER_BLOCK;
+			r = rvl_state_save(index->state, index->inodes_fd, index->is_volatile);
+			if (r)
+				index->state->counters[which].next = old;
+		}
+		if (!r) /* release: who sees the limit may rely on the file */
+			atomic_store_explicit(&counter->limit, limit + RVL_COUNTER_BLOCK,
+					      memory_order_release);
+	}
+	pthread_mutex_unlock(&index->state->lock);
+	if (r)
+		rvl_warn_limited("no new inode numbers, inodes/state cannot be written: %s",
+				 strerror(-r));
+	return r;
+}
+
+int rvl_counter_next(struct rvl_index *index, enum rvl_state_counter which, uint64_t *ret)
+{
+	struct rvl_counter *counter = &index->numbers->counters[which];
+
+	for (;;) {
+		uint64_t next = atomic_load_explicit(&counter->next, memory_order_relaxed);
+
+		if (next < atomic_load_explicit(&counter->limit, memory_order_acquire)) {
+			if (!atomic_compare_exchange_weak(&counter->next, &next, next + 1))
+				continue;
+			*ret = (uint64_t)counter->instance << RVL_INSTANCE_SHIFT | next;
+			return 0;
+		}
+		int r = reserve(index, which);
+
+		if (r)
+			return r;
+	}
+}
+
+int rvl_number_born(struct rvl_index *index, struct rvl_id *ret)
+{
+	uint64_t number;
+	int r = rvl_counter_next(index, RVL_COUNTER_BORN, &number);
+
+	if (r)
+		return r;
+	*ret = (struct rvl_id){ .number = number, .generation = index->numbers->born_generation };
+	return 0;
+}
+
+bool rvl_number_is_born(const struct rvl_index *index, uint64_t number)
+{
+	return number >> RVL_INSTANCE_SHIFT == index->numbers->counters[RVL_COUNTER_BORN].instance &&
+	       (number & RVL_REAL_INO_MASK) >= RVL_COUNTER_START;
+}
+
+int rvl_device_find(struct rvl_numbers *numbers, dev_t dev, uint16_t *ret)
+{
+	int r = -ENOENT;
+
+	pthread_rwlock_rdlock(&numbers->devices_lock);
+	for (unsigned i = 0; i < numbers->n_devices; i++) {
+		if (numbers->devices[i].dev == dev) {
+			*ret = numbers->devices[i].instance;
+			r = 0;
+			break;
+		}
+	}
+	pthread_rwlock_unlock(&numbers->devices_lock);
+	return r;
+}
+
+int rvl_device_add(struct rvl_numbers *numbers, dev_t dev, uint16_t instance)
+{
+	struct rvl_device *devices;
+	int r = 0;
+
+	pthread_rwlock_wrlock(&numbers->devices_lock);
+	devices = numbers->n_devices >= RVL_DEVICES_MAX ?
+			  NULL :
+			  reallocarray(numbers->devices, numbers->n_devices + 1, sizeof(*devices));
+	if (devices) {
+		devices[numbers->n_devices++] = (struct rvl_device){ .dev = dev, .instance = instance };
+		numbers->devices = devices;
+	} else {
+		r = numbers->n_devices >= RVL_DEVICES_MAX ? -EOVERFLOW : -ENOMEM;
+	}
+	pthread_rwlock_unlock(&numbers->devices_lock);
+	return r;
+}
+
+static bool is_bound(struct rvl_numbers *numbers, uint16_t instance)
+{
+	bool is_found = false;
+
+	pthread_rwlock_rdlock(&numbers->devices_lock);
+	for (unsigned i = 0; i < numbers->n_devices && !is_found; i++)
+		is_found = numbers->devices[i].instance == instance;
+	pthread_rwlock_unlock(&numbers->devices_lock);
+	return is_found;
+}
+
+/* Find or make the instance of an identity met inside a layer. The caller holds assign_lock. */
+static int instance_of_identity(struct rvl_index *index, const struct rvl_identity *identity,
+				uint16_t *ret)
+{
+	struct rvl_state *state = index->state;
+	const struct rvl_state_instance *known;
+	bool is_new = false;
+	int r;
+
+	pthread_mutex_lock(&state->lock);
+	known = rvl_state_instance_by_digest(state, identity->digest);
+	/* Two filesystems that cannot be told apart must not share inos. */
+	if (!identity->is_stable || (known && is_bound(index->numbers, known->id))) {
+		r = rvl_bind_volatile_instance(state, ret);
+	} else {
+		is_new = !known;
+		r = rvl_bind_instance(state, identity, 1, ret);
+	}
+	if (!r && index->is_writable)
+		r = rvl_state_save(state, index->inodes_fd, index->is_volatile);
+	pthread_mutex_unlock(&state->lock);
+	if (!r && is_new && index->is_writable && index->stack->has_upper)
+		r = rvl_bind_write_table(index);
+	return r;
+}
+
+int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
+			const char *name, mode_t type, dev_t dev, uint16_t *ret)
+{
+	struct rvl_numbers *numbers = index->numbers;
+	_cleanup_close_ int fd = -EBADF;
+	struct rvl_identity identity;
+	int r;
+
+	atomic_store_explicit(&numbers->layers[layer->index].has_inner_devices, true,
+			      memory_order_relaxed);
+	r = rvl_device_find(numbers, dev, ret);
+	if (r != -ENOENT)
+		return r;
+	pthread_mutex_lock(&numbers->assign_lock);
+	r = rvl_device_find(numbers, dev, ret);
+	if (r == -ENOENT) {
+		if (S_ISDIR(type) && *name)
+			fd = rvl_path_open(dirfd, name, O_PATH | O_DIRECTORY, 0);
+		r = fd == -EBADF || fd >= 0 ?
+			    rvl_identity_get(layer, fd >= 0 ? fd : dirfd, dev, &identity) :
+			    fd;
+		r = r ?: instance_of_identity(index, &identity, ret);
+		r = r ?: rvl_device_add(numbers, dev, *ret);
+	}
+	pthread_mutex_unlock(&numbers->assign_lock);
+	return r;
+}
+
+bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+{
+	uint64_t born = index->numbers->counters[RVL_COUNTER_BORN].instance;
+
+	if (real->ino > RVL_REAL_INO_MASK)
+		return false;
+	*ret = (uint64_t)real->instance << RVL_INSTANCE_SHIFT | real->ino;
+	if (*ret <= RVL_NUMBER_ROOT)
+		*ret = born << RVL_INSTANCE_SHIFT | (*ret + 1);
+	return true;
+}
+
+int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+{
+	int r = rvl_counter_next(index, RVL_COUNTER_ASSIGNED, ret);
+
+	r = r ?: rvl_real_record(index, real, *ret);
+	/* Another thread was first: its number is the object's. */
+	return r == -EEXIST ? rvl_real_number(index, real, ret) : r;
+}
+
+/* -EAGAIN: it would have to be assigned. */
+static int find_number(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+{
+	struct rvl_real owner;
+	int r;
+
+	if (rvl_reals_is_empty(index->reals))
+		return rvl_number_compute(index, real, ret) ? 0 : -EAGAIN;
+	r = rvl_real_number(index, real, ret);
+	if (r != -ENOENT)
+		return r;
+	if (!rvl_number_compute(index, real, ret))
+		return -EAGAIN;
+	r = rvl_real_owner(index, *ret, &owner);
+	if (r == -ENOENT || (!r && owner.ino == real->ino && owner.instance == real->instance))
+		return 0;
+	return r ?: -EAGAIN;
+}
+
+int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
+			const char *name, const struct statx *stx, struct rvl_id *ret)
+{
+	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+	struct rvl_real real = { .ino = stx->stx_ino };
+	int r;
+
+	if (dev == layer->dev) {
+		if (real.ino == layer->ino) {
+			*ret = (struct rvl_id){ .number = RVL_NUMBER_ROOT };
+			return 0;
+		}
+		real.instance = index->numbers->layers[layer->index].instance;
+	} else {
+		r = rvl_device_instance(index, layer, dirfd, name, stx->stx_mode & S_IFMT, dev,
+					&real.instance);
+		if (r)
+			return r;
+	}
+	r = find_number(index, &real, &ret->number);
+	if (r == -EAGAIN)
+		r = rvl_number_assign(index, &real, &ret->number);
+	if (r)
+		return r;
+	ret->generation = rvl_number_generation(index, stx);
+	return 0;
+}
+
+int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer, uint64_t ino,
+			 uint8_t type, uint64_t *ret)
+{
+	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
+	struct rvl_real real = { .ino = ino, .instance = numbers->instance };
+
+	/* relaxed: whoever lists an inner directory has looked it up before */
+	if (atomic_load_explicit(&numbers->has_inner_devices, memory_order_relaxed))
+		return -EAGAIN;
+	if (layer->fs_magic == BTRFS_SUPER_MAGIC && type == DT_DIR) /* the root of a subvolume? */
+		return -EAGAIN;
+	if (layer->fs_magic == OVERLAYFS_SUPER_MAGIC && type != DT_DIR && ino <= RVL_REAL_INO_MASK)
+		return -EAGAIN; /* with xino=off they have st_dev of their own */
+	return find_number(index, &real, ret);
+}
+
+int rvl_number_for_unstamped(struct rvl_index *index, const struct rvl_id *origin, struct rvl_id *ret)
+{
+	enum rvl_entry_kind kind;
+	struct statx st;
+	int r;
+
+	if (!origin || origin->number == RVL_NUMBER_ROOT)
+		return rvl_number_born(index, ret);
+	r = rvl_entry_look(index, origin->number, &kind, &st);
+	if (r)
+		return r == -EUCLEAN ? rvl_number_born(index, ret) : r;
+	if (kind != RVL_ENTRY_NONE)
+		return rvl_number_born(index, ret);
+	*ret = *origin;
+	return 0;
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * workdir/work and workdir/inodes. Nothing else in the workdir is touched: the kernel's overlayfs keeps its own
+ * index in workdir/index.
+ */
+#include "index/workdir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "layer/path.h"
+
+#define INCOMPAT_NAME "incompat"
+#define DEPTH_MAX 64 /* temporary objects are flat; a kernel's leftovers nearly so */
+#define OPEN_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_create)
+{
+	int fd;
+
+	if (is_create && mkdirat(stack->work_fd, name, 0) && errno != EEXIST) {
+		rvl_error("workdir=%s: %s cannot be made: %m", stack->work_path, name);
+		return -errno;
+	}
+	fd = openat(stack->work_fd, name, OPEN_FLAGS);
+	if (fd < 0 && errno == EACCES && is_create) {
+		/* Mode 0 is for those who need no permission. */
+		if (fchmodat(stack->work_fd, name, 0700, 0))
+			return -errno;
+		fd = openat(stack->work_fd, name, OPEN_FLAGS);
+	}
+	if (fd < 0 && errno != ENOENT)
+		rvl_error("workdir=%s: %s cannot be opened: %m", stack->work_path, name);
+	return fd < 0 ? -errno : fd;
+}
+
+static int empty(int fd, unsigned depth);
+
+static int remove_entry(int fd, const char *name, unsigned char type, unsigned depth)
+{
+	_cleanup_close_ int child = -EBADF;
+	int r;
+
+	if (type != DT_DIR) {
+		if (!unlinkat(fd, name, 0))
+			return 0;
+		if (errno != EISDIR)
+			return -errno;
+	}
+	if (!unlinkat(fd, name, AT_REMOVEDIR))
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return -errno;
+	if (depth >= DEPTH_MAX)
+		return -ELOOP;
+	child = openat(fd, name, OPEN_FLAGS);
+	if (child < 0 && errno == EACCES && !fchmodat(fd, name, 0700, 0))
+		child = openat(fd, name, OPEN_FLAGS);
+	if (child < 0)
+		return -errno;
+	r = empty(child, depth + 1);
+	if (r)
+		return r;
+	return unlinkat(fd, name, AT_REMOVEDIR) ? -errno : 0;
+}
+
+static int empty(int fd, unsigned depth)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	_cleanup_close_ int copy = openat(fd, ".", OPEN_FLAGS);
+	const struct dirent *entry;
+
+	if (copy < 0)
+		return -errno;
+	dir = fdopendir(copy);
+	if (!dir)
+		return -errno;
+	rvl_take_fd(&copy);
+	for (errno = 0; (entry = readdir(dir)); errno = 0) {
+		int r;
+
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+		    (depth == 0 && !strcmp(entry->d_name, INCOMPAT_NAME)))
+			continue;
+		r = remove_entry(fd, entry->d_name, entry->d_type, depth);
+		if (r)
+			return r;
+	}
+	return -errno;
+}
+
+/* Is anything in work/incompat/? Then its name. */
+static int check_incompat(const struct rvl_stack *stack, int temp_fd)
+{
+	_cleanup_close_ int fd = openat(temp_fd, INCOMPAT_NAME, OPEN_FLAGS);
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	dir = fdopendir(fd);
+	if (!dir)
+		return -errno;
+	rvl_take_fd(&fd);
+	for (errno = 0; (entry = readdir(dir)); errno = 0) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		rvl_error("workdir=%s: work/%s/%s is there: the last mount was %s, and what is in upper "
+			  "may not be whole. Throw upper and workdir away, or remove that directory",
+			  stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name);
+		return -EINVAL;
+	}
+	return -errno;
+}
+
+int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd)
+{
+	int r = check_incompat(stack, temp_fd);
+
+	if (r)
+		return r;
+	r = empty(temp_fd, 0);
+	if (r)
+		rvl_error("workdir=%s: work cannot be emptied: %s", stack->work_path, strerror(-r));
+	return r;
+}
+
+int rvl_workdir_mark_volatile(int temp_fd)
+{
+	_cleanup_close_ int fd = -EBADF;
+
+	if (mkdirat(temp_fd, INCOMPAT_NAME, 0700) && errno != EEXIST)
+		return -errno;
+	fd = openat(temp_fd, INCOMPAT_NAME, OPEN_FLAGS);
+	if (fd < 0)
+		return -errno;
+	return mkdirat(fd, "volatile", 0700) && errno != EEXIST ? -errno : 0;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * File handles of real objects in the kernel overlayfs's record (struct ovl_fb in
+ * fs/overlayfs/overlayfs.h), as `overlay.origin`, `overlay.upper` and `overlay.fh` hold them.
+ */
+#ifndef RVL_LAYER_HANDLE_H
+#define RVL_LAYER_HANDLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RVL_FID_MAX 128 /* MAX_HANDLE_SZ */
+
+struct rvl_handle {
+	uint8_t uuid[16]; /* of the filesystem; zeros where it has none */
+	uint8_t type;	  /* handle_type, fits one byte (kernel: same) */
+	uint8_t len;	  /* of fid, bytes */
+	uint8_t fid[RVL_FID_MAX];
+};
+#define RVL_HANDLE_ENCODED_MAX (21 + RVL_FID_MAX)
+
+/* name_to_handle_at of an object (name "" with dirfd itself). uuid is copied in.
+ * Errors: -EOPNOTSUPP: the filesystem has none; -EOVERFLOW: too long or type > 255. */
+int rvl_handle_get(int dirfd, const char *name, const uint8_t uuid[16], struct rvl_handle *ret);
+/* One encode, one decode function. Encode returns the length; decode -EUCLEAN on any malformed
+ * record, -ESTALE for the kernel's empty origin (a zero-length value is its "no origin") and for what the
+ * kernel treats so: another endianness, a newer version, unknown flags. */
+int rvl_handle_encode(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX]);
+int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret);
+bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
+/* open_by_handle_at with O_PATH beneath the mount of mount_fd. Needs CAP_DAC_READ_SEARCH (or, since
+ * 6.11?, rights as in the man page). Used for origins and `overlay.upper` hints only, never for numbers or
+ * handles that come from a client. The caller verifies what he got. */
+int rvl_handle_open(int mount_fd, const struct rvl_handle *handle);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The rules of a stack: which real objects a name of the merged LOWER view stands for (upper is
+ * not looked at here; the live filesystem and the checks put it on top).
+ *
+ *   lowerdir=L1:L2:L3, looked up: "b" in the directory {L1:"", L2:"", L3:""}
+ *
+ *   L1/b  directory, overlay.redirect=/a    -> place L1:"b"; below L1 the name is now "/a"
+ *   L2/a  directory                         -> place L2:"a"
+ *   L3/a  whiteout or file                  -> the search ends
+ *   result: {L1:"b", L2:"a"}; whoever renames it in upper writes redirect "/b", its path in this view
+ *
+ * Follows ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect of fs/overlayfs/namei.c: whiteouts
+ * (char 0:0, or a zero-size file with overlay.whiteout in a directory whose opaque value is "x"),
+ * opaque ("y"; AUFS .wh..wh..opq), AUFS ".wh.NAME", redirects (absolute: from the roots of the
+ * layers below; relative: instead of the name), metacopy chains down to data (file redirects, data-only layers).
+ * Malformed values: -EUCLEAN, logged once, counted as damaged; the caller answers EIO.
+ */
+#ifndef RVL_LAYER_MERGE_H
+#define RVL_LAYER_MERGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "layer/layer.h"
+
+struct rvl_place {
+	const struct rvl_layer *layer; /* borrowed from the stack */
+	const char *path;	       /* counted refstr; relative to the layer's root, "" = root */
+};
+
+/* Directories that together are one, topmost first; or the one place of a non-directory. */
+struct rvl_places {
+	struct rvl_place *v; /* owned */
+	unsigned n;
+};
+void rvl_places_release(struct rvl_places *places);
+/* Append a place; takes a reference of its own on path. */
+int rvl_places_add(struct rvl_places *places, const struct rvl_layer *layer, const char *path);
+int rvl_places_copy(const struct rvl_places *from, struct rvl_places *ret);
+/* The roots of all lower layers but data-only ones. */
+int rvl_places_of_root(const struct rvl_stack *stack, struct rvl_places *ret);
+
+/* What a lower name is. Zeroed = absent. */
+struct rvl_found {
+	struct statx st; /* of the topmost object; stx_mask 0 when absent */
+	struct rvl_places places; /* owned; n == 0: absent */
+	/* metacopy only: where the data is (places.v[0] has attributes and xattrs); layer NULL if not */
+	struct rvl_place data;
+	bool is_metacopy;
+};
+void rvl_found_release(struct rvl_found *found);
+
+struct rvl_listing;
+
+/*
+ * Look up one name in a lower directory. redirect: NULL, or the overlay.redirect value of the upper
+ * object with this name (absolute or relative, already validated by rvl_redirect_get). hint: NULL
+ * or the complete listing of `parent`, which saves the system calls for layers that do not have the name
+ * (ignored with an absolute redirect).
+ * Returns 0 with ret->places.n == 0 for an absent (or whited-out) name. Objects of which the hidden
+ * upper/workdir is one are absent. Errors: -EUCLEAN damaged metadata; -EIO: a metacopy file
+ * has no data below it; -EPERM: a redirect, and redirect_dir=nofollow; others are the layer's.
+ */
+int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent, const char *name,
+		     const char *redirect, const struct rvl_listing *hint, struct rvl_found *ret);
+
+/* Data of a metacopy object whose own layer has none: continue below with its redirect or name.
+ * from_layer: index of the layer that has the metacopy object. For an upper metacopy file `parent` is
+ * the lower part of its directory. -EIO: there is none. */
+int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places *parent,
+			  const char *name, const char *redirect, unsigned from_layer,
+			  struct rvl_place *ret);
+
+/* overlay.redirect of a real object: validated (absolute without ".." or empty components, or one name).
+ * Returns 0 with *ret NULL where there is none (owned by the caller, free), -EUCLEAN if malformed. */
+int rvl_redirect_get(const struct rvl_stack *stack, int dirfd, const char *name, char **ret);
+
+/* The same rule, for a value that comes from elsewhere. */
+bool rvl_redirect_is_valid(const char *value);
+
+enum rvl_opaque { RVL_OPAQUE_NO, RVL_OPAQUE_YES, RVL_OPAQUE_XWHITEOUTS /* "x" */ };
+/* overlay.opaque of a directory. Unknown values are as the kernel takes them ("y" only is opaque). */
+int rvl_opaque_get(const struct rvl_stack *stack, int dirfd, const char *name, enum rvl_opaque *ret);
+
+/* overlay.metacopy: 1 with, 0 without, -EUCLEAN malformed. */
+int rvl_metacopy_get(const struct rvl_stack *stack, int dirfd, const char *name);
+
+/* Is this stat that of a whiteout (char 0:0)? */
+bool rvl_is_whiteout(const struct statx *stx);
+/* Whiteout in either form; reads the xattr only for empty regular files in xwhiteouts directories. */
+int rvl_whiteout_check(const struct rvl_stack *stack, int dirfd, const char *name,
+		       const struct statx *stx, bool is_in_xwhiteouts_dir);
+
+#endif

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Private clones of mounts (open_tree(2), mount_setattr(2)) and questions about the mount table
+ * (/proc/self/mountinfo, see proc(5)).
+ */
+#include "layer/mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#include "base/cleanup.h"
+
+#define MOUNTS_MAX 1000000 /* lines of mountinfo that are read */
+
+static void cleanup_fclose(FILE **f)
+{
+	if (*f)
+		fclose(*f);
+}
+
+int rvl_mount_clone(int fd, bool is_read_only)
+{
+	struct mount_attr quiet = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME,
+		.attr_clr = MOUNT_ATTR__ATIME,
+	};
+	struct mount_attr read_only = { .attr_set = MOUNT_ATTR_RDONLY };
+	int clone = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+
+	if (clone < 0)
+		return -errno;
+	/* In a user namespace the atime flags of an inherited mount are locked. */
+	if (is_read_only && mount_setattr(clone, "", AT_EMPTY_PATH, &quiet, sizeof(quiet)) < 0 &&
+	    mount_setattr(clone, "", AT_EMPTY_PATH, &read_only, sizeof(read_only)) < 0) {
+		int r = -errno;
+
+		rvl_close(clone);
+		return r;
+	}
+	return clone;
+}
+
+/* Undo \040 and its like, in place. */
+static void unescape(char *s)
+{
+	char *out = s;
+
+	while (*s) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+		    s[3] >= '0' && s[3] <= '7') {
+			*out++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
+			s += 4;
+		} else {
+			*out++ = *s++;
+		}
+	}
+	*out = '\0';
+}
+
+/* Cuts the n-th field (from 0) out of a line, which is changed. NULL if there are fewer. */
+static char *field(char *line, unsigned n)
+{
+	char *save = NULL, *f = strtok_r(line, " \n", &save);
+
+	while (f && n-- > 0)
+		f = strtok_r(NULL, " \n", &save);
+	return f;
+}
+
+int rvl_mount_find_inside(const char *path, char **ret)
+{
+	__attribute__((cleanup(cleanup_fclose))) FILE *f = fopen("/proc/self/mountinfo", "re");
+	_cleanup_free_ char *line = NULL;
+	size_t size = 0, len = strlen(path);
+
+	if (!f)
+		return 0;
+	while (len > 0 && path[len - 1] == '/')
+		len--;
+	for (unsigned i = 0; i < MOUNTS_MAX && getline(&line, &size, f) >= 0; i++) {
+		char *point = field(line, 4);
+
+		if (!point)
+			continue;
+		unescape(point);
+		if (strncmp(point, path, len) != 0 || point[len] != '/' || point[len + 1] == '\0')
+			continue;
+		*ret = strdup(point);
+		return *ret ? 1 : -ENOMEM;
+	}
+	return 0;
+}
+
+int rvl_mount_source(uint64_t mnt_id, char **ret)
+{
+	__attribute__((cleanup(cleanup_fclose))) FILE *f = fopen("/proc/self/mountinfo", "re");
+	_cleanup_free_ char *line = NULL;
+	size_t size = 0;
+
+	if (!f)
+		return -ENOENT;
+	for (unsigned i = 0; i < MOUNTS_MAX && getline(&line, &size, f) >= 0; i++) {
+		char *rest, *source;
+
+		if (strtoull(line, NULL, 10) != mnt_id)
+			continue;
+		/* After the optional fields: " - fstype source options" */
+		rest = strstr(line, " - ");
+		source = rest ? field(rest + 3, 1) : NULL;
+		if (!source)
+			return -ENOENT;
+		*ret = strdup(source);
+		return *ret ? 0 : -ENOMEM;
+	}
+	return -ENOENT;
+}

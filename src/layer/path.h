@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Safe resolution: every real path is descriptor + relative path, resolved with openat2(2) beneath
+ * the descriptor, without symlinks, magic links or mount crossings, whatever a layer contains.
+ */
+#ifndef RVL_LAYER_PATH_H
+#define RVL_LAYER_PATH_H
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+/*
+ * Open path ("" is the directory itself; longer than PATH_MAX is walked in pieces) beneath dirfd.
+ * flags as for open(2); O_CLOEXEC | O_NOFOLLOW are added. The last component, if a symlink, opens
+ * only with O_PATH. Returns a descriptor (owned by the caller) or -errno.
+ */
+int rvl_path_open(int dirfd, const char *path, uint64_t flags, mode_t mode);
+
+/* The same for reading data or a directory of a lower: O_NOATIME is added where it is allowed. */
+int rvl_path_open_noatime(int dirfd, const char *path, uint64_t flags);
+
+/* statx of path beneath dirfd, never following a symlink; with birth time, STATX_MNT_ID etc. as in
+ * mask. A path of one component costs one system call. -EXDEV: a mount point is in the way. */
+int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret);
+
+/* Reopen an O_PATH descriptor with other flags (through /proc/self/fd). */
+int rvl_fd_reopen(int fd, int flags);
+
+/* The st_dev of stat(2). */
+uint64_t rvl_statx_dev(const struct statx *stx);
+
+/* statx -> stat, st_ino and st_dev as they are. */
+void rvl_stat_from_statx(const struct statx *stx, struct stat *ret);
+
+/* Is name one component that may be served: not empty, ".", "..", no slash? */
+bool rvl_name_is_valid(const char *name);
+
+#endif

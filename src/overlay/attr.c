@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Attributes: read from the real object, changed on the upper one. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <linux/fs.h>
+
+#include "layer/path.h"
+#include "overlay/copyup.h"
+#include "overlay/file.h"
+
+/* What FS_IOC_SETFLAGS may change through the overlay. Immutable and append-only are not among them: as real flags on upper
+ * they would forbid the server its own work. */
+#define FLAGS_SETTABLE (FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | FS_COMPR_FL | FS_NOCOW_FL)
+
+/* /proc/self/fd/N: the one way to chmod, chown and set times through an O_PATH descriptor on every kernel. */
+#define FD_PATH_SIZE 32
+static void fd_path(int fd, char ret[FD_PATH_SIZE])
+{
+	snprintf(ret, FD_PATH_SIZE, "/proc/self/fd/%d", fd);
+}
+
+int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
+{
+	char path[FD_PATH_SIZE];
+	int r;
+
+	fd_path(real->dirfd, path);
+	r = real->name[0] ? fchmodat(real->dirfd, real->name, mode & 07777, 0) : chmod(path, mode & 07777);
+	return r < 0 ? -errno : 0;
+}
+
+int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid)
+{
+	int flags = AT_SYMLINK_NOFOLLOW | (real->name[0] ? 0 : AT_EMPTY_PATH);
+
+	return fchownat(real->dirfd, real->name, uid, gid, flags) < 0 ? -errno : 0;
+}
+
+int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2])
+{
+	char path[FD_PATH_SIZE];
+	int r;
+
+	fd_path(real->dirfd, path);
+	if (real->name[0])
+		r = utimensat(real->dirfd, real->name, times, AT_SYMLINK_NOFOLLOW);
+	else
+		r = utimensat(AT_FDCWD, path, times, 0);
+	return r < 0 ? -errno : 0;
+}
+
+int rvl_overlay_getattr(struct rvl_overlay *ov, uint64_t number, struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = rvl_node_get(ov, number, &node);
+
+	return r < 0 ? r : rvl_node_stat(node, ret);
+}
+
+static int set_size(struct rvl_node *node, off_t size)
+{
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = node->ov };
+	int r = rvl_file_pin(node, true, &file.fd);
+
+	if (r < 0)
+		return r;
+	return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
+}
+
+static int kill_suidgid(const struct rvl_real *real)
+{
+	struct statx stx;
+	mode_t mode;
+	int r = rvl_path_statx(real->dirfd, real->name, STATX_MODE, &stx);
+
+	if (r < 0)
+		return r;
+	mode = stx.stx_mode & ~(mode_t)S_ISUID;
+	if (mode & S_IXGRP)
+		mode &= ~(mode_t)S_ISGID;
+	return mode == stx.stx_mode ? 0 : rvl_real_chmod(real, mode);
+}
+
+static int set_real(const struct rvl_real *real, const struct stat *attr, unsigned mask)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
+	int r = 0;
+
+	/* chown clears setuid, so a mode that is set with it comes after */
+	if (mask & (RVL_SET_UID | RVL_SET_GID))
+		r = rvl_real_chown(real, mask & RVL_SET_UID ? attr->st_uid : (uid_t)-1,
+				   mask & RVL_SET_GID ? attr->st_gid : (gid_t)-1);
+	if (r == 0 && mask & RVL_SET_MODE)
+		r = rvl_real_chmod(real, attr->st_mode);
+	else if (r == 0 && mask & RVL_SET_KILL_SUIDGID)
+		r = kill_suidgid(real);
+	if (mask & RVL_SET_ATIME)
+		times[0] = attr->st_atim;
+	if (mask & RVL_SET_MTIME)
+		times[1] = attr->st_mtim;
+	if (r == 0 && mask & (RVL_SET_ATIME | RVL_SET_MTIME))
+		r = rvl_real_utimens(real, times);
+	return r;
+}
+
+int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr, unsigned mask,
+			struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	unsigned copy_flags = !(mask & RVL_SET_SIZE) ? 0 : attr->st_size ? RVL_COPY_UP_DATA : RVL_COPY_UP_NO_DATA;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_copy_up(node, copy_flags);
+	if (r == 0)
+		r = rvl_real_get(node, &real);
+	if (r == 0 && mask & RVL_SET_SIZE)
+		r = set_size(node, attr->st_size);
+	if (r == 0)
+		r = set_real(&real, attr, mask);
+	return r < 0 ? (r == -ENOENT ? -ESTALE : r) : rvl_node_stat(node, ret);
+}
+
+int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	ssize_t n;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r == 0 && !S_ISLNK(node->type))
+		r = -EINVAL;
+	if (r == 0)
+		r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r;
+	n = readlinkat(real.dirfd, real.name, buf, size);
+	if (n < 0)
+		return errno == ENOENT ? -ESTALE : -errno;
+	if ((size_t)n >= size)
+		return -ENAMETOOLONG;
+	buf[n] = '\0';
+	return 0;
+}
+
+int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret)
+{
+	const struct rvl_layer *layer = &ov->stack->layers[ov->stack->has_upper ? 0 : 1];
+
+	(void)number;
+	if (fstatvfs(layer->fd, ret) < 0)
+		return -errno;
+	ret->f_namemax = NAME_MAX;
+	return 0;
+}
+
+/* ---- inode flags ---- */
+
+static int open_for_flags(struct rvl_node *node)
+{
+	struct rvl_real _cleanup_real_ real = {};
+	int r;
+
+	if (!S_ISREG(node->type) && !rvl_node_is_dir(node))
+		return -ENOTTY;
+	r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r;
+	return rvl_retry_emfile(node->ov, real.name[0] ? rvl_path_open(real.dirfd, real.name, O_RDONLY | O_NONBLOCK, 0) :
+							 rvl_fd_reopen(real.dirfd, O_RDONLY | O_NONBLOCK));
+}
+
+int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	_cleanup_close_ int fd = -EBADF;
+	int flags, r = rvl_node_get(ov, number, &node);
+
+	if (r < 0)
+		return r;
+	fd = open_for_flags(node);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
+		return -errno;
+	*ret = (unsigned)flags;
+	return 0;
+}
+
+int rvl_overlay_set_flags(struct rvl_overlay *ov, uint64_t number, unsigned flags)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	_cleanup_close_ int fd = -EBADF;
+	int old, new, r = rvl_node_get(ov, number, &node);
+
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_copy_up(node, 0);
+	if (r < 0)
+		return r;
+	fd = open_for_flags(node);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, FS_IOC_GETFLAGS, &old) < 0)
+		return -errno;
+	if ((flags ^ (unsigned)old) & ~(unsigned)FLAGS_SETTABLE)
+		return -EOPNOTSUPP;
+	new = (int)flags;
+	return ioctl(fd, FS_IOC_SETFLAGS, &new) < 0 ? -errno : 0;
+}

@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Copy-up, see copyup.h for the steps. One thread copies an object, others that need it wait; readers go on reading the lower one. No lock is
+ * held while data are copied or synced.
+ *
+ * Not here: what follows from a crash between the steps (recover.c, docs/consistency.md).
+ */
+#include "overlay/copyup.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "index/log.h"
+#include "index/stamp.h"
+#include "layer/copy.h"
+#include "layer/path.h"
+#include "overlay/decode.h"
+#include "overlay/lookup.h"
+#include "overlay/nlink.h"
+#include "overlay/remove.h"
+#include "overlay/temp.h"
+
+struct copy_up {
+	struct rvl_overlay *ov;
+	struct rvl_node *node;
+	struct rvl_node *parent; /* counted; NULL: not published */
+	const char *name;	 /* counted refstr */
+	struct rvl_real lower;
+	struct statx st; /* of the lower object */
+	struct rvl_temp temp;
+	unsigned flags;
+};
+
+/* ---- the temporary ---- */
+
+static int make_temp(struct copy_up *c)
+{
+	char target[PATH_MAX];
+	ssize_t n;
+
+	rvl_temp_begin(&c->temp, c->ov);
+	switch (c->st.stx_mode & S_IFMT) {
+	case S_IFREG:
+		return rvl_temp_file(&c->temp);
+	case S_IFDIR:
+		return rvl_temp_dir(&c->temp);
+	case S_IFLNK:
+		n = readlinkat(c->lower.dirfd, c->lower.name, target, sizeof(target));
+		if (n < 0)
+			return -errno;
+		if (n == sizeof(target))
+			return -EUCLEAN;
+		target[n] = '\0';
+		return rvl_temp_symlink(&c->temp, target);
+	default:
+		return rvl_temp_node(&c->temp, c->st.stx_mode & S_IFMT,
+				     makedev(c->st.stx_rdev_major, c->st.stx_rdev_minor));
+	}
+}
+
+static int copy_data(struct copy_up *c)
+{
+	const struct rvl_place *data = c->node->data.layer ? &c->node->data : NULL;
+	_cleanup_close_ int from = -EBADF;
+	uint64_t n = 0;
+	int r;
+
+	if (!S_ISREG(c->st.stx_mode) || c->st.stx_size == 0 || c->flags & RVL_COPY_UP_NO_DATA)
+		return 0;
+	if (!data)
+		data = &c->node->lower.v[0];
+	from = rvl_retry_emfile(c->ov, rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
+	if (from < 0)
+		return from;
+	r = rvl_copy_data(from, c->temp.fd, c->st.stx_size, &n);
+	rvl_count_n(copy_up_bytes, n);
+	return r;
+}
+
+/* overlay.origin, overlay.place, overlay.nlink and the stamp. */
+static int set_private(struct copy_up *c)
+{
+	const struct rvl_place *top = &c->node->lower.v[0];
+	uint8_t value[RVL_HANDLE_ENCODED_MAX], place[RVL_NAME_AT_ENCODED_MAX];
+	char nlink[RVL_NLINK_VALUE_SIZE];
+	struct rvl_handle origin;
+	struct rvl_name_at at;
+	int r = 0;
+
+	if (rvl_handle_get(c->lower.dirfd, c->lower.name, c->ov->layer_uuids[top->layer->index], &origin) == 0)
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, value, rvl_handle_encode(&origin, value));
+	else /* the kernel's form of "copied up, origin unknown" */
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, NULL, 0);
+	if (r < 0)
+		return r;
+	if (!rvl_node_is_dir(c->node) && c->name) {
+		at.parent = c->parent->id.number;
+		snprintf(at.name, sizeof(at.name), "%s", c->name);
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_PLACE, place, rvl_name_at_encode(&at, place));
+		if (r < 0)
+			return r;
+	}
+	if (!rvl_node_is_dir(c->node) && c->st.stx_nlink > 1) {
+		/* all names are lower ones as yet: visible = index link + (names - 1) */
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, nlink,
+				       rvl_nlink_format((int)c->st.stx_nlink - 1, nlink));
+		if (r < 0)
+			return r;
+	}
+	return rvl_temp_stamp(&c->temp, &c->node->id);
+}
+
+static int set_attributes(struct copy_up *c)
+{
+	struct timespec times[2] = {
+		{ c->st.stx_atime.tv_sec, c->st.stx_atime.tv_nsec },
+		{ c->st.stx_mtime.tv_sec, c->st.stx_mtime.tv_nsec },
+	};
+	int r = rvl_xattr_copy(&c->ov->stack->xattr, c->lower.dirfd, c->lower.name, c->ov->index->temp_fd,
+			       c->temp.name);
+
+	if (r == 0)
+		r = set_private(c);
+	if (r == 0)
+		r = rvl_temp_owner_mode(&c->temp, c->st.stx_uid, c->st.stx_gid, c->st.stx_mode);
+	/* chown cleared file capabilities: once more, now for good */
+	if (r == 0 && S_ISREG(c->st.stx_mode))
+		r = rvl_temp_copy_xattr(&c->temp, c->lower.dirfd, c->lower.name, "security.capability");
+	if (r == 0 && utimensat(c->ov->index->temp_fd, c->temp.name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		r = -errno;
+	return r;
+}
+
+static int sync_temp(struct copy_up *c)
+{
+	enum rvl_sync_mode mode = c->ov->config.sync;
+
+	if (mode == RVL_SYNC_VOLATILE || c->temp.fd < 0)
+		return 0;
+	if (mode == RVL_SYNC_AUTO && (!S_ISREG(c->st.stx_mode) || c->st.stx_size == 0))
+		return 0;
+	return fsync(c->temp.fd) < 0 ? -errno : 0;
+}
+
+/* ---- the entry ---- */
+
+static int make_entry(struct copy_up *c)
+{
+	static const uint8_t no_uuid[16];
+	struct rvl_entry_directory entry = { .is_merged = true };
+	struct rvl_overlay *ov = c->ov;
+	int r;
+
+	if (!rvl_node_is_dir(c->node))
+		return rvl_entry_link(ov->index, ov->index->temp_fd, c->temp.name, c->node->id.number);
+	entry.path.parent = c->parent->id.number;
+	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
+	entry.place = entry.path;
+	if (!ov->index->features.has_handles ||
+	    rvl_handle_get(ov->index->temp_fd, c->temp.name, no_uuid, &entry.upper) < 0)
+		entry.upper.len = 0;
+	if (rvl_handle_get(c->lower.dirfd, c->lower.name, no_uuid, &entry.lower) < 0)
+		entry.lower.len = 0;
+	/* A record of an attempt that did not end may be there: nothing of it was shown. */
+	r = rvl_entry_put_directory(ov->index, c->node->id.number, &entry, true);
+	return r;
+}
+
+/* ---- publishing ---- */
+
+int rvl_set_impure(struct rvl_node *dir, int dirfd)
+{
+	int r;
+
+	if (atomic_load_explicit(&dir->is_impure, memory_order_relaxed) || dir->id.number == RVL_NUMBER_ROOT)
+		return 0;
+	r = rvl_xattr_set(&dir->ov->stack->xattr, dirfd, "", RVL_XATTR_IMPURE, "y", 1);
+	if (r == 0)
+		atomic_store_explicit(&dir->is_impure, true, memory_order_relaxed);
+	return r;
+}
+
+/* A copy-up is no change of the directory that people should see. */
+static void restore_times(int dirfd, const struct statx *st)
+{
+	const struct timespec times[2] = {
+		{ st->stx_atime.tv_sec, st->stx_atime.tv_nsec },
+		{ st->stx_mtime.tv_sec, st->stx_mtime.tv_nsec },
+	};
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	(void)utimensat(AT_FDCWD, path, times, 0); /* best effort, as the kernel's ovl_copy_up_one */
+}
+
+int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, const char *name)
+{
+	struct rvl_overlay *ov = node->ov;
+	struct rvl_log_record record = { .op = RVL_LOG_LINK, .number = node->id.number };
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct statx st;
+	uint64_t id;
+	int r;
+
+	record.at.parent = dir->id.number;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", name);
+	record.flags = (uint32_t)node->nlink_diff;
+	r = rvl_path_statx(dirfd, "", RVL_STATX_MASK, &st);
+	if (r == 0)
+		r = rvl_log_begin(ov->index->log, &record, &id);
+	if (r < 0)
+		return r;
+	/* the upper link is counted by st_nlink from now on, the lower name no more */
+	r = rvl_nlink_add(node, -1);
+	if (r == 0) {
+		rvl_entry_path(node->id.number, path);
+		if (linkat(ov->index->inodes_fd, path, dirfd, name, 0) < 0) {
+			r = -errno;
+			(void)rvl_nlink_add(node, 1);
+		}
+	}
+	if (r == 0) {
+		(void)rvl_set_impure(dir, dirfd);
+		restore_times(dirfd, &st);
+	}
+	rvl_log_end(ov->index->log, id);
+	return r;
+}
+
+/* Does the name still lead to this object? The lower part cannot change, so upper must have nothing there. */
+static int publish(struct copy_up *c)
+{
+	struct rvl_dir _cleanup_dir_ dir = {};
+	struct rvl_overlay *ov = c->ov;
+	struct statx parent_st;
+	int r = -ENOENT;
+
+	if (c->parent && !(c->flags & RVL_COPY_UP_NO_PUBLISH))
+		r = rvl_dir_lock_write(c->parent, &dir);
+	if (r < 0) {
+		/* removed meanwhile, or to be removed: the index alone has it */
+		if (r != -ENOENT || rvl_node_is_dir(c->node))
+			return r;
+		pthread_rwlock_wrlock(&c->node->lock);
+		if (c->st.stx_nlink > 1)
+			c->node->nlink_diff = (int)c->st.stx_nlink - 1;
+		goto turn;
+	}
+	r = rvl_set_impure(c->parent, dir.fd.fd.fd);
+	if (r == 0)
+		r = rvl_path_statx(dir.fd.fd.fd, "", RVL_STATX_MASK, &parent_st);
+	if (r < 0)
+		return r;
+	if (!rvl_node_is_dir(c->node))
+		pthread_rwlock_wrlock(&c->node->lock);
+	if (c->st.stx_nlink > 1 && !rvl_node_is_dir(c->node)) {
+		char value[RVL_NLINK_VALUE_SIZE];
+
+		c->node->nlink_diff = (int)c->st.stx_nlink - 2;
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, value,
+				       rvl_nlink_format(c->node->nlink_diff, value));
+	}
+	if (r == 0)
+		r = rvl_temp_publish(&c->temp, dir.fd.fd.fd, c->name, RENAME_NOREPLACE);
+	if (r == -EEXIST && !rvl_node_is_dir(c->node)) {
+		/* a whiteout, or another object: this name is no longer ours */
+		if (c->st.stx_nlink > 1) {
+			char value[RVL_NLINK_VALUE_SIZE];
+
+			c->node->nlink_diff = (int)c->st.stx_nlink - 1;
+			(void)rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, value,
+						 rvl_nlink_format(c->node->nlink_diff, value));
+		}
+		r = 0;
+	} else if (r == 0) {
+		restore_times(dir.fd.fd.fd, &parent_st);
+		rvl_dir_touch(&dir);
+	}
+	if (r < 0) {
+		if (!rvl_node_is_dir(c->node))
+			pthread_rwlock_unlock(&c->node->lock);
+		return r;
+	}
+turn:
+	c->node->upper_ino = c->temp.ino;
+	if (rvl_node_is_dir(c->node) && c->temp.fd >= 0)
+		rvl_upper_dir_add(ov, c->node->id.number, rvl_take_fd(&c->temp.fd));
+	atomic_store_explicit(&c->node->has_upper, true, memory_order_release);
+	if (!rvl_node_is_dir(c->node))
+		pthread_rwlock_unlock(&c->node->lock);
+	/* who reads the lower one reads the upper one from now on */
+	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER);
+	if (!rvl_node_is_dir(c->node))
+		rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_READ);
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int run(struct copy_up *c)
+{
+	struct rvl_log_record record = { .op = RVL_LOG_COPY_UP, .number = c->node->id.number };
+	uint64_t id;
+	int r = rvl_real_get(c->node, &c->lower);
+
+	if (r == 0)
+		r = rvl_path_statx(c->lower.dirfd, c->lower.name, RVL_STATX_MASK, &c->st);
+	if (r < 0)
+		return r;
+	if (c->name) {
+		record.at.parent = c->parent->id.number;
+		snprintf(record.at.name, sizeof(record.at.name), "%s", c->name);
+	}
+	r = rvl_log_begin(c->ov->index->log, &record, &id);
+	if (r < 0)
+		return r;
+	r = make_temp(c);
+	if (r == 0)
+		r = copy_data(c);
+	if (r == 0)
+		r = set_attributes(c);
+	if (r == 0)
+		r = sync_temp(c);
+	if (r == 0)
+		r = make_entry(c);
+	if (r == 0) {
+		r = publish(c);
+		/* nothing leads to it but the entry that was just made: take it back */
+		if (r < 0)
+			(void)rvl_entry_bury(c->ov->index, c->node->id.number, false);
+	}
+	if (r == 0 && atomic_load(&c->node->is_dead)) {
+		/* open, without a name, and now in upper: the record keeps it like any orphan */
+		pthread_rwlock_wrlock(&c->node->lock);
+		rvl_node_make_orphan(c->node, id);
+		pthread_rwlock_unlock(&c->node->lock);
+	} else {
+		rvl_log_end(c->ov->index->log, id);
+	}
+	rvl_temp_release(&c->temp);
+	if (r == 0)
+		rvl_count(copy_ups);
+	return r;
+}
+
+/* Another process's leave or another name's copy-up that this node has not heard of: take the object that is there. */
+static int take_existing(struct rvl_node *node, bool *ret_is_taken)
+{
+	struct rvl_overlay *ov = node->ov;
+	enum rvl_entry_kind kind;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct statx stx;
+	int r;
+
+	*ret_is_taken = false;
+	if (rvl_node_is_dir(node) || node->lower_nlink < 2)
+		return 0;
+	r = rvl_entry_look(ov->index, node->id.number, &kind, &stx);
+	if (r < 0 || kind == RVL_ENTRY_NONE)
+		return r;
+	if (kind != RVL_ENTRY_OBJECT)
+		return -ESTALE;
+	rvl_entry_path(node->id.number, path);
+	pthread_rwlock_wrlock(&node->lock);
+	node->upper_ino = stx.stx_ino;
+	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
+	if (r == 0)
+		atomic_store_explicit(&node->has_upper, true, memory_order_release);
+	pthread_rwlock_unlock(&node->lock);
+	*ret_is_taken = r == 0;
+	return r;
+}
+
+static int find_parent(struct copy_up *c)
+{
+	uint64_t number;
+	int r;
+
+	rvl_node_get_place(c->node, &number, &c->name);
+	if (c->name) {
+		r = rvl_node_get_dir(c->ov, number, &c->parent);
+		if (r == 0)
+			r = rvl_copy_up(c->parent, 0);
+		if (r == 0)
+			return 0;
+		if (r != -ESTALE && r != -ENOENT)
+			return r;
+	}
+	/* No place: only an orphan may be without. */
+	if (rvl_node_is_dir(c->node))
+		return -ESTALE;
+	rvl_node_put(rvl_take_ptr(c->parent));
+	rvl_refstr_put(rvl_take_ptr(c->name));
+	return 0;
+}
+
+/* The data of an upper metacopy file, in place: until the attribute is gone they count as missing, as for the kernel. */
+static int fetch_data(struct copy_up *c)
+{
+	struct rvl_overlay *ov = c->ov;
+	char path[RVL_ENTRY_PATH_SIZE];
+	_cleanup_close_ int from = -EBADF, to = -EBADF;
+	const struct rvl_place *data = &c->node->data;
+	struct statx stx;
+	uint64_t n = 0;
+	int r;
+
+	rvl_entry_path(c->node->id.number, path);
+	to = rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, O_RDWR, 0));
+	if (to < 0)
+		return to;
+	r = rvl_path_statx(to, "", RVL_STATX_MASK, &stx);
+	if (r == 0 && !(c->flags & RVL_COPY_UP_NO_DATA) && stx.stx_size) {
+		from = rvl_retry_emfile(ov, rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
+		r = from < 0 ? from : rvl_copy_data(from, to, stx.stx_size, &n);
+		rvl_count_n(copy_up_bytes, n);
+	}
+	if (r == 0 && ov->config.sync != RVL_SYNC_VOLATILE && fsync(to) < 0)
+		r = -errno;
+	if (r < 0)
+		return r;
+	r = rvl_xattr_remove(&ov->stack->xattr, to, "", RVL_XATTR_METACOPY);
+	if (r < 0 && r != -ENODATA)
+		return r;
+	(void)rvl_xattr_remove(&ov->stack->xattr, to, "", RVL_XATTR_REDIRECT);
+	const struct timespec times[2] = {
+		{ stx.stx_atime.tv_sec, stx.stx_atime.tv_nsec },
+		{ stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec },
+	};
+	(void)futimens(to, times);
+	atomic_store(&c->node->is_metacopy, false);
+	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_READ);
+	return 0;
+}
+
+static bool is_done(const struct rvl_node *node, unsigned flags)
+{
+	if (!rvl_node_has_upper(node))
+		return false;
+	return !(flags & (RVL_COPY_UP_DATA | RVL_COPY_UP_NO_DATA)) || !atomic_load(&node->is_metacopy);
+}
+
+int rvl_copy_up(struct rvl_node *node, unsigned flags)
+{
+	struct copy_up c = { .ov = node->ov, .node = node, .flags = flags, .temp.fd = -EBADF };
+	bool is_taken = false;
+	int r;
+
+	if (is_done(node, flags))
+		return 0;
+	r = rvl_check_writable(c.ov);
+	if (r == 0 && rvl_node_is_dir(node) && atomic_load(&node->is_dead))
+		r = -ENOENT;
+	if (r < 0)
+		return r;
+	if (!rvl_node_has_upper(node))
+		r = find_parent(&c);
+	if (r == 0) {
+		rvl_node_copy_begin(node);
+		if (!rvl_node_has_upper(node))
+			r = take_existing(node, &is_taken);
+		if (r == 0 && !is_taken && !rvl_node_has_upper(node))
+			r = run(&c);
+		if (r == 0 && !is_done(node, flags))
+			r = fetch_data(&c);
+		rvl_node_copy_end(node);
+	}
+	rvl_real_put(&c.lower);
+	rvl_node_put(c.parent);
+	rvl_refstr_put(c.name);
+	return r;
+}

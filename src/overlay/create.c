@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Making objects. Where upper has nothing under the name the object is made in place:
+ *
+ *   1 log CREATE
+ *   2 the object, mode 0, at its name (the directory's lock keeps others out)
+ *   3 stamp, owner, ACLs, mode
+ *   4 the entry: from here on it exists; the log record ends
+ *
+ * A crash before 4 leaves an object with no entry, which recovery removes. Where a whiteout has the name (and for
+ * symlinks, which cannot be told half made), 2 and 3 happen in work/ and a rename takes the name before 4.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "index/log.h"
+#include "index/stamp.h"
+#include "layer/path.h"
+#include "overlay/acl.h"
+#include "overlay/copyup.h"
+#include "overlay/remove.h"
+#include "overlay/lookup.h"
+#include "overlay/temp.h"
+
+struct creation {
+	struct rvl_overlay *ov;
+	struct rvl_dir dir;
+	const char *name;
+	const char *target; /* of a symlink */
+	dev_t rdev;
+	bool has_whiteout;
+	bool is_hiding; /* lower has something there: a directory must be opaque */
+	struct rvl_id id;
+	struct rvl_inherited inherited;
+	struct rvl_temp temp;
+};
+
+/* The name must be free in the merged view. */
+static int check_free(struct creation *c)
+{
+	struct rvl_upper_name _cleanup_upper_name_ upper = {};
+	struct rvl_found _cleanup_found_ lower = {};
+	int r = rvl_upper_look(c->ov, c->dir.fd.fd.fd, c->name, &upper);
+
+	if (r < 0)
+		return r;
+	if (upper.exists)
+		return -EEXIST;
+	c->has_whiteout = upper.is_whiteout;
+	r = rvl_lower_look(c->dir.node, c->name, NULL, &lower);
+	if (r < 0)
+		return r;
+	if (lower.places.n && !c->has_whiteout)
+		return -EEXIST;
+	c->is_hiding = lower.places.n != 0;
+	return 0;
+}
+
+static int make(struct creation *c)
+{
+	struct rvl_inherited *in = &c->inherited;
+	int r;
+
+	switch (in->mode & S_IFMT) {
+	case S_IFREG:
+		r = rvl_temp_file(&c->temp);
+		break;
+	case S_IFDIR:
+		r = rvl_temp_dir(&c->temp);
+		break;
+	case S_IFLNK:
+		r = rvl_temp_symlink(&c->temp, c->target);
+		break;
+	default:
+		r = rvl_temp_node(&c->temp, in->mode & S_IFMT, c->rdev);
+	}
+	if (r == 0)
+		r = rvl_temp_stamp(&c->temp, &c->id);
+	if (r == 0 && S_ISDIR(in->mode) && c->is_hiding)
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_OPAQUE, "y", 1);
+	if (r == 0 && in->access_len)
+		r = rvl_xattrat_set(c->temp.dirfd, c->temp.name, "system.posix_acl_access", in->access,
+				    in->access_len, 0);
+	if (r == 0 && in->def_len)
+		r = rvl_xattrat_set(c->temp.dirfd, c->temp.name, "system.posix_acl_default", in->def, in->def_len, 0);
+	if (r == 0)
+		r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
+	return r;
+}
+
+static int make_entry(struct creation *c, int dirfd, const char *name)
+{
+	static const uint8_t no_uuid[16];
+	struct rvl_entry_directory entry = {};
+	struct rvl_overlay *ov = c->ov;
+
+	if (!S_ISDIR(c->inherited.mode))
+		return rvl_entry_link(ov->index, dirfd, name, c->id.number);
+	entry.path.parent = c->dir.node->id.number;
+	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
+	if (!ov->index->features.has_handles || rvl_handle_get(dirfd, name, no_uuid, &entry.upper) < 0)
+		entry.upper.len = 0;
+	return rvl_entry_put_directory(ov->index, c->id.number, &entry, false);
+}
+
+static int make_in_place(struct creation *c)
+{
+	int r;
+
+	rvl_temp_begin_at(&c->temp, c->ov, c->dir.fd.fd.fd, c->name);
+	r = make(c);
+	if (r == 0)
+		r = make_entry(c, c->temp.dirfd, c->temp.name);
+	if (r == 0)
+		rvl_temp_keep(&c->temp);
+	return r;
+}
+
+static int make_in_work(struct creation *c)
+{
+	bool is_dir = S_ISDIR(c->inherited.mode);
+	int dirfd = c->dir.fd.fd.fd;
+	int r;
+
+	rvl_temp_begin(&c->temp, c->ov);
+	r = make(c);
+	if (r < 0)
+		return r;
+	/* The entry first: should the name fail, it is taken back with the temporary. */
+	r = make_entry(c, c->temp.dirfd, c->temp.name);
+	if (r < 0)
+		return r;
+	if (!c->has_whiteout)
+		r = rvl_temp_publish(&c->temp, dirfd, c->name, RENAME_NOREPLACE);
+	else if (!is_dir)
+		r = rvl_temp_publish(&c->temp, dirfd, c->name, 0);
+	else /* a directory cannot replace the whiteout, which is then the temporary */
+		r = rvl_temp_publish(&c->temp, dirfd, c->name, RENAME_EXCHANGE);
+	if (r < 0)
+		(void)rvl_entry_bury(c->ov->index, c->id.number, false);
+	return r;
+}
+
+static int make_node(struct creation *c, struct rvl_node **ret)
+{
+	struct rvl_node *node = rvl_node_new(c->ov, &c->id, c->inherited.mode);
+	int r;
+
+	if (!node)
+		return -ENOMEM;
+	node->upper_ino = c->temp.ino;
+	atomic_store(&node->has_upper, true);
+	r = rvl_node_set_place(node, c->dir.node->id.number, c->name);
+	if (r < 0) {
+		rvl_node_free(node);
+		return r;
+	}
+	*ret = rvl_node_insert(node);
+	if (rvl_node_is_dir(node) && c->temp.fd >= 0)
+		rvl_upper_dir_add(c->ov, c->id.number, rvl_take_fd(&c->temp.fd));
+	return 0;
+}
+
+static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t mode, struct rvl_node **ret)
+{
+	struct rvl_log_record record = { .op = RVL_LOG_CREATE };
+	uint64_t log_id;
+	int r = check_free(c);
+
+	if (r == 0)
+		r = rvl_inherit(&c->dir, cred, mode, &c->inherited);
+	if (r == 0)
+		r = rvl_number_born(c->ov->index, &c->id);
+	if (r < 0)
+		return r;
+	record.number = c->id.number;
+	record.at.parent = c->dir.node->id.number;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", c->name);
+	r = rvl_log_begin(c->ov->index->log, &record, &log_id);
+	if (r < 0)
+		return r;
+	r = c->has_whiteout || S_ISLNK(mode) ? make_in_work(c) : make_in_place(c);
+	rvl_temp_release_name(&c->temp);
+	rvl_log_end(c->ov->index->log, log_id);
+	if (r < 0)
+		return r;
+	rvl_dir_touch(&c->dir);
+	return make_node(c, ret);
+}
+
+static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		  mode_t mode, dev_t rdev, const char *target, struct rvl_node **ret)
+{
+	struct creation c = { .ov = ov, .name = name, .rdev = rdev, .target = target, .temp.fd = -EBADF };
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	int r = rvl_check_name(name);
+
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, parent, &dir);
+	if (r == 0)
+		r = rvl_dir_lock_write(dir, &c.dir);
+	if (r == 0)
+		r = create_locked(&c, cred, mode, ret);
+	rvl_dir_unlock(&c.dir);
+	rvl_temp_release(&c.temp);
+	return r;
+}
+
+/* The reply for a new node: attributes, one look-up, and one open if asked. */
+static int reply(struct rvl_node *node, bool is_open, struct rvl_entry *ret)
+{
+	int r = rvl_node_stat(node, ret);
+
+	if (r < 0)
+		return r;
+	rvl_node_count_lookup(node);
+	if (is_open)
+		rvl_node_count_open(node);
+	return 0;
+}
+
+int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		      mode_t mode, dev_t rdev, struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r;
+
+	if (S_ISDIR(mode) || S_ISLNK(mode))
+		return -EINVAL;
+	if (!(mode & S_IFMT))
+		mode |= S_IFREG;
+	/* would be a whiteout: refused as by the kernel's ovl_mknod */
+	if (S_ISCHR(mode) && rdev == makedev(0, 0))
+		return -EPERM;
+	r = create(ov, cred, parent, name, mode, rdev, NULL, &node);
+	return r < 0 ? r : reply(node, false, ret);
+}
+
+int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		      mode_t mode, struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFDIR, 0, NULL, &node);
+
+	return r < 0 ? r : reply(node, false, ret);
+}
+
+int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+			const char *target, struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = create(ov, cred, parent, name, 0777 | S_IFLNK, 0, target, &node);
+
+	return r < 0 ? r : reply(node, false, ret);
+}
+
+int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		       mode_t mode, int flags, struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node);
+
+	(void)flags;
+	return r < 0 ? r : reply(node, true, ret);
+}
+
+/* An object with an entry and no name: what an orphan is. The log record keeps it until it is named or closed. */
+int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, mode_t mode,
+			int flags, struct rvl_entry *ret)
+{
+	struct creation c = { .ov = ov, .name = "", .temp.fd = -EBADF };
+	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
+	struct rvl_log_record record = { .op = RVL_LOG_ORPHAN };
+	uint64_t log_id = 0;
+	int r = rvl_check_writable(ov);
+
+	(void)flags;
+	if (r == 0)
+		r = rvl_node_get_dir(ov, parent, &dir);
+	if (r == 0)
+		r = rvl_dir_lock_write(dir, &c.dir);
+	if (r == 0)
+		r = rvl_inherit(&c.dir, cred, (mode & 07777) | S_IFREG, &c.inherited);
+	rvl_dir_unlock(&c.dir);
+	if (r == 0)
+		r = rvl_number_born(ov->index, &c.id);
+	if (r < 0)
+		return r;
+	record.number = c.id.number;
+	r = rvl_log_begin(ov->index->log, &record, &log_id);
+	if (r < 0)
+		return r;
+	rvl_temp_begin(&c.temp, ov);
+	r = make(&c);
+	if (r == 0)
+		r = rvl_entry_link(ov->index, c.temp.dirfd, c.temp.name, c.id.number);
+	rvl_temp_release_name(&c.temp);
+	c.dir.node = dir;
+	if (r == 0)
+		r = make_node(&c, &node);
+	rvl_temp_release(&c.temp);
+	if (r < 0) {
+		(void)rvl_entry_bury(ov->index, c.id.number, false);
+		rvl_log_end(ov->index->log, log_id);
+		return r;
+	}
+	(void)rvl_node_set_place(node, 0, NULL);
+	rvl_node_make_orphan(node, log_id);
+	return reply(node, true, ret);
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Decoding a number (design section 5). The entry of a non-directory is the object. For a directory, and for what is only
+ * in lower, parent's number and name are known (from the entry, or from the map): the parent is found in the same way,
+ * the name is looked up in it, and the number must come out. So nothing outside the merged tree can be reached,
+ * whatever number a stranger makes up.
+ */
+#include "overlay/decode.h"
+
+#include "index/map.h"
+#include "index/stamp.h"
+#include "overlay/lookup.h"
+#include "overlay/mend.h"
+
+#define DEPTH_MAX 4096 /* ancestors; more is a loop in damaged metadata */
+
+static _Thread_local unsigned depth;
+
+static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *at, struct rvl_node **ret)
+{
+	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
+	int r = rvl_check_name(at->name);
+
+	if (r == 0)
+		r = rvl_node_get_dir(ov, at->parent, &dir);
+	if (r == 0)
+		r = rvl_lookup(dir, at->name, &node);
+	if (r == -ENOENT || r == -ENOTDIR || (r == 0 && node->id.number != number))
+		return -ESTALE;
+	if (r == 0)
+		*ret = rvl_take_ptr(node);
+	return r;
+}
+
+static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx, struct rvl_node **ret)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_id id;
+	int r;
+
+	rvl_entry_path(number, path);
+	r = rvl_stamp_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id);
+	if (r == -ENODATA || (r == 0 && id.number != number))
+		r = -EUCLEAN;
+	if (r < 0)
+		return r;
+	r = rvl_node_from_entry(ov, &id, stx, ret);
+	if (r < 0)
+		return r;
+	/* No name left, and nobody has it open (an open one would be in memory): it is dead. */
+	if ((long)stx->stx_nlink + (*ret)->nlink_diff <= 0 && !rvl_node_is_known(*ret)) {
+		rvl_node_put(rvl_take_ptr(*ret));
+		return -ESTALE;
+	}
+	return 0;
+}
+
+static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+{
+	struct rvl_entry_directory dir;
+	int r = rvl_entry_get_directory(ov->index, number, &dir);
+
+	if (r < 0)
+		return r;
+	r = by_name(ov, number, &dir.path, ret);
+	if (r == -ESTALE && rvl_mend_path(ov, number, &dir) == 0)
+		r = by_name(ov, number, &dir.path, ret);
+	return r;
+}
+
+struct row_search {
+	struct rvl_overlay *ov;
+	uint64_t number;
+	struct rvl_node **ret;
+};
+
+static int try_row(void *arg, const struct rvl_map_row *row)
+{
+	struct row_search *search = arg;
+	int r = by_name(search->ov, search->number, &row->at, search->ret);
+
+	return r == -ESTALE ? 0 : r == 0 ? 1 : r;
+}
+
+static int by_map(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+{
+	struct row_search search = { ov, number, ret };
+	int r = rvl_map_get(ov->index, number, try_row, &search);
+
+	if ((r == 0 || r == -ENOENT) && !rvl_map_is_complete(ov->index)) {
+		pthread_mutex_lock(&ov->map_lock);
+		r = rvl_map_is_complete(ov->index) ? 0 : rvl_map_build(ov->index, &ov->is_stopping, &ov->map_progress);
+		pthread_mutex_unlock(&ov->map_lock);
+		if (r == 0)
+			r = rvl_map_get(ov->index, number, try_row, &search);
+	}
+	return r == 1 ? 0 : r == 0 || r == -ENOENT ? -ESTALE : r;
+}
+
+int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+{
+	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
+	struct statx stx;
+	int r = 0;
+
+	if (depth >= DEPTH_MAX)
+		return -EUCLEAN;
+	depth++;
+	rvl_count(decodes);
+	if (ov->stack->has_upper)
+		r = rvl_entry_look(ov->index, number, &kind, &stx);
+	if (r == 0) {
+		switch (kind) {
+		case RVL_ENTRY_OBJECT:
+			r = by_object(ov, number, &stx, ret);
+			break;
+		case RVL_ENTRY_DIRECTORY:
+			r = by_directory(ov, number, ret);
+			break;
+		case RVL_ENTRY_NONE:
+			r = by_map(ov, number, ret);
+			break;
+		case RVL_ENTRY_TOMBSTONE:
+			r = -ESTALE;
+			break;
+		}
+	}
+	depth--;
+	if (r == -ESTALE)
+		rvl_count(decodes_stale);
+	else if (r == -EUCLEAN)
+		rvl_warn_limited("the index entry of object %llu is damaged; see reverlayctl check",
+				 (unsigned long long)number);
+	return r;
+}

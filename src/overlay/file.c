@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Files: data descriptors are found by number in the cache, or opened there; an open file keeps nothing but a count. The descriptor of a
+ * lower file is dropped when its copy-up is done, so that whoever opened it before reads what is written after.
+ */
+#include "overlay/file.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include "index/log.h"
+#include "layer/path.h"
+#include "overlay/copyup.h"
+#include "overlay/remove.h"
+
+static int open_upper(struct rvl_node *node, bool is_write)
+{
+	struct rvl_overlay *ov = node->ov;
+	char path[RVL_ENTRY_PATH_SIZE];
+	int flags = is_write ? O_RDWR : O_RDONLY;
+
+	rvl_entry_path(node->id.number, path);
+	return rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, (uint64_t)(flags | O_NONBLOCK), 0));
+}
+
+static int open_lower(struct rvl_node *node)
+{
+	const struct rvl_place *place = node->data.layer ? &node->data : &node->lower.v[0];
+
+	if (!node->data.layer && node->lower.n == 0)
+		return -ESTALE;
+	return rvl_retry_emfile(node->ov,
+				rvl_path_open_noatime(place->layer->fd, place->path, O_RDONLY | O_NONBLOCK));
+}
+
+int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
+{
+	struct rvl_fdcache *fds = node->ov->fds;
+	uint64_t number = node->id.number;
+
+	*ret = RVL_FD_NONE;
+	if (!S_ISREG(node->type))
+		return rvl_node_is_dir(node) ? -EISDIR : -EINVAL;
+	for (;;) {
+		/* data of a metacopy object in upper are below until they are copied */
+		bool has_upper = rvl_node_has_upper(node);
+		int fd, r;
+
+		if (has_upper && rvl_fdcache_get(fds, number, RVL_FD_WRITE, ret) == 0)
+			return 0;
+		if (!is_write && rvl_fdcache_get(fds, number, RVL_FD_READ, ret) == 0)
+			return 0;
+		fd = has_upper && !atomic_load(&node->is_metacopy) ? open_upper(node, is_write) : open_lower(node);
+		if (fd < 0)
+			return fd == -ENOENT ? -ESTALE : fd;
+		r = rvl_fdcache_add(fds, number, is_write ? RVL_FD_WRITE : RVL_FD_READ, fd, ret);
+		if (r < 0 || has_upper || !rvl_node_has_upper(node))
+			return r;
+		/* copied up while the lower one was opened: that descriptor must not stay */
+		rvl_fdcache_drop(fds, number, RVL_FD_READ);
+		rvl_fdcache_unpin(fds, ret);
+	}
+}
+
+int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	bool is_truncate = flags & O_TRUNC;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(node->type))
+		return rvl_node_is_dir(node) ? -EISDIR : -ENXIO;
+	if (is_truncate || (flags & O_ACCMODE) != O_RDONLY)
+		r = rvl_copy_up(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
+	if (r == 0 && is_truncate) {
+		r = rvl_file_pin(node, true, &file.fd);
+		if (r == 0 && ftruncate(file.fd.fd, 0) < 0)
+			r = -errno;
+	}
+	if (r == 0)
+		rvl_node_count_open(node);
+	return r;
+}
+
+void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number)
+{
+	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
+	bool is_closed;
+
+	if (!node)
+		return;
+	if (rvl_node_release(node, &is_closed))
+		rvl_node_bury(node);
+	if (is_closed) {
+		rvl_fdcache_drop(ov->fds, number, RVL_FD_READ);
+		rvl_fdcache_drop(ov->fds, number, RVL_FD_WRITE);
+	}
+}
+
+static int pin_number(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_fd *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r == 0 && is_write)
+		r = rvl_copy_up(node, RVL_COPY_UP_DATA);
+	return r < 0 ? r : rvl_file_pin(node, is_write, ret);
+}
+
+int rvl_overlay_pin(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_pin *ret)
+{
+	struct rvl_fd fd;
+	int r = pin_number(ov, number, is_write, &fd);
+
+	if (r == 0)
+		*ret = (struct rvl_pin){ .fd = fd.fd, .opaque = fd.slot };
+	return r;
+}
+
+void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin)
+{
+	struct rvl_fd fd = { .fd = pin->fd, .slot = pin->opaque };
+
+	rvl_fdcache_unpin(ov->fds, &fd);
+	*pin = (struct rvl_pin){ .fd = -EBADF };
+}
+
+int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset, off_t length)
+{
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	int r = pin_number(ov, number, true, &file.fd);
+
+	if (r < 0)
+		return r;
+	return fallocate(file.fd.fd, mode, offset, length) < 0 ? -errno : 0;
+}
+
+off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, int whence)
+{
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	off_t at;
+	int r;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	r = pin_number(ov, number, false, &file.fd);
+	if (r < 0)
+		return r;
+	at = lseek(file.fd.fd, offset, whence);
+	return at < 0 ? -errno : at;
+}
+
+ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset, uint64_t to,
+			       off_t to_offset, size_t length)
+{
+	struct rvl_filefd _cleanup_filefd_ source = { .ov = ov }, _cleanup_filefd_ target = { .ov = ov };
+	ssize_t n;
+	int r = pin_number(ov, to, true, &target.fd);
+
+	if (r == 0)
+		r = pin_number(ov, from, false, &source.fd);
+	if (r < 0)
+		return r;
+	n = copy_file_range(source.fd.fd, &from_offset, target.fd.fd, &to_offset, length, 0);
+	return n < 0 ? -errno : n;
+}
+
+int rvl_overlay_kill_suidgid(struct rvl_overlay *ov, uint64_t number)
+{
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	struct stat st;
+	mode_t mode;
+	int r = pin_number(ov, number, true, &file.fd);
+
+	if (r < 0)
+		return r;
+	if (fstat(file.fd.fd, &st) < 0)
+		return -errno;
+	mode = st.st_mode & ~(mode_t)S_ISUID;
+	if (st.st_mode & S_IXGRP)
+		mode &= ~(mode_t)S_ISGID;
+	if (mode == st.st_mode)
+		return 0;
+	return fchmod(file.fd.fd, mode & 07777) < 0 ? -errno : 0;
+}
+
+/* ---- syncing ---- */
+
+int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	struct rvl_real _cleanup_real_ real = {};
+	_cleanup_close_ int fd = -EBADF;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r < 0 || ov->config.sync == RVL_SYNC_VOLATILE || !rvl_node_has_upper(node))
+		return r;
+	if (S_ISREG(node->type)) {
+		r = rvl_file_pin(node, false, &file.fd);
+		if (r < 0)
+			return r;
+		r = is_data_only ? fdatasync(file.fd.fd) : fsync(file.fd.fd);
+		return r < 0 ? -errno : 0;
+	}
+	if (!rvl_node_is_dir(node))
+		return 0;
+	r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r;
+	fd = rvl_retry_emfile(ov, rvl_fd_reopen(real.dirfd, O_RDONLY | O_DIRECTORY));
+	if (fd < 0)
+		return fd;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+int rvl_overlay_syncfs(struct rvl_overlay *ov)
+{
+	_cleanup_close_ int fd = -EBADF;
+
+	if (!ov->stack->has_upper || ov->config.sync == RVL_SYNC_VOLATILE)
+		return 0;
+	fd = rvl_fd_reopen(rvl_stack_upper(ov->stack)->fd, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return fd;
+	return syncfs(fd) < 0 ? -errno : 0;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Data descriptors inside overlay/: what rvl_overlay_pin gives to the front, by node. */
+#ifndef RVL_OVERLAY_FILE_H
+#define RVL_OVERLAY_FILE_H
+
+#include "overlay/real.h"
+
+/* A descriptor on the data of a regular file; is_write: O_RDWR on upper (the node must be there). */
+int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret);
+
+struct rvl_filefd {
+	struct rvl_fd fd;
+	struct rvl_overlay *ov;
+};
+static inline void rvl_filefd_put(struct rvl_filefd *f)
+{
+	if (f->ov)
+		rvl_fdcache_unpin(f->ov->fds, &f->fd);
+}
+#define _cleanup_filefd_ __attribute__((cleanup(rvl_filefd_put)))
+
+/* chmod, chown of a real object, whatever it is. */
+int rvl_real_chmod(const struct rvl_real *real, mode_t mode);
+int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid);
+int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]);
+
+#endif

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Stamps believed and stamps given. A stamp counts only if the entry of its number agrees: is this inode, or leads to this
+ * directory. So a copy of a stamped file that was made offline is another object, as it should be, and a forged stamp
+ * steals no number. Strangers are stamped one at a time, under a lock of their own, since two names of one inode
+ * may be met by two threads.
+ */
+#include "overlay/identify.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "index/stamp.h"
+#include "layer/path.h"
+#include "overlay/nlink.h"
+
+#define NUMBER_RETRIES 8
+
+struct stranger {
+	struct rvl_dir *dir;
+	const char *name;
+	const struct rvl_upper_name *upper;
+	const struct rvl_found *lower;
+};
+
+static bool is_dir(const struct stranger *s)
+{
+	return S_ISDIR(s->upper->st.stx_mode);
+}
+
+static struct rvl_overlay *overlay_of(const struct stranger *s)
+{
+	return s->dir->node->ov;
+}
+
+/* The handle of the object, for the entry of a directory; len 0 where the filesystem has none. */
+static void handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret)
+{
+	static const uint8_t no_uuid[16];
+
+	if (!ov->index->features.has_handles || rvl_handle_get(dirfd, name, no_uuid, ret) < 0)
+		ret->len = 0;
+}
+
+static int put_directory(const struct stranger *s, uint64_t number, bool is_replace)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	struct rvl_entry_directory entry = { .path.parent = s->dir->node->id.number };
+
+	snprintf(entry.path.name, sizeof(entry.path.name), "%s", s->name);
+	handle_of(ov, s->dir->fd.fd.fd, s->name, &entry.upper);
+	if (s->lower->places.n) {
+		entry.is_merged = true;
+		entry.place = entry.path;
+		handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path, &entry.lower);
+	}
+	return rvl_entry_put_directory(ov->index, number, &entry, is_replace);
+}
+
+/* Does the entry of this number lead here? 1 yes, 0 no. */
+static int agrees_directory(const struct stranger *s, uint64_t number)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	struct rvl_entry_directory entry;
+	struct rvl_handle handle;
+	struct rvl_name_at here = { .parent = s->dir->node->id.number };
+	int r = rvl_entry_get_directory(ov->index, number, &entry);
+
+	if (r < 0)
+		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
+	if (entry.path.parent == here.parent && strcmp(entry.path.name, s->name) == 0)
+		return 1;
+	handle_of(ov, s->dir->fd.fd.fd, s->name, &handle);
+	if (handle.len == 0 || !rvl_handle_equal(&handle, &entry.upper))
+		return 0;
+	/* Renamed by a crash's leave or offline: the path is out of step, the handle is not. */
+	snprintf(here.name, sizeof(here.name), "%s", s->name);
+	if (!ov->config.is_read_only && rvl_entry_set_path(ov->index, number, &here) == 0)
+		rvl_count(paths_mended);
+	return 1;
+}
+
+static int agrees_object(const struct stranger *s, uint64_t number)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	enum rvl_entry_kind kind;
+	struct statx stx;
+	int r = rvl_entry_look(ov->index, number, &kind, &stx);
+
+	if (r < 0)
+		return r == -EUCLEAN ? 0 : r;
+	return kind == RVL_ENTRY_OBJECT && stx.stx_ino == s->upper->st.stx_ino;
+}
+
+/* 1: this stamp is the object's, 0: it is not. */
+static int is_believed(const struct stranger *s, const struct rvl_id *id)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	struct rvl_node _cleanup_node_ *node = NULL;
+
+	if (id->number == RVL_NUMBER_ROOT)
+		return 0;
+	node = rvl_node_find(ov, id->number);
+	if (node && rvl_node_has_upper(node) && !atomic_load(&node->is_dead))
+		return node->upper_ino == s->upper->st.stx_ino;
+	return is_dir(s) ? agrees_directory(s, id->number) : agrees_object(s, id->number);
+}
+
+/* After an unclean stop of the machine a stamp may have survived without its entry: the number is free, take it. */
+static int adopt(const struct stranger *s, const struct rvl_id *id)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	int r;
+
+	if (!ov->index->was_unclean_machine || ov->config.is_read_only)
+		return 0;
+	r = is_dir(s) ? put_directory(s, id->number, false) :
+			rvl_entry_link(ov->index, s->dir->fd.fd.fd, s->name, id->number);
+	return r == 0 ? 1 : r == -EEXIST ? 0 : r;
+}
+
+/* The number of the lower object that a stranger was copied up from by the kernel (overlay.origin); 0: none. */
+static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	struct rvl_handle origin;
+	struct statx stx;
+	ssize_t n;
+
+	ret->number = 0;
+	if (is_dir(s) && s->lower->places.n) {
+		const struct rvl_place *top = &s->lower->places.v[0];
+
+		return rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &s->lower->st,
+					   ret);
+	}
+	n = rvl_xattr_get(&ov->stack->xattr, s->dir->fd.fd.fd, s->name, RVL_XATTR_ORIGIN, value,
+			  sizeof(value));
+	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin) < 0)
+		return 0;
+	for (unsigned i = 1; i < ov->stack->n; i++) {
+		const struct rvl_layer *layer = &ov->stack->layers[i];
+		_cleanup_close_ int fd = rvl_handle_open(layer->fd, &origin);
+
+		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &stx) < 0)
+			continue;
+		if ((stx.stx_mode & S_IFMT) != (s->upper->st.stx_mode & S_IFMT))
+			continue;
+		return rvl_number_of_lower(ov->index, layer, fd, "", &stx, ret);
+	}
+	return 0;
+}
+
+/* The kernel's link count does not know our index link. */
+static int correct_nlink(const struct stranger *s, const struct rvl_id *id)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	struct rvl_node *node = rvl_node_new(ov, id, s->upper->st.stx_mode);
+	char value[RVL_NLINK_VALUE_SIZE];
+	int r;
+
+	if (!node)
+		return -ENOMEM;
+	node->upper_ino = s->upper->st.stx_ino;
+	r = rvl_nlink_read(node, s->dir->fd.fd.fd, s->name);
+	if (r == 0 && node->has_nlink_xattr)
+		r = rvl_upper_xattr_set(ov->index, s->dir->fd.fd.fd, s->name, node->type, node->upper_ino,
+					RVL_XATTR_NLINK, value,
+					rvl_nlink_format(node->nlink_diff - 1, value));
+	rvl_node_free(node);
+	return r;
+}
+
+static int give_stamp(const struct stranger *s, struct rvl_id *ret)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	int dirfd = s->dir->fd.fd.fd;
+	struct rvl_id origin;
+	int r = number_of_origin(s, &origin);
+
+	for (unsigned i = 0; r == 0 && i < NUMBER_RETRIES; i++) {
+		r = i == 0 && origin.number ? rvl_number_for_unstamped(ov->index, &origin, ret) :
+					      rvl_number_born(ov->index, ret);
+		if (r < 0)
+			return r;
+		r = rvl_stamp_set(ov->index, dirfd, s->name, s->upper->st.stx_mode, s->upper->st.stx_ino, ret);
+		if (r < 0)
+			return r;
+		if (!is_dir(s)) {
+			r = correct_nlink(s, ret);
+			if (r < 0)
+				return r;
+		}
+		r = is_dir(s) ? put_directory(s, ret->number, false) :
+				rvl_entry_link(ov->index, dirfd, s->name, ret->number);
+		if (r == 0) {
+			rvl_count(stamped_on_sight);
+			return 0;
+		}
+		if (r == -EEXIST)
+			r = 0;
+	}
+	return r < 0 ? r : -EIO;
+}
+
+int rvl_identify(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+		 const struct rvl_found *lower, struct rvl_id *ret)
+{
+	const struct stranger s = { dir, name, upper, lower };
+	struct rvl_overlay *ov = dir->node->ov;
+	bool is_locked = false;
+	int r;
+
+	for (;;) {
+		r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode, upper->st.stx_ino, ret);
+		if (r < 0 && r != -ENODATA)
+			break;
+		if (r == 0) {
+			r = is_believed(&s, ret);
+			if (r == 0)
+				r = adopt(&s, ret);
+			if (r != 0) {
+				r = r > 0 ? 0 : r;
+				break;
+			}
+			if (is_locked) {
+				rvl_count(stamps_refused);
+				rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number",
+						 name, (unsigned long long)ret->number);
+			}
+		}
+		if (is_locked) {
+			r = give_stamp(&s, ret);
+			break;
+		}
+		if (ov->config.is_read_only) {
+			const struct rvl_layer *layer = rvl_stack_upper(ov->stack);
+
+			r = rvl_number_of_lower(ov->index, layer, dir->fd.fd.fd, name, &upper->st, ret);
+			break;
+		}
+		/* Once more under the lock: another thread may have stamped it meanwhile. */
+		pthread_mutex_lock(&ov->identify_lock);
+		is_locked = true;
+	}
+	if (is_locked)
+		pthread_mutex_unlock(&ov->identify_lock);
+	return r;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which number has an upper object? That of its stamp, if the index agrees; else it is a stranger (made by the kernel,
+ * copied in offline, forged) and gets its stamp on sight.
+ */
+#ifndef RVL_OVERLAY_IDENTIFY_H
+#define RVL_OVERLAY_IDENTIFY_H
+
+#include "overlay/lookup.h"
+
+/* lower: what the lower view has under this name (for the number of a stranger that was copied up from there); places.n may be 0.
+ * dir is locked. Errors: -EUCLEAN damaged stamp; -EROFS never: a read-only overlay computes a number for this mount. */
+int rvl_identify(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+		 const struct rvl_found *lower, struct rvl_id *ret);
+
+#endif

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Look-up: one name, upper first, then the lower view, then the number, then the node. The rules are the kernel's
+ * (fs/overlayfs/namei.c, ovl_lookup); what is ours is the last step: a lower name whose number has an entry is served from the
+ * entry, so that all names of a file that was copied up under one of them stay the same file.
+ *
+ * Nothing is written here, but stamps of strangers (identify.c).
+ */
+#include "overlay/lookup.h"
+
+#include <string.h>
+
+#include "index/stamp.h"
+#include "layer/path.h"
+#include "overlay/copyup.h"
+#include "overlay/decode.h"
+#include "overlay/identify.h"
+#include "overlay/nlink.h"
+
+#define LOOKUP_LISTING_MAX 4096 /* names; larger lower directories are looked up layer by layer */
+#define LOCK_RETRIES 16
+
+/* ---- locking a directory ---- */
+
+static int lock_dir(struct rvl_node *node, bool is_write, struct rvl_dir *ret)
+{
+	for (unsigned i = 0; i < LOCK_RETRIES; i++) {
+		bool had_upper = rvl_node_has_upper(node);
+		int r = 0;
+
+		*ret = (struct rvl_dir){ .node = node, .fd.fd = RVL_FD_NONE };
+		if (had_upper)
+			r = rvl_dirfd_get(node, &ret->fd);
+		if (r < 0)
+			return r;
+		if (is_write)
+			pthread_rwlock_wrlock(&node->lock);
+		else
+			pthread_rwlock_rdlock(&node->lock);
+		ret->is_locked = true;
+		if (atomic_load(&node->is_dead)) {
+			rvl_dir_unlock(ret);
+			return -ENOENT;
+		}
+		if (had_upper == rvl_node_has_upper(node))
+			return 0;
+		rvl_dir_unlock(ret);
+	}
+	return -EIO;
+}
+
+int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret)
+{
+	return lock_dir(node, false, ret);
+}
+
+int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret)
+{
+	int r = rvl_copy_up(node, 0);
+
+	return r < 0 ? r : lock_dir(node, true, ret);
+}
+
+int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a, struct rvl_dir *ret_b)
+{
+	struct rvl_dir *first = ret_a, *second = ret_b;
+	int r;
+
+	*ret_a = (struct rvl_dir){ .node = a, .fd.fd = RVL_FD_NONE };
+	*ret_b = (struct rvl_dir){ .node = b, .fd.fd = RVL_FD_NONE };
+	r = rvl_copy_up(a, 0);
+	if (r == 0)
+		r = rvl_copy_up(b, 0);
+	if (r == 0)
+		r = rvl_dirfd_get(a, &ret_a->fd);
+	if (r == 0)
+		r = rvl_dirfd_get(b, &ret_b->fd);
+	if (r < 0)
+		goto fail;
+	if (a->id.number > b->id.number) {
+		first = ret_b;
+		second = ret_a;
+	}
+	pthread_rwlock_wrlock(&first->node->lock);
+	first->is_locked = true;
+	if (a != b) {
+		pthread_rwlock_wrlock(&second->node->lock);
+		second->is_locked = true;
+	}
+	if (!atomic_load(&a->is_dead) && !atomic_load(&b->is_dead))
+		return 0;
+	r = -ENOENT;
+fail:
+	rvl_dir_unlock(ret_a);
+	rvl_dir_unlock(ret_b);
+	return r;
+}
+
+void rvl_dir_touch(struct rvl_dir *dir)
+{
+	dir->node->version++;
+}
+
+void rvl_dir_unlock(struct rvl_dir *dir)
+{
+	if (dir->is_locked)
+		pthread_rwlock_unlock(&dir->node->lock);
+	dir->is_locked = false;
+	rvl_dirfd_put(&dir->fd);
+}
+
+/* ---- one name ---- */
+
+void rvl_upper_name_release(struct rvl_upper_name *upper)
+{
+	free(upper->redirect);
+	upper->redirect = NULL;
+}
+
+int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret)
+{
+	enum rvl_opaque opaque;
+	int r;
+
+	*ret = (struct rvl_upper_name){};
+	if (dirfd < 0)
+		return 0;
+	r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, &ret->st);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	r = rvl_whiteout_check(ov->stack, dirfd, name, &ret->st, false);
+	if (r != 0) {
+		ret->is_whiteout = r > 0;
+		return r < 0 ? r : 0;
+	}
+	ret->exists = true;
+	if (S_ISREG(ret->st.stx_mode)) {
+		r = rvl_metacopy_get(ov->stack, dirfd, name);
+		if (r < 0)
+			return r;
+		ret->is_metacopy = r > 0;
+	}
+	if (S_ISDIR(ret->st.stx_mode)) {
+		r = rvl_opaque_get(ov->stack, dirfd, name, &opaque);
+		if (r < 0)
+			return r;
+		ret->is_opaque = opaque == RVL_OPAQUE_YES;
+	}
+	if ((S_ISDIR(ret->st.stx_mode) && !ret->is_opaque) || ret->is_metacopy)
+		return rvl_redirect_get(ov->stack, dirfd, name, &ret->redirect);
+	return 0;
+}
+
+struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup)
+{
+	struct rvl_listing *listing = NULL;
+	int r;
+
+	if (dir->lower.n == 0 || (is_for_lookup && dir->is_lower_large))
+		return NULL;
+	pthread_mutex_lock(&dir->listing_lock);
+	if (!dir->lower_listing) {
+		r = rvl_listing_read(dir->ov->stack, &dir->lower, &dir->ov->index->secret,
+				     is_for_lookup ? LOOKUP_LISTING_MAX : 0, &dir->lower_listing);
+		if (r < 0)
+			dir->lower_listing = NULL;
+		if (r == -E2BIG)
+			dir->is_lower_large = true;
+	}
+	if (dir->lower_listing)
+		listing = rvl_listing_get(dir->lower_listing);
+	pthread_mutex_unlock(&dir->listing_lock);
+	return listing;
+}
+
+int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect, struct rvl_found *ret)
+{
+	struct rvl_listing *hint = NULL;
+	int r;
+
+	*ret = (struct rvl_found){};
+	if (dir->lower.n == 0 && !(redirect && redirect[0] == '/'))
+		return 0;
+	if (!redirect)
+		hint = rvl_lower_listing(dir, true);
+	r = rvl_merge_lookup(dir->ov->stack, &dir->lower, name, redirect, hint, ret);
+	rvl_listing_put(hint);
+	return r;
+}
+
+/* ---- from what was found to a node ---- */
+
+/* The path of a directory in the merged lower view: what a redirect to it has to say. */
+static const char *view_path(struct rvl_node *dir, const char *name, const char *redirect)
+{
+	if (redirect && redirect[0] == '/')
+		return rvl_refstr_new(redirect + 1);
+	return rvl_refstr_join(dir->view_path ? dir->view_path : "", redirect ? redirect : name);
+}
+
+static int take_lower(struct rvl_node *dir, const char *name, const char *redirect, struct rvl_found *found,
+		      struct rvl_node *node)
+{
+	if (found->places.n == 0)
+		return 0;
+	node->lower_nlink = found->st.stx_nlink;
+	node->lower = found->places;
+	found->places = (struct rvl_places){};
+	node->data = found->data;
+	found->data = (struct rvl_place){};
+	if (!rvl_node_is_dir(node))
+		return 0;
+	node->view_path = view_path(dir, name, redirect);
+	return node->view_path ? 0 : -ENOMEM;
+}
+
+/* Put a new node into the cache, or take the one that is there. */
+static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node, struct rvl_node **ret)
+{
+	struct rvl_node *there;
+	int r = rvl_node_set_place(node, dir->id.number, name);
+
+	if (r < 0) {
+		rvl_node_free(node);
+		return r;
+	}
+	there = rvl_node_insert(node);
+	if (there == node) {
+		*ret = node;
+		return 0;
+	}
+	*ret = there;
+	return 0;
+}
+
+/* A node that is in memory already: does it fit what was found, and is it known under this name? */
+static int reuse(struct rvl_node *dir, const char *name, mode_t type, struct rvl_node *node)
+{
+	const char *old;
+	uint64_t parent;
+	int r = 0;
+
+	if (node->type != (type & S_IFMT) || (atomic_load(&node->is_dead) && rvl_node_is_dir(node)))
+		return -ESTALE;
+	rvl_node_get_place(node, &parent, &old);
+	if (parent != dir->id.number || !old || strcmp(old, name) != 0)
+		r = rvl_node_set_place(node, dir->id.number, name);
+	rvl_refstr_put(old);
+	return r;
+}
+
+static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
+			 struct rvl_found *lower, struct rvl_node **ret)
+{
+	struct rvl_overlay *ov = dir->node->ov;
+	struct rvl_node *node;
+	struct rvl_id id;
+	int r = rvl_identify(dir, name, upper, lower, &id);
+
+	if (r < 0)
+		return r;
+	node = rvl_node_find(ov, id.number);
+	if (node) {
+		r = reuse(dir->node, name, upper->st.stx_mode, node);
+		if (r < 0)
+			rvl_node_put(node);
+		else
+			*ret = node;
+		return r;
+	}
+	node = rvl_node_new(ov, &id, upper->st.stx_mode);
+	if (!node)
+		return -ENOMEM;
+	node->upper_ino = upper->st.stx_ino;
+	atomic_store(&node->has_upper, true);
+	if (rvl_node_is_dir(node))
+		r = take_lower(dir->node, name, upper->redirect, lower, node);
+	else
+		r = rvl_nlink_read(node, dir->fd.fd.fd, name);
+	if (r == 0 && upper->is_metacopy) {
+		r = rvl_merge_lookup_data(ov->stack, &dir->node->lower, name, upper->redirect, 0, &node->data);
+		if (r == -ENOENT)
+			r = -EIO; /* the kernel: no data, no access */
+		atomic_store(&node->is_metacopy, true);
+	}
+	if (r < 0) {
+		rvl_node_free(node);
+		return r;
+	}
+	return settle(dir->node, name, node, ret);
+}
+
+int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
+			struct rvl_node **ret)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_node *node = rvl_node_new(ov, id, stx->stx_mode);
+	int r;
+
+	if (!node)
+		return -ENOMEM;
+	node->upper_ino = stx->stx_ino;
+	atomic_store(&node->has_upper, true);
+	rvl_entry_path(id->number, path);
+	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
+	if (r < 0) {
+		rvl_node_free(node);
+		return r;
+	}
+	*ret = rvl_node_insert(node);
+	return 0;
+}
+
+static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
+			 struct rvl_node **ret)
+{
+	struct rvl_overlay *ov = dir->node->ov;
+	const struct rvl_place *top = &lower->places.v[0];
+	enum rvl_entry_kind kind;
+	struct rvl_node *node;
+	struct statx stx;
+	struct rvl_id id;
+	int r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &lower->st, &id);
+
+	if (r < 0)
+		return r;
+	node = rvl_node_find(ov, id.number);
+	if (node) {
+		r = reuse(dir->node, name, lower->st.stx_mode, node);
+		if (r < 0)
+			rvl_node_put(node);
+		else
+			*ret = node;
+		return r;
+	}
+	/* Only a file with several names can have been copied up under another one. */
+	if (ov->stack->has_upper && !S_ISDIR(lower->st.stx_mode) && lower->st.stx_nlink > 1) {
+		r = rvl_entry_look(ov->index, id.number, &kind, &stx);
+		if (r < 0)
+			return r;
+		if (kind == RVL_ENTRY_OBJECT)
+			return rvl_node_from_entry(ov, &id, &stx, ret);
+		if (kind == RVL_ENTRY_TOMBSTONE)
+			return -ESTALE;
+	}
+	node = rvl_node_new(ov, &id, lower->st.stx_mode);
+	if (!node)
+		return -ENOMEM;
+	r = take_lower(dir->node, name, NULL, lower, node);
+	if (r < 0) {
+		rvl_node_free(node);
+		return r;
+	}
+	return settle(dir->node, name, node, ret);
+}
+
+int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret,
+			    struct rvl_entry *ret_entry)
+{
+	struct rvl_upper_name _cleanup_upper_name_ upper = {};
+	struct rvl_found _cleanup_found_ lower = {};
+	struct statx stx;
+	int r;
+
+	rvl_count(lookups);
+	r = rvl_upper_look(dir->node->ov, dir->fd.fd.fd, name, &upper);
+	if (r < 0)
+		return r;
+	if (upper.is_whiteout)
+		return -ENOENT;
+	/* Below an upper non-directory only its own origin matters, and only for a stranger: identify asks. */
+	if (!upper.exists || (S_ISDIR(upper.st.stx_mode) && !upper.is_opaque)) {
+		r = rvl_lower_look(dir->node, name, upper.redirect, &lower);
+		if (r < 0)
+			return r;
+		if (upper.exists && lower.places.n && !S_ISDIR(lower.st.stx_mode))
+			rvl_found_release(&lower);
+	}
+	if (upper.exists)
+		r = node_of_upper(dir, name, &upper, &lower, ret);
+	else if (lower.places.n)
+		r = node_of_lower(dir, name, &lower, ret);
+	else
+		return -ENOENT;
+	if (r < 0 || !ret_entry)
+		return r;
+	stx = upper.exists ? upper.st : lower.st;
+	if (upper.exists == rvl_node_has_upper(*ret) && !(*ret)->data.layer)
+		rvl_node_stat_from(*ret, &stx, upper.exists, ret_entry);
+	else
+		r = rvl_node_stat(*ret, ret_entry);
+	if (r < 0)
+		rvl_node_put(rvl_take_ptr(*ret));
+	return r;
+}
+
+int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
+{
+	return rvl_lookup_entry_locked(dir, name, ret, NULL);
+}
+
+int rvl_lookup(struct rvl_node *node, const char *name, struct rvl_node **ret)
+{
+	struct rvl_dir _cleanup_dir_ dir = {};
+	int r = rvl_dir_lock_read(node, &dir);
+
+	return r < 0 ? r : rvl_lookup_locked(&dir, name, ret);
+}
+
+/* ---- the request ---- */
+
+static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name, struct rvl_node **ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	const char *place;
+	uint64_t parent;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r < 0)
+		return r;
+	if (atomic_load(&node->is_dead) && !rvl_node_is_open(node))
+		return -ESTALE;
+	if (name[1] == '\0') {
+		*ret = rvl_take_ptr(node);
+		return 0;
+	}
+	if (!rvl_node_is_dir(node))
+		return -ENOTDIR;
+	if (number == RVL_NUMBER_ROOT)
+		return rvl_node_get(ov, number, ret);
+	rvl_node_get_place(node, &parent, &place);
+	if (!place)
+		return -ESTALE;
+	rvl_refstr_put(place);
+	return rvl_node_get_dir(ov, parent, ret);
+}
+
+int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name, struct rvl_entry *ret)
+{
+	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
+	struct rvl_dir _cleanup_dir_ locked = {};
+	int r;
+
+	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+		r = lookup_dots(ov, parent, name, &node);
+		if (r == 0)
+			r = rvl_node_stat(node, ret);
+		if (r < 0)
+			return r == -ENOENT ? -ESTALE : r;
+	} else {
+		r = rvl_check_name(name);
+		if (r == 0)
+			r = rvl_node_get_dir(ov, parent, &dir);
+		if (r == 0)
+			r = rvl_dir_lock_read(dir, &locked);
+		if (r == 0)
+			r = rvl_lookup_entry_locked(&locked, name, &node, ret);
+		if (r < 0)
+			return r;
+	}
+	rvl_node_count_lookup(node);
+	return 0;
+}

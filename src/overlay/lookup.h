@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From a name in a directory to its node, on top of the rules of the lower stack (layer/merge.h): upper's object, if there is
+ * one, then what the lower view has.
+ */
+#ifndef RVL_OVERLAY_LOOKUP_H
+#define RVL_OVERLAY_LOOKUP_H
+
+#include "overlay/real.h"
+
+/* A directory that is locked, with the descriptor of its upper part (fd.fd -EBADF without). */
+struct rvl_dir {
+	struct rvl_node *node; /* borrowed */
+	struct rvl_dirfd fd;
+	bool is_locked;
+};
+
+/*
+ * Lock a directory for look-up. The descriptor is pinned BEFORE the lock is taken: finding it may need the directory's
+ * ancestors, and no ancestor is looked for while a lock is held (docs/locking.md). -ENOENT: removed.
+ */
+int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret);
+/* For a change: copied up first. */
+int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret);
+/* Two for a rename (may be the same node: then *ret_b is not locked and shares a's descriptor). */
+int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a, struct rvl_dir *ret_b);
+/* Names have changed: listings are out of date. Under the write lock. */
+void rvl_dir_touch(struct rvl_dir *dir);
+void rvl_dir_unlock(struct rvl_dir *dir); /* accepts a zeroed one, and one unlocked before */
+#define _cleanup_dir_ __attribute__((cleanup(rvl_dir_unlock)))
+
+/* What upper has under a name. */
+struct rvl_upper_name {
+	bool exists; /* an object, not a whiteout */
+	bool is_whiteout;
+	struct statx st;
+	bool is_opaque;
+	bool is_metacopy;
+	char *redirect; /* owned; NULL: none */
+};
+void rvl_upper_name_release(struct rvl_upper_name *upper);
+#define _cleanup_upper_name_ __attribute__((cleanup(rvl_upper_name_release)))
+#define _cleanup_found_ __attribute__((cleanup(rvl_found_release)))
+
+/* Look in upper alone. 0 also when absent. dirfd: of the upper directory, -EBADF: absent. */
+int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret);
+/* Look in the lower part of the directory alone (0 with places.n == 0 when absent). */
+int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect, struct rvl_found *ret);
+
+/* The node of a name: -ENOENT absent. The directory is locked (read or write). */
+int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret);
+/* The same, and stat for the reply from what was read anyway. */
+int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret,
+			    struct rvl_entry *ret_entry);
+/* Take the lock, look up, let go. */
+int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
+
+/* Node of an upper non-directory found through its entry; stx as rvl_entry_look gave it. */
+int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
+			struct rvl_node **ret);
+
+/* The listing of the lower part, read once and kept; NULL (not an error) where there is none, or it is too large to be
+ * read for a look-up. Counted. */
+struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup);
+
+#endif

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Mending at use: the stored path of an upper directory that is out of step with its handle. */
+#ifndef RVL_OVERLAY_MEND_H
+#define RVL_OVERLAY_MEND_H
+
+#include "index/entry.h"
+
+struct rvl_overlay;
+
+/* Find the upper directory by its handle, and from it parent and name; write them to the entry and to dir->path.
+ * No lock is held. -ESTALE: the handle leads to no directory with this stamp inside upper. */
+int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *dir);
+
+#endif

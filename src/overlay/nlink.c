@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Link counts: the kernel's overlay.nlink (fs/overlayfs/util.c, ovl_get_nlink), see nlink.h. */
+#include "overlay/nlink.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "index/stamp.h"
+#include "overlay/real.h"
+
+#define LINKS_MAX (1 << 20)
+
+static int parse(const char *value, unsigned lower_nlink, unsigned real_nlink, int *ret)
+{
+	char *end;
+	long n;
+
+	if ((value[0] != 'U' && value[0] != 'L') || (value[1] != '+' && value[1] != '-'))
+		return -EUCLEAN;
+	errno = 0;
+	n = strtol(value + 1, &end, 10);
+	if (errno || *end || n < -LINKS_MAX || n > LINKS_MAX)
+		return -EUCLEAN;
+	/* relative to lower: turn it into what we keep */
+	if (value[0] == 'L')
+		n += (long)lower_nlink - (long)real_nlink;
+	*ret = (int)n;
+	return 0;
+}
+
+int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
+{
+	struct rvl_overlay *ov = node->ov;
+	char value[RVL_NLINK_VALUE_SIZE + 1];
+	ssize_t n;
+
+	if (rvl_number_is_born(ov->index, node->id.number))
+		return 0;
+	n = rvl_upper_xattr_get(ov->index, dirfd, name, node->type, node->upper_ino, RVL_XATTR_NLINK,
+				value, sizeof(value) - 1);
+	if (n == -ENODATA)
+		return 0;
+	if (n < 0)
+		return n == -ERANGE ? -EUCLEAN : (int)n;
+	value[n] = '\0';
+	node->has_nlink_xattr = true;
+	return parse(value, 1, 1, &node->nlink_diff);
+}
+
+unsigned rvl_nlink_format(int diff, char ret[RVL_NLINK_VALUE_SIZE])
+{
+	return (unsigned)snprintf(ret, RVL_NLINK_VALUE_SIZE, "U%+d", diff);
+}
+
+int rvl_nlink_add(struct rvl_node *node, int delta)
+{
+	struct rvl_real _cleanup_real_ real = {};
+	char value[RVL_NLINK_VALUE_SIZE];
+	int r;
+
+	if (delta == 0)
+		return 0;
+	r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r;
+	r = rvl_real_xattr_set(node, &real, RVL_XATTR_NLINK, value,
+			       rvl_nlink_format(node->nlink_diff + delta, value));
+	if (r < 0)
+		return r;
+	node->nlink_diff += delta;
+	node->has_nlink_xattr = true;
+	return 0;
+}
+
+long rvl_nlink_visible(struct rvl_node *node)
+{
+	struct rvl_entry entry;
+	int r = rvl_node_stat(node, &entry);
+
+	return r < 0 ? r : (long)entry.st.st_nlink;
+}

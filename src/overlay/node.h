@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Nodes: objects in memory, found by number. Only a cache: whatever a node says can be found again from disk, so
+ * any node that nobody holds may be dropped (decode.c brings it back), but not while it is open, an orphan, or the root.
+ *
+ * Locks, in this order (docs/locking.md):
+ *   node->lock of a directory   its names; several directories: by number. Read: look-up, listing. Write: every change.
+ *   node->lock of another node  nlink_diff, the change to has_upper
+ *   the shard's lock            the fields marked [cache]
+ * No node lock is held across a copy of data: is_copying keeps a second copier waiting instead.
+ */
+#ifndef RVL_OVERLAY_NODE_H
+#define RVL_OVERLAY_NODE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "index/number.h"
+#include "layer/listing.h"
+#include "layer/merge.h"
+
+struct rvl_overlay;
+
+struct rvl_node {
+	/* constant */
+	struct rvl_overlay *ov; /* borrowed */
+	struct rvl_id id;
+	mode_t type; /* S_IFMT bits */
+	/* the lower part. Directory: all its places; other: where its data and attributes are while !has_upper */
+	struct rvl_places lower; /* owned */
+	struct rvl_place data;	 /* metacopy: where the data is, path counted; layer NULL if not */
+	const char *view_path;	 /* counted refstr; directory with a lower part: its path in the merged lower view */
+	unsigned lower_nlink;	 /* non-directory: st_nlink in lower */
+
+	/* false -> true once, under lock; set with release after upper_ino, read with acquire */
+	_Atomic bool has_upper;
+	uint64_t upper_ino; /* st_ino of the upper object */
+	/* names gone: a removed directory, an orphan */
+	_Atomic bool is_dead;
+	_Atomic bool is_metacopy; /* upper has the attributes alone, data are still to be had from `data` */
+	_Atomic bool is_impure; /* directory: overlay.impure is known to be set */
+	/* non-directory in upper: visible links = st_nlink + nlink_diff; -1: the index link only */
+	int nlink_diff;
+	bool has_nlink_xattr;
+	uint64_t log_id; /* the log record that keeps this orphan; 0: none */
+
+	/* directory: listings, counted; leaf locks */
+	uint64_t version; /* changes of names since the node is in memory; under lock */
+	pthread_mutex_t listing_lock;
+	struct rvl_listing *lower_listing; /* of the lower part; constant once read */
+	bool is_lower_large;		   /* too many names to read for a look-up */
+	pthread_mutex_t listing_read_lock; /* before listing_lock */
+	struct rvl_listing *listing;	   /* merged, as of listing_version */
+	uint64_t listing_version;
+
+	pthread_rwlock_t lock;
+
+	/* [cache] */
+	struct rvl_node *hash_next;
+	struct rvl_node *older, *newer;
+	unsigned refs;
+	unsigned n_open; /* opens of the kernel */
+	uint64_t n_lookups;
+	bool is_copying;
+	/* where it is: a directory's place in the overlay; of a lower non-directory a place where it was seen */
+	uint64_t parent;
+	const char *name; /* counted refstr; NULL: none known */
+};
+
+static inline bool rvl_node_is_dir(const struct rvl_node *node)
+{
+	return S_ISDIR(node->type);
+}
+
+static inline bool rvl_node_has_upper(const struct rvl_node *node)
+{
+	return atomic_load_explicit(&node->has_upper, memory_order_acquire);
+}
+
+struct rvl_node_cache;
+int rvl_node_cache_new(struct rvl_overlay *ov, unsigned limit, struct rvl_node_cache **ret);
+void rvl_node_cache_free(struct rvl_node_cache *cache);
+
+/* A node that is not in the cache yet, with one reference. NULL without memory. */
+struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, mode_t type);
+/* One that was never inserted. Accepts NULL. */
+void rvl_node_free(struct rvl_node *node);
+/* Insert, or if the number is there already, free this one and return that. The caller has one reference. */
+struct rvl_node *rvl_node_insert(struct rvl_node *node);
+/* From memory alone, with a reference; NULL if it is not there. */
+struct rvl_node *rvl_node_find(struct rvl_overlay *ov, uint64_t number);
+/* From memory or from disk (decode.c), with a reference. -ESTALE: leads to nothing. */
+int rvl_node_get(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret);
+/* The same, -ENOTDIR if it is none. */
+int rvl_node_get_dir(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret);
+/* Give a reference back. Accepts NULL. */
+void rvl_node_put(struct rvl_node *node);
+void rvl_node_ref(struct rvl_node *node);
+
+/* Where it is: *ret_name is a refstr of the caller's, or NULL. */
+void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent,
+			const char **ret_name);
+/* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
+int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);
+
+/* Counts of the kernel. lookup/open add one; forget/release report by true that nothing is left of both. */
+void rvl_node_count_lookup(struct rvl_node *node);
+bool rvl_node_forget(struct rvl_node *node, uint64_t n);
+void rvl_node_count_open(struct rvl_node *node);
+/* ret_is_closed: no open is left. */
+bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);
+bool rvl_node_is_open(struct rvl_node *node);
+bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
+
+/* One thread at a time copies a node up; the others wait in begin, and then look what there is still to do. */
+void rvl_node_copy_begin(struct rvl_node *node);
+void rvl_node_copy_end(struct rvl_node *node);
+
+/* Calls fn for each orphan in memory (no locks held, referenced): at the end of the mount. */
+void rvl_node_each_orphan(struct rvl_overlay *ov, void (*fn)(struct rvl_node *));
+
+static inline void rvl_cleanup_node(struct rvl_node **node)
+{
+	rvl_node_put(*node);
+}
+#define _cleanup_node_ __attribute__((cleanup(rvl_cleanup_node)))
+
+#endif

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The life of an overlay: the root, recovery, the collection of orphans at the end. */
+#include "overlay/overlay.h"
+
+#include <string.h>
+#include <sys/resource.h>
+
+#include "index/map.h"
+#include "layer/identity.h"
+#include "layer/path.h"
+#include "overlay/lookup.h"
+#include "overlay/recover.h"
+#include "overlay/remove.h"
+
+#define FDS_MAX 4096 /* descriptors in the cache; fewer where the limit of the process is low */
+
+int rvl_check_name(const char *name)
+{
+	if (!rvl_name_is_valid(name))
+		return -EINVAL;
+	return strlen(name) > NAME_MAX ? -ENAMETOOLONG : 0;
+}
+
+int rvl_check_writable(const struct rvl_overlay *ov)
+{
+	return ov->config.is_read_only || !ov->stack->has_upper ? -EROFS : 0;
+}
+
+/* Half of what the process may have: the other half is for one request of each thread, and for opening. */
+static unsigned fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 128;
+	return limit.rlim_cur / 2 < FDS_MAX ? (unsigned)limit.rlim_cur / 2 : FDS_MAX;
+}
+
+static int make_root(struct rvl_overlay *ov)
+{
+	const struct rvl_id id = { .number = RVL_NUMBER_ROOT };
+	struct rvl_node *root = rvl_node_new(ov, &id, S_IFDIR);
+	int r;
+
+	if (!root)
+		return -ENOMEM;
+	r = rvl_places_of_root(ov->stack, &root->lower);
+	if (r == 0 && root->lower.n) {
+		root->view_path = rvl_refstr_new("");
+		r = root->view_path ? 0 : -ENOMEM;
+	}
+	if (r < 0) {
+		rvl_node_free(root);
+		return r;
+	}
+	if (ov->stack->has_upper) {
+		root->upper_ino = ov->stack->layers[0].ino;
+		atomic_store(&root->has_upper, true);
+	}
+	ov->root = rvl_node_insert(root);
+	return 0;
+}
+
+/* The kernel compares an origin's uuid with that of the lower filesystem. */
+static int read_uuids(struct rvl_overlay *ov)
+{
+	ov->layer_uuids = calloc(ov->stack->n, sizeof(*ov->layer_uuids));
+	if (!ov->layer_uuids)
+		return -ENOMEM;
+	for (unsigned i = 1; ov->stack->has_upper && i < ov->stack->n; i++) {
+		const struct rvl_layer *layer = &ov->stack->layers[i];
+		struct rvl_identity identity;
+
+		if (i > 1 && layer->dev == layer[-1].dev)
+			memcpy(ov->layer_uuids[i], ov->layer_uuids[i - 1], sizeof(*ov->layer_uuids));
+		else if (rvl_identity_get(layer, layer->fd, layer->dev, &identity) == 0)
+			memcpy(ov->layer_uuids[i], identity.uuid, sizeof(*ov->layer_uuids));
+	}
+	return 0;
+}
+
+int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay **ret)
+{
+	struct rvl_overlay *ov = calloc(1, sizeof(*ov));
+	int r;
+
+	if (!ov)
+		return -ENOMEM;
+	ov->config = *config;
+	ov->stack = config->stack;
+	ov->index = config->index;
+	pthread_mutex_init(&ov->identify_lock, NULL);
+	pthread_mutex_init(&ov->map_lock, NULL);
+	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
+	if (r == 0)
+		r = rvl_fdcache_new(fd_limit(), &ov->fds);
+	if (r == 0)
+		r = read_uuids(ov);
+	if (r == 0)
+		r = make_root(ov);
+	if (r == 0 && ov->stack->has_upper && !config->is_read_only)
+		r = rvl_recover(ov);
+	if (r < 0) {
+		rvl_error("cannot set up the overlay: %s", strerror(-r));
+		rvl_overlay_close(ov);
+		return r;
+	}
+	*ret = ov;
+	return 0;
+}
+
+void rvl_overlay_close(struct rvl_overlay *ov)
+{
+	if (!ov)
+		return;
+	if (ov->nodes)
+		rvl_node_each_orphan(ov, rvl_node_bury);
+	rvl_node_put(ov->root);
+	rvl_fdcache_free(ov->fds);
+	rvl_node_cache_free(ov->nodes);
+	free(ov->layer_uuids);
+	pthread_mutex_destroy(&ov->map_lock);
+	pthread_mutex_destroy(&ov->identify_lock);
+	free(ov);
+}
+
+void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups)
+{
+	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
+
+	if (node && rvl_node_forget(node, n_lookups) && atomic_load(&node->is_dead))
+		rvl_node_bury(node);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The live filesystem: what the FUSE front (server/) asks, one function a request. Objects are named by number
+ * alone, here as in FUSE: nothing that a caller holds points into memory of the overlay, and opening a file
+ * leaves nothing with the caller (design section 8).
+ *
+ * Every function is thread-safe, blocks for disk work, returns 0 or -errno ready for the kernel (reads and writes: bytes),
+ * fills ret_* only on success. A number that leads to nothing is -ESTALE. Names are checked here
+ * (-ENAMETOOLONG, -EINVAL); permissions are the kernel's (default_permissions).
+ */
+#ifndef RVL_OVERLAY_OVERLAY_H
+#define RVL_OVERLAY_OVERLAY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+
+#include "index/index.h"
+#include "layer/layer.h"
+
+struct rvl_overlay; /* private: overlay/private.h */
+
+enum rvl_redirect_mode { RVL_REDIRECT_ON, RVL_REDIRECT_FOLLOW, RVL_REDIRECT_NOFOLLOW, RVL_REDIRECT_OFF };
+enum rvl_sync_mode { RVL_SYNC_VOLATILE, RVL_SYNC_AUTO, RVL_SYNC_STRICT };
+
+struct rvl_overlay_config {
+	const struct rvl_stack *stack; /* borrowed, outlives the overlay */
+	struct rvl_index *index;       /* borrowed, outlives the overlay */
+	enum rvl_redirect_mode redirect;
+	enum rvl_sync_mode sync;
+	bool is_read_only;
+	bool has_acl;	     /* POSIX ACLs are in use on this mount */
+	unsigned node_limit; /* nodes kept in memory; 0: default */
+};
+
+/* Makes the root node and recovers what the log says is unfinished. Message logged on errors. */
+int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay **ret);
+/* Collects orphans (no connection is live any more) unless the mount lives on elsewhere. Accepts NULL. */
+void rvl_overlay_close(struct rvl_overlay *ov);
+
+/* Who asks: for the owner of new objects. */
+struct rvl_cred {
+	uid_t uid;
+	gid_t gid;
+	mode_t umask; /* to be applied unless a default ACL takes its place */
+};
+
+/* An object as a reply shows it. */
+struct rvl_entry {
+	uint64_t number;
+	uint32_t generation;
+	struct stat st;	       /* st_ino == number; st_dev 0 */
+	struct timespec btime; /* zero where unknown */
+};
+
+/* ---- names and nodes (lookup.c) ----
+ * Each successful call that fills an rvl_entry (but getattr, setattr) counts as one look-up of the kernel. */
+/* An absent name is -ENOENT. "." and "..": decode of handles. */
+int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name, struct rvl_entry *ret);
+void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups);
+
+/* ---- attributes (attr.c) ---- */
+int rvl_overlay_getattr(struct rvl_overlay *ov, uint64_t number, struct rvl_entry *ret);
+enum {
+	RVL_SET_MODE = 1 << 0,
+	RVL_SET_UID = 1 << 1,
+	RVL_SET_GID = 1 << 2,
+	RVL_SET_SIZE = 1 << 3,
+	RVL_SET_ATIME = 1 << 4,	    /* tv_nsec may be UTIME_NOW */
+	RVL_SET_MTIME = 1 << 5,
+	RVL_SET_KILL_SUIDGID = 1 << 6, /* with SIZE or UID/GID: clear setuid/setgid as write and chown do */
+};
+/* attr: the fields named by mask (st_mode, st_uid, st_gid, st_size, st_atim, st_mtim). */
+int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr, unsigned mask,
+			struct rvl_entry *ret);
+/* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
+int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
+int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
+/* inode flags (FS_IOC_GETFLAGS) and the fsxattr form; only what FS_IOC_SETFLAGS of upper takes; immutable and append-only as
+ * the kernel's protattr. */
+int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret);
+int rvl_overlay_set_flags(struct rvl_overlay *ov, uint64_t number, unsigned flags);
+
+/* ---- extended attributes (xattr.c) ---- size 0 asks for the length, as getxattr(2). */
+ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf, size_t size);
+ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
+int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name, const void *value,
+			 size_t size, int flags, bool is_acl_kill_sgid);
+int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char *name);
+
+/* ---- making (create.c) ---- type, mode, ACL inheritance and setgid directories are handled here. */
+int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		      mode_t mode, dev_t rdev, struct rvl_entry *ret); /* all types but directories and symlinks */
+int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		      mode_t mode, struct rvl_entry *ret);
+int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+			const char *target, struct rvl_entry *ret);
+int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, const char *name,
+		     struct rvl_entry *ret);
+/* A regular file, opened (counts as rvl_overlay_open_file with flags). O_EXCL and O_TRUNC were the kernel's business but
+ * -EEXIST is possible. */
+int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		       mode_t mode, int flags, struct rvl_entry *ret);
+/* O_TMPFILE: no name yet; opened. A later rvl_overlay_link names it. */
+int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, mode_t mode,
+			int flags, struct rvl_entry *ret);
+
+/* ---- removing and renaming (remove.c, rename.c) ---- */
+int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name);
+int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; others -EINVAL. cred: for the whiteout. */
+int rvl_overlay_rename(struct rvl_overlay *ov, uint64_t parent, const char *name, uint64_t to_parent,
+		       const char *to_name, unsigned flags);
+
+/* ---- files (file.c) ---- Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
+/* Counts one open; with write flags the file is copied up; O_TRUNC truncates. */
+int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags);
+void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number);
+/* A descriptor on the data for the time of one request: pinned until rvl_overlay_unpin. is_write copies up. */
+struct rvl_pin {
+	int fd; /* borrowed */
+	void *opaque;
+};
+int rvl_overlay_pin(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_pin *ret);
+void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin);
+int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset, off_t length);
+off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, int whence);
+ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset, uint64_t to,
+			       off_t to_offset, size_t length);
+/* A write through FUSE clears setuid/setgid when the kernel asks (FUSE_WRITE_KILL_SUIDGID). */
+int rvl_overlay_kill_suidgid(struct rvl_overlay *ov, uint64_t number);
+int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only);
+int rvl_overlay_syncfs(struct rvl_overlay *ov);
+
+/* ---- directories (readdir.c) ---- */
+/* One snapshot for a reply: entries from `offset` on in order; fn returns false when the reply is full (that entry is
+ * then not consumed). "." and ".." have the offsets 1 and 2. offset is the value after the last entry consumed (0: from the start), also of another
+ * open, another server's life, or after changes. with_attr: READDIRPLUS: entry is filled and counts as a look-up when fn
+ * returns true (not for "." and ".."); an entry whose attributes cannot be had is given without (entry NULL). */
+struct rvl_dirent {
+	const char *name;
+	uint64_t number;
+	unsigned char type; /* DT_* */
+	uint64_t next_offset;
+	const struct rvl_entry *entry; /* with_attr only, else NULL */
+};
+typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
+int rvl_overlay_readdir(struct rvl_overlay *ov, uint64_t number, uint64_t offset, bool with_attr,
+			rvl_dirent_fn *fn, void *arg);
+/* Counts an open directory: its listing is kept between requests. */
+int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number);
+void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The live filesystem from inside: what all files of overlay/ share. Each concern has its own header next to its
+ * source; here are only the struct and the few helpers that everyone needs.
+ */
+#ifndef RVL_OVERLAY_PRIVATE_H
+#define RVL_OVERLAY_PRIVATE_H
+
+#include "base/cleanup.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "base/refstr.h"
+#include "overlay/fdcache.h"
+#include "overlay/node.h"
+#include "overlay/overlay.h"
+
+struct rvl_overlay {
+	struct rvl_overlay_config config;
+	const struct rvl_stack *stack; /* borrowed */
+	struct rvl_index *index;       /* borrowed */
+	struct rvl_node_cache *nodes;  /* owned */
+	struct rvl_fdcache *fds;       /* owned */
+	struct rvl_node *root;	       /* counted; never leaves memory */
+	pthread_mutex_t identify_lock; /* one unstamped object at a time is given its stamp */
+	uint8_t (*layer_uuids)[16];    /* owned; of the filesystem of each layer, for origins */
+	pthread_mutex_t map_lock;      /* one thread builds the map, the others wait for it */
+	_Atomic bool is_stopping;      /* the mount ends: a build of the map stops */
+	_Atomic uint64_t map_progress; /* objects walked so far */
+};
+
+/* Names of a change: valid, not too long, and the overlay is writable. */
+int rvl_check_name(const char *name);
+int rvl_check_writable(const struct rvl_overlay *ov);
+
+#endif

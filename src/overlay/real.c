@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Real objects of nodes. The descriptor of an upper directory is found from its parent's and its name (recursively, up to
+ * the upper's root), and is believed only if the inode is the one that the node knows: a rename in between is simply
+ * tried again, and what offline changes made of it is decode's business.
+ */
+#include "overlay/real.h"
+
+#include <fcntl.h>
+
+#include "index/stamp.h"
+#include "layer/path.h"
+#include "overlay/decode.h"
+
+#define RENAME_RETRIES 16
+
+static int open_upper_dir(struct rvl_node *dir)
+{
+	struct rvl_overlay *ov = dir->ov;
+	int r = -ESTALE;
+
+	for (unsigned i = 0; i < RENAME_RETRIES; i++) {
+		struct rvl_dirfd _cleanup_dirfd_ parent_fd = {};
+		struct rvl_node _cleanup_node_ *parent = NULL;
+		_cleanup_close_ int fd = -EBADF;
+		const char *name;
+		struct statx stx;
+		uint64_t number;
+
+		if (atomic_load(&dir->is_dead))
+			return -ENOENT;
+		rvl_node_get_place(dir, &number, &name);
+		if (!name)
+			return -ESTALE;
+		r = rvl_node_get_dir(ov, number, &parent);
+		if (r == 0)
+			r = rvl_dirfd_get(parent, &parent_fd);
+		if (r == 0) {
+			fd = rvl_retry_emfile(ov, rvl_path_open(parent_fd.fd.fd, name,
+								O_PATH | O_DIRECTORY, 0));
+			r = fd < 0 ? fd : rvl_path_statx(fd, "", STATX_INO, &stx);
+		}
+		rvl_refstr_put(name);
+		if (r == 0 && stx.stx_ino == dir->upper_ino)
+			return rvl_take_fd(&fd);
+		if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ELOOP)
+			return r;
+	}
+	rvl_warn_limited("directory %llu is no longer where it was: was upper changed while mounted?",
+			 (unsigned long long)dir->id.number);
+	return -ESTALE;
+}
+
+int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret)
+{
+	struct rvl_overlay *ov = dir->ov;
+	int fd;
+
+	*ret = RVL_FD_NONE;
+	if (dir->id.number == RVL_NUMBER_ROOT) {
+		ret->fd = ov->stack->layers[0].fd;
+		return 0;
+	}
+	if (rvl_fdcache_get(ov->fds, dir->id.number, RVL_FD_UPPER_DIR, ret) == 0)
+		return 0;
+	fd = open_upper_dir(dir);
+	if (fd < 0)
+		return fd;
+	return rvl_fdcache_add(ov->fds, dir->id.number, RVL_FD_UPPER_DIR, fd, ret);
+}
+
+void rvl_upper_dir_add(struct rvl_overlay *ov, uint64_t number, int fd)
+{
+	struct rvl_fd pin;
+
+	if (rvl_fdcache_add(ov->fds, number, RVL_FD_UPPER_DIR, fd, &pin) == 0)
+		rvl_fdcache_unpin(ov->fds, &pin);
+}
+
+static int get_lower(struct rvl_node *node, struct rvl_real *ret)
+{
+	struct rvl_overlay *ov = node->ov;
+	const struct rvl_place *place;
+	int fd;
+
+	if (node->lower.n == 0)
+		return -ESTALE;
+	place = &node->lower.v[0];
+	ret->name = "";
+	if (rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_LOWER, &ret->pin) < 0) {
+		fd = rvl_retry_emfile(ov, rvl_path_open(place->layer->fd, place->path, O_PATH, 0));
+		if (fd < 0)
+			return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
+		int r = rvl_fdcache_add(ov->fds, node->id.number, RVL_FD_LOWER, fd, &ret->pin);
+		if (r < 0)
+			return r;
+	}
+	ret->dirfd = ret->pin.fd;
+	return 0;
+}
+
+int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
+{
+	int r;
+
+	*ret = (struct rvl_real){ .dirfd = -EBADF, .name = "", .pin = RVL_FD_NONE, .ov = node->ov };
+	if (!rvl_node_has_upper(node))
+		return get_lower(node, ret);
+	ret->is_upper = true;
+	if (!rvl_node_is_dir(node)) {
+		rvl_entry_path(node->id.number, ret->entry);
+		ret->name = ret->entry;
+		ret->dirfd = node->ov->index->inodes_fd;
+		return 0;
+	}
+	r = rvl_upper_dir(node, &ret->pin);
+	ret->dirfd = ret->pin.fd;
+	return r;
+}
+
+void rvl_real_put(struct rvl_real *real)
+{
+	if (real->ov)
+		rvl_fdcache_unpin(real->ov->fds, &real->pin);
+}
+
+ssize_t rvl_real_xattr_get(struct rvl_node *node, const struct rvl_real *real, enum rvl_xattr which,
+			   void *buf, size_t size)
+{
+	return rvl_upper_xattr_get(node->ov->index, real->dirfd, real->name, node->type,
+				   node->upper_ino, which, buf, size);
+}
+
+int rvl_real_xattr_set(struct rvl_node *node, const struct rvl_real *real, enum rvl_xattr which,
+		       const void *buf, size_t size)
+{
+	return rvl_upper_xattr_set(node->ov->index, real->dirfd, real->name, node->type,
+				   node->upper_ino, which, buf, size);
+}
+
+void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bool is_upper,
+			struct rvl_entry *ret)
+{
+	rvl_stat_from_statx(stx, &ret->st);
+	ret->number = node->id.number;
+	ret->generation = node->id.generation;
+	ret->st.st_ino = node->id.number;
+	ret->st.st_dev = 0;
+	ret->btime = (struct timespec){};
+	if (stx->stx_mask & STATX_BTIME)
+		ret->btime = (struct timespec){ stx->stx_btime.tv_sec, stx->stx_btime.tv_nsec };
+	if (rvl_node_is_dir(node)) {
+		/* as the kernel's ovl_getattr: the links of a merged directory are not counted */
+		if (node->lower.n + is_upper > 1)
+			ret->st.st_nlink = 1;
+	} else if (is_upper) {
+		long n = (long)stx->stx_nlink + node->nlink_diff;
+
+		ret->st.st_nlink = n > 0 ? (nlink_t)n : 0;
+	}
+}
+
+/* A metacopy object takes its blocks from where its data is (kernel: ovl_getattr). */
+static void stat_data(struct rvl_node *node, struct rvl_entry *ret)
+{
+	struct statx stx;
+
+	if (atomic_load(&node->is_metacopy) &&
+	    rvl_path_statx(node->data.layer->fd, node->data.path, STATX_BLOCKS, &stx) == 0)
+		ret->st.st_blocks = (blkcnt_t)stx.stx_blocks;
+}
+
+int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret)
+{
+	struct rvl_real _cleanup_real_ real = {};
+	struct statx stx;
+	int r = rvl_real_get(node, &real);
+
+	if (r == 0)
+		r = rvl_path_statx(real.dirfd, real.name, RVL_STATX_MASK, &stx);
+	if (r < 0)
+		return r == -ENOENT ? -ESTALE : r;
+	if ((stx.stx_mode & S_IFMT) != node->type)
+		return -ESTALE;
+	rvl_node_stat_from(node, &stx, real.is_upper, ret);
+	stat_data(node, ret);
+	return 0;
+}

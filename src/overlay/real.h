@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From a node to its real object: a descriptor and a name relative to it, for the time of one request.
+ *
+ *   upper non-directory   inodes/, "xx/#n": the entry is the object, whatever its names are
+ *   upper directory       its O_PATH descriptor, ""
+ *   lower                 an O_PATH descriptor of the topmost object, ""
+ */
+#ifndef RVL_OVERLAY_REAL_H
+#define RVL_OVERLAY_REAL_H
+
+#include "index/entry.h"
+#include "overlay/private.h"
+
+struct rvl_real {
+	int dirfd;	  /* borrowed */
+	const char *name; /* points into entry, or "" */
+	bool is_upper;
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct rvl_fd pin;
+	struct rvl_overlay *ov;
+};
+
+/* Errors: -ESTALE the object is gone; others of the layer. ret is to be put also on error. */
+int rvl_real_get(struct rvl_node *node, struct rvl_real *ret);
+void rvl_real_put(struct rvl_real *real); /* accepts a zeroed one */
+#define _cleanup_real_ __attribute__((cleanup(rvl_real_put)))
+
+/* The O_PATH descriptor of an upper directory, pinned. */
+int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);
+/* One that was just made or opened: hand it over to the cache, without pinning. */
+void rvl_upper_dir_add(struct rvl_overlay *ov, uint64_t number, int fd);
+
+struct rvl_dirfd {
+	struct rvl_fd fd;
+	struct rvl_overlay *ov;
+};
+static inline void rvl_dirfd_put(struct rvl_dirfd *d)
+{
+	if (d->ov)
+		rvl_fdcache_unpin(d->ov->fds, &d->fd);
+}
+#define _cleanup_dirfd_ __attribute__((cleanup(rvl_dirfd_put)))
+static inline int rvl_dirfd_get(struct rvl_node *dir, struct rvl_dirfd *ret)
+{
+	ret->ov = dir->ov;
+	return rvl_upper_dir(dir, &ret->fd);
+}
+
+/* The private attribute of an upper object. */
+ssize_t rvl_real_xattr_get(struct rvl_node *node, const struct rvl_real *real, enum rvl_xattr which,
+			   void *buf, size_t size);
+int rvl_real_xattr_set(struct rvl_node *node, const struct rvl_real *real, enum rvl_xattr which,
+		       const void *buf, size_t size);
+
+/* Attributes as a reply shows them (number, link count, size of merged directories). */
+int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret);
+/* The same from a statx that is at hand; st is of the upper object, or of the topmost lower. */
+void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bool is_upper,
+			struct rvl_entry *ret);
+
+#define RVL_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME)
+
+/* Open, and where descriptors have run out, once more after the cache was emptied. */
+#define rvl_retry_emfile(ov, call)                         \
+	({                                                 \
+		int fd_ = (call);                          \
+		if (fd_ == -EMFILE || fd_ == -ENFILE) {    \
+			rvl_fdcache_shrink((ov)->fds);     \
+			fd_ = (call);                      \
+		}                                          \
+		fd_;                                       \
+	})
+
+#endif

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Recovery (docs/consistency.md): for each pending record, look at what is there and finish or undo. Every step is idempotent, so a death in
+ * here is recovered by the next. Nothing is scanned.
+ *
+ *   CREATE    no entry: the half-made object goes; an entry without a name: it goes too
+ *   COPY_UP   published: done; else the entry goes, the lower object is untouched
+ *   LINK      the link count follows from whether the link is there
+ *   REMOVE    the name is there: nothing; gone: as after a removal
+ *   RENAME    moved: paths and whiteout; else nothing
+ *   ORPHAN    nobody has it open any more: buried
+ */
+#include "overlay/recover.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "index/log.h"
+#include "index/stamp.h"
+#include "layer/path.h"
+#include "overlay/lookup.h"
+#include "overlay/nlink.h"
+#include "overlay/remove.h"
+#include "overlay/temp.h"
+
+struct recovery {
+	struct rvl_overlay *ov;
+	const struct rvl_log_record *record;
+	enum rvl_entry_kind kind; /* of record->number's entry */
+	struct statx entry;	  /* OBJECT */
+};
+
+/* What upper has at a place: the number of its stamp and its stat; 0 nothing (or a whiteout, or no such directory). */
+struct at {
+	struct rvl_node *dir; /* counted */
+	struct rvl_dirfd fd;
+	const char *name; /* borrowed */
+	struct rvl_upper_name upper;
+	uint64_t number;
+};
+
+static void at_release(struct at *at)
+{
+	rvl_dirfd_put(&at->fd);
+	rvl_node_put(rvl_take_ptr(at->dir));
+	rvl_upper_name_release(&at->upper);
+}
+#define _cleanup_at_ __attribute__((cleanup(at_release)))
+
+static int look_at(struct rvl_overlay *ov, const struct rvl_log_place *place, struct at *ret)
+{
+	struct rvl_id id = {};
+	int r;
+
+	*ret = (struct at){ .name = place->name };
+	r = rvl_node_get_dir(ov, place->parent, &ret->dir);
+	if (r == -ESTALE || r == -ENOENT || r == -ENOTDIR)
+		return 0;
+	if (r < 0 || !rvl_node_has_upper(ret->dir))
+		return r;
+	r = rvl_dirfd_get(ret->dir, &ret->fd);
+	if (r == 0)
+		r = rvl_upper_look(ov, ret->fd.fd.fd, place->name, &ret->upper);
+	if (r < 0 || !ret->upper.exists)
+		return r;
+	r = rvl_stamp_get(ov->index, ret->fd.fd.fd, place->name, ret->upper.st.stx_mode, ret->upper.st.stx_ino, &id);
+	ret->number = id.number;
+	return r == -ENODATA || r == -EUCLEAN ? 0 : r;
+}
+
+static int bury(struct recovery *rc, bool is_tombstone)
+{
+	return rvl_entry_bury(rc->ov->index, rc->record->number, is_tombstone);
+}
+
+static bool is_born(struct recovery *rc)
+{
+	return rvl_number_is_born(rc->ov->index, rc->record->number);
+}
+
+/* Has a non-directory lost all its names? Then it is buried. */
+static int bury_if_unnamed(struct recovery *rc)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r;
+
+	if (rc->kind != RVL_ENTRY_OBJECT)
+		return 0;
+	r = rvl_node_get(rc->ov, rc->record->number, &node);
+	if (r == -ESTALE) /* decode says so: no link left */
+		return bury(rc, !is_born(rc));
+	return r;
+}
+
+static int set_nlink(struct recovery *rc, int diff)
+{
+	struct rvl_index *index = rc->ov->index;
+	char path[RVL_ENTRY_PATH_SIZE], value[RVL_NLINK_VALUE_SIZE];
+	ssize_t n;
+
+	rvl_entry_path(rc->record->number, path);
+	n = rvl_upper_xattr_get(index, index->inodes_fd, path, rc->entry.stx_mode, rc->entry.stx_ino,
+				RVL_XATTR_NLINK, value, sizeof(value));
+	if (n == -ENODATA)
+		return 0;
+	if (n < 0)
+		return (int)n;
+	return rvl_upper_xattr_set(index, index->inodes_fd, path, rc->entry.stx_mode, rc->entry.stx_ino,
+				   RVL_XATTR_NLINK, value, rvl_nlink_format(diff, value));
+}
+
+static bool is_object_at(const struct recovery *rc, const struct at *at)
+{
+	return rc->kind == RVL_ENTRY_OBJECT && at->upper.exists && at->upper.st.stx_ino == rc->entry.stx_ino;
+}
+
+static int recover_create(struct recovery *rc)
+{
+	struct at _cleanup_at_ at = {};
+	bool is_half;
+	int r = look_at(rc->ov, &rc->record->at, &at);
+
+	if (r < 0)
+		return r;
+	if (rc->kind == RVL_ENTRY_OBJECT)
+		return is_object_at(rc, &at) ? 0 : bury_if_unnamed(rc);
+	if (rc->kind == RVL_ENTRY_DIRECTORY)
+		return at.number == rc->record->number ? 0 : bury(rc, false);
+	if (!at.upper.exists)
+		return 0;
+	is_half = at.number == rc->record->number ||
+		  (at.number == 0 && at.upper.st.stx_size == 0 && !(at.upper.st.stx_mode & 07777)) ||
+		  (at.number == 0 && S_ISDIR(at.upper.st.stx_mode) && !(at.upper.st.stx_mode & 07777));
+	if (!is_half)
+		return 0;
+	if (unlinkat(at.fd.fd.fd, at.name, S_ISDIR(at.upper.st.stx_mode) ? AT_REMOVEDIR : 0) < 0)
+		return -errno;
+	return 0;
+}
+
+static int recover_copy_up(struct recovery *rc)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_found _cleanup_found_ lower = {};
+	struct at _cleanup_at_ at = {};
+	int r = look_at(rc->ov, &rc->record->at, &at);
+
+	if (r < 0 || rc->kind == RVL_ENTRY_NONE || rc->kind == RVL_ENTRY_TOMBSTONE)
+		return r;
+	if (rc->kind == RVL_ENTRY_DIRECTORY)
+		return at.number == rc->record->number ? 0 : bury(rc, false);
+	if (is_object_at(rc, &at))
+		return 0;
+	/* Is the lower object still to be seen there? Then as if nothing had been; else it was an orphan. */
+	if (at.dir && !at.upper.exists && !at.upper.is_whiteout)
+		r = rvl_lower_look(at.dir, at.name, NULL, &lower);
+	return r < 0 ? r : bury(rc, lower.places.n == 0);
+}
+
+static int recover_link(struct recovery *rc)
+{
+	struct at _cleanup_at_ at = {};
+	int r = look_at(rc->ov, &rc->record->at, &at);
+
+	if (r < 0 || rc->kind != RVL_ENTRY_OBJECT)
+		return r;
+	return set_nlink(rc, (int)rc->record->flags - is_object_at(rc, &at));
+}
+
+static int recover_remove(struct recovery *rc)
+{
+	bool is_alias = rc->record->number2;
+	struct at _cleanup_at_ at = {};
+	int r = look_at(rc->ov, &rc->record->at, &at);
+
+	if (r < 0)
+		return r;
+	if (rc->kind == RVL_ENTRY_DIRECTORY)
+		return at.number == rc->record->number ? 0 : bury(rc, !is_born(rc));
+	if (rc->kind != RVL_ENTRY_OBJECT)
+		return 0;
+	if (is_alias)
+		r = set_nlink(rc, (int)rc->record->flags - (at.upper.exists || at.upper.is_whiteout));
+	return r < 0 ? r : bury_if_unnamed(rc);
+}
+
+static int set_path(struct rvl_overlay *ov, uint64_t number, const struct rvl_log_place *place)
+{
+	struct rvl_name_at at = { .parent = place->parent };
+	int r;
+
+	memcpy(at.name, place->name, sizeof(at.name));
+	r = rvl_entry_set_path(ov->index, number, &at);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int recover_rename(struct recovery *rc)
+{
+	const struct rvl_log_record *record = rc->record;
+	struct at _cleanup_at_ from = {}, _cleanup_at_ to = {};
+	struct rvl_temp _cleanup_temp_ whiteout = {};
+	struct rvl_found _cleanup_found_ lower = {};
+	bool is_exchange = record->flags & RENAME_EXCHANGE;
+	struct recovery other = *rc;
+	struct rvl_log_record other_record = { .number = record->number2 };
+	int r = look_at(rc->ov, &record->to, &to);
+
+	if (r == 0)
+		r = look_at(rc->ov, &record->at, &from);
+	if (r < 0 || to.number != record->number)
+		return r;
+	if (rc->kind == RVL_ENTRY_DIRECTORY)
+		r = set_path(rc->ov, record->number, &record->to);
+	if (r == 0 && !is_exchange && from.dir && !from.upper.exists && !from.upper.is_whiteout) {
+		r = rvl_lower_look(from.dir, from.name, NULL, &lower);
+		if (r == 0 && lower.places.n && from.fd.ov)
+			r = rvl_temp_whiteout(&whiteout, rc->ov);
+		if (r == 0 && whiteout.ov)
+			r = rvl_temp_publish(&whiteout, from.fd.fd.fd, from.name, RENAME_NOREPLACE);
+	}
+	if (r < 0 || record->number2 == 0)
+		return r;
+	other.record = &other_record;
+	r = rvl_entry_look(rc->ov->index, record->number2, &other.kind, &other.entry);
+	if (r < 0 || other.kind != RVL_ENTRY_DIRECTORY)
+		return r;
+	return is_exchange ? set_path(rc->ov, record->number2, &record->at) : bury(&other, !is_born(&other));
+}
+
+static int recover(void *arg, const struct rvl_log_record *record)
+{
+	struct recovery rc = { .ov = arg, .record = record };
+	int r = rvl_entry_look(rc.ov->index, record->number, &rc.kind, &rc.entry);
+
+	if (r < 0)
+		goto done;
+	switch (record->op) {
+	case RVL_LOG_CREATE:
+		r = recover_create(&rc);
+		break;
+	case RVL_LOG_COPY_UP:
+		r = recover_copy_up(&rc);
+		break;
+	case RVL_LOG_LINK:
+		r = recover_link(&rc);
+		break;
+	case RVL_LOG_REMOVE:
+		r = recover_remove(&rc);
+		break;
+	case RVL_LOG_RENAME:
+		r = recover_rename(&rc);
+		break;
+	case RVL_LOG_ORPHAN:
+		r = bury_if_unnamed(&rc);
+		break;
+	default:
+		r = -EUCLEAN;
+	}
+done:
+	rvl_count(recovered);
+	if (r < 0)
+		rvl_warn("an unfinished operation on object %llu could not be recovered: %s; see reverlayctl check",
+			 (unsigned long long)record->number, strerror(-r));
+	return 0;
+}
+
+int rvl_recover(struct rvl_overlay *ov)
+{
+	return rvl_log_replay(ov->index->log, recover, ov);
+}

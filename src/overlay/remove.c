@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Removing names:
+ *
+ *   1 a lower file with several names is copied up first (entry only): its link count needs a place
+ *   2 log REMOVE (with the link difference as it was)
+ *   3 overlay.nlink, where a lower name goes
+ *   4 the name: removed, or replaced by a whiteout in one rename where lower has something below it
+ *   5 the last name gone: orphan until the last close, then the entry becomes a tombstone or goes; the record ends
+ */
+#include "overlay/remove.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "index/log.h"
+#include "index/stamp.h"
+#include "layer/path.h"
+#include "overlay/copyup.h"
+#include "overlay/nlink.h"
+#include "overlay/temp.h"
+
+#define RETRIES 16
+
+/* ---- orphans ---- */
+
+void rvl_node_make_orphan(struct rvl_node *node, uint64_t log_id)
+{
+	node->log_id = log_id;
+	atomic_store(&node->is_dead, true);
+}
+
+void rvl_node_end_orphan(struct rvl_node *node)
+{
+	if (!atomic_load(&node->is_dead))
+		return;
+	atomic_store(&node->is_dead, false);
+	if (node->log_id)
+		rvl_log_end(node->ov->index->log, node->log_id);
+	node->log_id = 0;
+}
+
+static void bury(struct rvl_node *node)
+{
+	struct rvl_index *index = node->ov->index;
+	int r;
+
+	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_READ);
+	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
+	if (!rvl_node_has_upper(node))
+		return;
+	r = rvl_entry_bury(index, node->id.number, !rvl_number_is_born(index, node->id.number));
+	if (r < 0)
+		rvl_warn_limited("the index entry of removed object %llu could not be removed: %s",
+				 (unsigned long long)node->id.number, strerror(-r));
+	else if (!rvl_node_is_dir(node))
+		rvl_companion_remove(index, node->type, node->upper_ino);
+}
+
+void rvl_node_bury(struct rvl_node *node)
+{
+	pthread_rwlock_wrlock(&node->lock);
+	if (atomic_load(&node->is_dead) && node->log_id) {
+		bury(node);
+		rvl_log_end(node->ov->index->log, node->log_id);
+		node->log_id = 0;
+	}
+	pthread_rwlock_unlock(&node->lock);
+}
+
+void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id)
+{
+	bool has_upper;
+	long left = 0;
+
+	pthread_rwlock_wrlock(&node->lock);
+	has_upper = rvl_node_has_upper(node);
+	if (has_upper)
+		left = rvl_nlink_visible(node);
+	if (left == 0) {
+		rvl_node_make_orphan(node, has_upper ? log_id : 0);
+		if (has_upper && rvl_node_is_known(node))
+			log_id = 0; /* goes with the orphan */
+		else
+			bury(node);
+		if (log_id)
+			node->log_id = 0;
+	}
+	pthread_rwlock_unlock(&node->lock);
+	if (log_id)
+		rvl_log_end(node->ov->index->log, log_id);
+}
+
+void rvl_node_removed_dir(struct rvl_node *node)
+{
+	atomic_store(&node->is_dead, true);
+	bury(node);
+}
+
+/* ---- files ---- */
+
+struct removal {
+	struct rvl_overlay *ov;
+	struct rvl_dir dir;
+	const char *name;
+	struct rvl_node *node; /* counted; of the name, as looked up */
+	struct rvl_upper_name upper;
+	struct rvl_found lower;
+};
+
+/* The name goes: one step on disk. */
+static int drop_name(struct removal *rm, int unlink_flags)
+{
+	int dirfd = rm->dir.fd.fd.fd;
+	struct rvl_temp _cleanup_temp_ whiteout = {};
+	int r;
+
+	if (rm->lower.places.n == 0)
+		return unlinkat(dirfd, rm->name, unlink_flags) < 0 ? -errno : 0;
+	r = rvl_temp_whiteout(&whiteout, rm->ov);
+	if (r < 0)
+		return r;
+	if (!rm->upper.exists)
+		return rvl_temp_publish(&whiteout, dirfd, rm->name, RENAME_NOREPLACE);
+	/* a directory cannot be replaced by a whiteout: they change places, and it goes with the temporary */
+	return rvl_temp_publish(&whiteout, dirfd, rm->name, unlink_flags & AT_REMOVEDIR ? RENAME_EXCHANGE : 0);
+}
+
+int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name, bool is_alias, uint64_t *ret_id)
+{
+	struct rvl_log_record record = { .op = RVL_LOG_REMOVE, .number = node->id.number, .number2 = is_alias };
+
+	record.flags = (uint32_t)node->nlink_diff;
+	record.at.parent = dir->id.number;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", name);
+	return rvl_log_begin(node->ov->index->log, &record, ret_id);
+}
+
+static int unlink_locked(struct removal *rm)
+{
+	struct rvl_node *node = rm->node;
+	bool is_alias = rvl_node_has_upper(node) && !rm->upper.exists;
+	uint64_t id;
+	int r = rvl_log_remove(node, rm->dir.node, rm->name, is_alias, &id);
+
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&node->lock);
+	if (is_alias)
+		r = rvl_nlink_add(node, -1);
+	if (r == 0) {
+		r = drop_name(rm, 0);
+		if (r < 0 && is_alias)
+			(void)rvl_nlink_add(node, 1);
+	}
+	pthread_rwlock_unlock(&node->lock);
+	if (r < 0) {
+		rvl_log_end(rm->ov->index->log, id);
+		return r;
+	}
+	rvl_dir_touch(&rm->dir);
+	rvl_node_name_gone(node, id);
+	return 0;
+}
+
+/* Everything that the name stands for, with the directory locked. */
+static int look(struct removal *rm)
+{
+	int r = rvl_lookup_locked(&rm->dir, rm->name, &rm->node);
+
+	if (r == 0)
+		r = rvl_upper_look(rm->ov, rm->dir.fd.fd.fd, rm->name, &rm->upper);
+	if (r == 0)
+		r = rvl_lower_look(rm->dir.node, rm->name, NULL, &rm->lower);
+	return r;
+}
+
+static void release(struct removal *rm)
+{
+	rvl_dir_unlock(&rm->dir);
+	rvl_node_put(rvl_take_ptr(rm->node));
+	rvl_upper_name_release(&rm->upper);
+	rvl_found_release(&rm->lower);
+	rm->lower = (struct rvl_found){};
+}
+
+/* Does its link count need a place first (a lower file with several names)? */
+static bool needs_copy_up(const struct rvl_node *node)
+{
+	return !rvl_node_has_upper(node) && !rvl_node_is_dir(node) && node->lower_nlink > 1;
+}
+
+int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name)
+{
+	struct removal rm = { .ov = ov, .name = name };
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	int r = rvl_check_name(name);
+
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, parent, &dir);
+	for (unsigned i = 0; r == 0 && i < RETRIES; i++) {
+		r = rvl_dir_lock_write(dir, &rm.dir);
+		if (r == 0)
+			r = look(&rm);
+		if (r == 0 && rvl_node_is_dir(rm.node))
+			r = -EISDIR;
+		if (r < 0)
+			break;
+		if (!needs_copy_up(rm.node)) {
+			r = unlink_locked(&rm);
+			break;
+		}
+		/* not under the directory's lock: it copies data */
+		rvl_dir_unlock(&rm.dir);
+		r = rvl_copy_up(rm.node, RVL_COPY_UP_NO_PUBLISH);
+		release(&rm);
+	}
+	release(&rm);
+	return r;
+}
+
+/* ---- directories ---- */
+
+int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)
+{
+	struct rvl_overlay *ov = node->ov;
+	struct rvl_listing *lower = rvl_lower_listing(node, false), *merged = NULL;
+	_cleanup_close_ int fd = -EBADF;
+	int r = 0;
+
+	if (node->lower.n && !lower)
+		return -EIO;
+	if (upper_fd < 0) {
+		r = lower && lower->n ? -ENOTEMPTY : 0;
+		rvl_listing_put(lower);
+		return r;
+	}
+	fd = rvl_fd_reopen(upper_fd, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		r = fd;
+	else
+		r = rvl_listing_read_upper(ov->stack, fd, lower, is_opaque, &ov->index->secret, &merged);
+	if (r == 0 && merged->n)
+		r = -ENOTEMPTY;
+	rvl_listing_put(merged);
+	rvl_listing_put(lower);
+	return r;
+}
+
+int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	struct dirent *entry;
+	int fd, r;
+
+	r = rvl_xattr_set(&ov->stack->xattr, upper_fd, "", RVL_XATTR_OPAQUE, "y", 1);
+	if (r < 0)
+		return r;
+	fd = rvl_fd_reopen(upper_fd, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return fd;
+	d = fdopendir(fd);
+	if (!d) {
+		rvl_close(fd);
+		return -ENOMEM;
+	}
+	while ((entry = readdir(d))) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		/* the directory was found empty in the merged view: these are whiteouts; unlink refuses directories */
+		if (unlinkat(fd, entry->d_name, 0) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int rmdir_locked(struct removal *rm)
+{
+	struct rvl_dirfd _cleanup_dirfd_ fd = {};
+	uint64_t id;
+	int r = 0;
+
+	if (rm->upper.exists)
+		r = rvl_dirfd_get(rm->node, &fd);
+	if (r == 0)
+		r = rvl_dir_check_empty(rm->node, rm->upper.exists ? fd.fd.fd : -EBADF, rm->upper.is_opaque);
+	if (r == 0)
+		r = rvl_log_remove(rm->node, rm->dir.node, rm->name, false, &id);
+	if (r < 0)
+		return r;
+	r = drop_name(rm, AT_REMOVEDIR);
+	if (r == -ENOTEMPTY || r == -EEXIST) {
+		/* whiteouts of a lower that is not there any more */
+		r = rvl_dir_clear_whiteouts(rm->ov, fd.fd.fd);
+		if (r == 0)
+			r = drop_name(rm, AT_REMOVEDIR);
+	}
+	if (r == 0) {
+		rvl_dir_touch(&rm->dir);
+		rvl_node_removed_dir(rm->node);
+	}
+	rvl_log_end(rm->ov->index->log, id);
+	return r;
+}
+
+int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name)
+{
+	struct removal rm = { .ov = ov, .name = name };
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	int r = rvl_check_name(name);
+
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, parent, &dir);
+	if (r == 0)
+		r = rvl_dir_lock_write(dir, &rm.dir);
+	if (r == 0)
+		r = look(&rm);
+	if (r == 0 && !rvl_node_is_dir(rm.node))
+		r = -ENOTDIR;
+	if (r == 0)
+		r = rmdir_locked(&rm);
+	release(&rm);
+	return r;
+}

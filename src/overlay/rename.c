@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Rename. What is renamed is in upper first; then one renameat2 on upper does it, which also leaves the whiteout where lower has
+ * something under the old name.
+ *
+ *   1 both directories, and the object (with EXCHANGE both), are copied up
+ *   2 a directory with a lower part: overlay.redirect, absolute in the merged lower view (it says the same at
+ *     the old place); one without, moving over a lower name: overlay.opaque
+ *   3 a directory that is to be replaced is empty: made opaque, its whiteouts removed (still the same empty directory)
+ *   4 log RENAME
+ *   5 renameat2
+ *   6 directories: overlay.path of the entry; what was replaced: as in remove.c
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "index/log.h"
+#include "overlay/copyup.h"
+#include "overlay/lookup.h"
+#include "overlay/nlink.h"
+#include "overlay/remove.h"
+#include "overlay/temp.h"
+
+#define RETRIES 16
+
+struct end {
+	struct rvl_dir dir;
+	const char *name;
+	struct rvl_node *node;	     /* counted; NULL: nothing there */
+	struct rvl_upper_name upper; /* what upper has there */
+	struct rvl_found lower;	     /* what the lower view has there */
+};
+
+struct renaming {
+	struct rvl_overlay *ov;
+	struct end from, to;
+	unsigned flags;
+	bool is_exchange;
+};
+
+static void end_release(struct end *end)
+{
+	rvl_dir_unlock(&end->dir);
+	rvl_node_put(rvl_take_ptr(end->node));
+	rvl_upper_name_release(&end->upper);
+	rvl_found_release(&end->lower);
+	end->lower = (struct rvl_found){};
+}
+
+static void release(struct renaming *rn)
+{
+	/* the second may be locked through the first (one directory): order does not matter */
+	end_release(&rn->from);
+	end_release(&rn->to);
+}
+
+static int look(struct renaming *rn, struct end *end)
+{
+	int r = rvl_lookup_locked(&end->dir, end->name, &end->node);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	rvl_upper_name_release(&end->upper);
+	r = rvl_upper_look(rn->ov, end->dir.fd.fd.fd, end->name, &end->upper);
+	if (r == 0)
+		r = rvl_lower_look(end->dir.node, end->name, NULL, &end->lower);
+	return r;
+}
+
+static int check(struct renaming *rn)
+{
+	struct rvl_node *node = rn->from.node, *target = rn->to.node;
+
+	if (!node)
+		return -ENOENT;
+	if (rn->is_exchange && !target)
+		return -ENOENT;
+	if (rn->flags & RENAME_NOREPLACE && target)
+		return -EEXIST;
+	if (rvl_node_is_dir(node) && node->lower.n && rn->ov->config.redirect != RVL_REDIRECT_ON)
+		return -EXDEV;
+	if (rn->is_exchange) {
+		if (rvl_node_is_dir(target) && target->lower.n && rn->ov->config.redirect != RVL_REDIRECT_ON)
+			return -EXDEV;
+		return 0;
+	}
+	if (target && rvl_node_is_dir(node) && !rvl_node_is_dir(target))
+		return -ENOTDIR;
+	if (target && !rvl_node_is_dir(node) && rvl_node_is_dir(target))
+		return -EISDIR;
+	return 0;
+}
+
+/* Is there anything to copy up, which the locks forbid? Returns the node. */
+static struct rvl_node *needs_copy_up(const struct renaming *rn, unsigned *ret_flags)
+{
+	struct rvl_node *target = rn->to.node;
+
+	*ret_flags = 0;
+	if (!rvl_node_has_upper(rn->from.node))
+		return rn->from.node;
+	if (!target || rvl_node_has_upper(target))
+		return NULL;
+	if (rn->is_exchange)
+		return target;
+	*ret_flags = RVL_COPY_UP_NO_PUBLISH;
+	return !rvl_node_is_dir(target) && target->lower_nlink > 1 ? target : NULL;
+}
+
+/* The object's name must be upper's own before it can move. */
+static int publish_name(struct end *end)
+{
+	struct rvl_node *node = end->node;
+	int r;
+
+	if (end->upper.exists)
+		return 0;
+	pthread_rwlock_wrlock(&node->lock);
+	r = rvl_publish_alias(node, end->dir.node, end->dir.fd.fd.fd, end->name);
+	pthread_rwlock_unlock(&node->lock);
+	if (r == 0)
+		r = rvl_upper_look(node->ov, end->dir.fd.fd.fd, end->name, &end->upper);
+	return r;
+}
+
+/* Step 2, for an object that moves to `to`. */
+static int prepare(struct renaming *rn, struct end *from, struct end *to)
+{
+	struct rvl_overlay *ov = rn->ov;
+	struct rvl_node *node = from->node;
+	_cleanup_free_ char *redirect = NULL;
+	int dirfd = from->dir.fd.fd.fd;
+	int r;
+
+	if (!rvl_number_is_born(ov->index, node->id.number)) {
+		r = rvl_set_impure(to->dir.node, to->dir.fd.fd.fd);
+		if (r < 0)
+			return r;
+	}
+	if (!rvl_node_is_dir(node))
+		return 0;
+	if (node->lower.n == 0) {
+		if (from->upper.is_opaque || to->lower.places.n == 0)
+			return 0;
+		return rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_OPAQUE, "y", 1);
+	}
+	if (asprintf(&redirect, "/%s", node->view_path) < 0)
+		return -ENOMEM;
+	if (from->upper.redirect && strcmp(from->upper.redirect, redirect) == 0)
+		return 0;
+	r = rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_REDIRECT, redirect, strlen(redirect));
+	/* too long for the filesystem: the caller copies instead, as over filesystems */
+	return r == -ENOSPC || r == -E2BIG || r == -ERANGE ? -EXDEV : r;
+}
+
+/* Step 3: an empty directory that is to be replaced. */
+static int clear_target(struct renaming *rn)
+{
+	struct rvl_dirfd _cleanup_dirfd_ fd = {};
+	struct end *to = &rn->to;
+	int r = 0;
+
+	if (rn->is_exchange || !to->node || !rvl_node_is_dir(to->node))
+		return 0;
+	if (to->upper.exists)
+		r = rvl_dirfd_get(to->node, &fd);
+	if (r == 0)
+		r = rvl_dir_check_empty(to->node, to->upper.exists ? fd.fd.fd : -EBADF, to->upper.is_opaque);
+	if (r == 0 && to->upper.exists)
+		r = rvl_dir_clear_whiteouts(rn->ov, fd.fd.fd);
+	return r;
+}
+
+/* Step 5. */
+static int rename_upper(struct renaming *rn)
+{
+	struct end *from = &rn->from, *to = &rn->to;
+	int from_fd = from->dir.fd.fd.fd, to_fd = to->dir.fd.fd.fd;
+	bool is_leaving = !rn->is_exchange && from->lower.places.n;
+	struct rvl_temp _cleanup_temp_ whiteout = {};
+	unsigned flags = 0;
+	int r;
+
+	if (rn->is_exchange || (to->upper.is_whiteout && rvl_node_is_dir(from->node)))
+		flags = RENAME_EXCHANGE;
+	else if (is_leaving && rn->ov->index->features.has_rename_whiteout)
+		flags = RENAME_WHITEOUT;
+	else if (is_leaving) {
+		r = rvl_temp_whiteout(&whiteout, rn->ov);
+		if (r < 0)
+			return r;
+	}
+	if (renameat2(from_fd, from->name, to_fd, to->name, flags) < 0)
+		return -errno;
+	if (whiteout.ov)
+		return rvl_temp_publish(&whiteout, from_fd, from->name, RENAME_NOREPLACE);
+	/* the whiteout of the new name has come to the old one, where nothing is to be hidden */
+	if (flags == RENAME_EXCHANGE && !rn->is_exchange && !is_leaving &&
+	    unlinkat(from_fd, from->name, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+static int moved(struct rvl_node *node, struct end *to)
+{
+	struct rvl_name_at at = { .parent = to->dir.node->id.number };
+	int r = rvl_node_set_place(node, at.parent, to->name);
+
+	if (r < 0 || !rvl_node_is_dir(node))
+		return r;
+	snprintf(at.name, sizeof(at.name), "%s", to->name);
+	return rvl_entry_set_path(node->ov->index, node->id.number, &at);
+}
+
+static int log_rename(struct renaming *rn, uint64_t *ret_id)
+{
+	struct rvl_log_record record = { .op = RVL_LOG_RENAME, .flags = rn->flags };
+
+	record.number = rn->from.node->id.number;
+	record.number2 = rn->to.node ? rn->to.node->id.number : 0;
+	record.at.parent = rn->from.dir.node->id.number;
+	record.to.parent = rn->to.dir.node->id.number;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", rn->from.name);
+	snprintf(record.to.name, sizeof(record.to.name), "%s", rn->to.name);
+	return rvl_log_begin(rn->ov->index->log, &record, ret_id);
+}
+
+/* Step 5, with the link count of a lower alias that is replaced set before. */
+static int rename_and_count(struct renaming *rn, struct rvl_node *alias)
+{
+	int r = 0;
+
+	if (alias) {
+		pthread_rwlock_wrlock(&alias->lock);
+		r = rvl_nlink_add(alias, -1);
+	}
+	if (r == 0) {
+		r = rename_upper(rn);
+		if (r < 0 && alias)
+			(void)rvl_nlink_add(alias, 1);
+	}
+	if (alias)
+		pthread_rwlock_unlock(&alias->lock);
+	return r;
+}
+
+static int rename_locked(struct renaming *rn)
+{
+	struct rvl_node *target = rn->is_exchange ? NULL : rn->to.node;
+	bool is_alias = target && !rn->to.upper.exists && rvl_node_has_upper(target);
+	uint64_t id, target_id = 0;
+	int r = publish_name(&rn->from);
+
+	if (r == 0 && rn->is_exchange)
+		r = publish_name(&rn->to);
+	if (r == 0)
+		r = prepare(rn, &rn->from, &rn->to);
+	if (r == 0 && rn->is_exchange)
+		r = prepare(rn, &rn->to, &rn->from);
+	if (r == 0)
+		r = clear_target(rn);
+	if (r == 0 && target && !rvl_node_is_dir(target))
+		r = rvl_log_remove(target, rn->to.dir.node, rn->to.name, is_alias, &target_id);
+	if (r < 0)
+		return r;
+	r = log_rename(rn, &id);
+	if (r == 0) {
+		r = rename_and_count(rn, is_alias ? target : NULL);
+		if (r < 0)
+			rvl_log_end(rn->ov->index->log, id);
+	}
+	if (r < 0) {
+		if (target_id)
+			rvl_log_end(rn->ov->index->log, target_id);
+		return r;
+	}
+	r = moved(rn->from.node, &rn->to);
+	if (r == 0 && rn->is_exchange)
+		r = moved(rn->to.node, &rn->from);
+	rvl_dir_touch(&rn->from.dir);
+	rvl_dir_touch(&rn->to.dir);
+	if (target && rvl_node_is_dir(target))
+		rvl_node_removed_dir(target);
+	else if (target)
+		rvl_node_name_gone(target, target_id);
+	/* a path that could not be written is mended at use: the record stays for the next mount */
+	if (r == 0)
+		rvl_log_end(rn->ov->index->log, id);
+	return 0;
+}
+
+static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_node *to, bool *ret_is_done)
+{
+	struct rvl_node *node;
+	unsigned flags;
+	int r = rvl_dir_lock_two(from, to, &rn->from.dir, &rn->to.dir);
+
+	*ret_is_done = true;
+	if (r == 0)
+		r = look(rn, &rn->from);
+	if (r == 0)
+		r = look(rn, &rn->to);
+	if (r == 0)
+		r = check(rn);
+	if (r < 0 || rn->from.node == rn->to.node)
+		return r;
+	node = needs_copy_up(rn, &flags);
+	if (!node)
+		return rename_locked(rn);
+	*ret_is_done = false;
+	rvl_dir_unlock(&rn->from.dir);
+	rvl_dir_unlock(&rn->to.dir);
+	return rvl_copy_up(node, flags);
+}
+
+int rvl_overlay_rename(struct rvl_overlay *ov, uint64_t parent, const char *name, uint64_t to_parent,
+		       const char *to_name, unsigned flags)
+{
+	struct renaming rn = { .ov = ov, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE };
+	struct rvl_node _cleanup_node_ *from = NULL, _cleanup_node_ *to = NULL;
+	bool is_done = false;
+	int r;
+
+	/* RENAME_WHITEOUT would let users make whiteouts of ours: refused as by the kernel's ovl_rename */
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
+	    (rn.is_exchange && flags & RENAME_NOREPLACE))
+		return -EINVAL;
+	rn.from.name = name;
+	rn.to.name = to_name;
+	r = rvl_check_name(name);
+	if (r == 0)
+		r = rvl_check_name(to_name);
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, parent, &from);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, to_parent, &to);
+	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
+		r = try_rename(&rn, from, to, &is_done);
+		release(&rn);
+	}
+	return r == 0 && !is_done ? -EIO : r;
+}

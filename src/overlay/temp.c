@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Temporary objects in work/, see temp.h. */
+#include "overlay/temp.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "index/stamp.h"
+#include "layer/merge.h"
+#include "layer/path.h"
+#include "overlay/real.h"
+
+void rvl_temp_begin_at(struct rvl_temp *temp, struct rvl_overlay *ov, int dirfd, const char *name)
+{
+	*temp = (struct rvl_temp){ .ov = ov, .dirfd = dirfd, .name = name, .fd = -EBADF };
+}
+
+void rvl_temp_begin(struct rvl_temp *temp, struct rvl_overlay *ov)
+{
+	rvl_temp_begin_at(temp, ov, ov->index->temp_fd, temp->buf);
+	rvl_index_temp_name(ov->index, temp->buf);
+}
+
+static int finish(struct rvl_temp *temp, mode_t type)
+{
+	bool has_fd = temp->fd >= 0;
+	struct statx stx;
+	int r;
+
+	temp->type = type;
+	temp->is_named = true;
+	r = rvl_path_statx(has_fd ? temp->fd : temp->dirfd, has_fd ? "" : temp->name, STATX_INO, &stx);
+	temp->ino = r < 0 ? 0 : stx.stx_ino;
+	return r;
+}
+
+int rvl_temp_file(struct rvl_temp *temp)
+{
+	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name, O_RDWR | O_CREAT | O_EXCL, 0));
+	return temp->fd < 0 ? temp->fd : finish(temp, S_IFREG);
+}
+
+int rvl_temp_dir(struct rvl_temp *temp)
+{
+	if (mkdirat(temp->dirfd, temp->name, 0) < 0)
+		return -errno;
+	temp->is_named = true;
+	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name, O_PATH | O_DIRECTORY, 0));
+	return temp->fd < 0 ? temp->fd : finish(temp, S_IFDIR);
+}
+
+int rvl_temp_symlink(struct rvl_temp *temp, const char *target)
+{
+	return symlinkat(target, temp->dirfd, temp->name) < 0 ? -errno : finish(temp, S_IFLNK);
+}
+
+int rvl_temp_node(struct rvl_temp *temp, mode_t type, dev_t rdev)
+{
+	return mknodat(temp->dirfd, temp->name, type, rdev) < 0 ? -errno : finish(temp, type);
+}
+
+int rvl_temp_whiteout(struct rvl_temp *temp, struct rvl_overlay *ov)
+{
+	rvl_temp_begin(temp, ov);
+	return rvl_temp_node(temp, S_IFCHR, makedev(0, 0));
+}
+
+void rvl_temp_keep(struct rvl_temp *temp)
+{
+	temp->is_named = false;
+}
+
+int rvl_temp_xattr_set(struct rvl_temp *temp, enum rvl_xattr which, const void *value, size_t size)
+{
+	return rvl_upper_xattr_set(temp->ov->index, temp->dirfd, temp->name, temp->type, temp->ino,
+				   which, value, size);
+}
+
+int rvl_temp_stamp(struct rvl_temp *temp, const struct rvl_id *id)
+{
+	return rvl_stamp_set(temp->ov->index, temp->dirfd, temp->name, temp->type, temp->ino, id);
+}
+
+int rvl_temp_copy_xattr(struct rvl_temp *temp, int dirfd, const char *name, const char *xattr)
+{
+	char value[1024]; /* a capability has 24 bytes */
+	ssize_t n = rvl_xattrat_get(dirfd, name, xattr, value, sizeof(value));
+
+	if (n == -ENODATA || n == -EOPNOTSUPP)
+		return 0;
+	if (n < 0)
+		return (int)n;
+	return rvl_xattrat_set(temp->dirfd, temp->name, xattr, value, (size_t)n, 0);
+}
+
+int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode)
+{
+	if (fchownat(temp->dirfd, temp->name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISLNK(temp->type) && fchmodat(temp->dirfd, temp->name, mode & 07777, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigned flags)
+{
+	if (renameat2(temp->dirfd, temp->name, dirfd, name, flags) < 0)
+		return -errno;
+	temp->is_named = flags & RENAME_EXCHANGE;
+	return 0;
+}
+
+int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	struct dirent *entry;
+	int fd;
+
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return -errno;
+	fd = rvl_path_open(dirfd, name, O_RDONLY | O_DIRECTORY, 0);
+	if (fd < 0)
+		return fd;
+	d = fdopendir(fd);
+	if (!d) {
+		rvl_close(fd);
+		return -ENOMEM;
+	}
+	while ((entry = readdir(d))) {
+		struct statx stx;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		/* only whiteouts: anything else came in from outside and is kept for the next mount to report */
+		if (rvl_path_statx(fd, entry->d_name, STATX_BASIC_STATS, &stx) == 0 &&
+		    rvl_whiteout_check(ov->stack, fd, entry->d_name, &stx, true) > 0)
+			(void)unlinkat(fd, entry->d_name, 0);
+	}
+	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+}
+
+void rvl_temp_release_name(struct rvl_temp *temp)
+{
+	if (!temp->ov || !temp->is_named)
+		return;
+	if (unlinkat(temp->dirfd, temp->name, 0) < 0 && errno == EISDIR)
+		(void)rvl_temp_remove_dir(temp->ov, temp->dirfd, temp->name);
+	temp->is_named = false;
+}
+
+void rvl_temp_release(struct rvl_temp *temp)
+{
+	rvl_temp_release_name(temp);
+	if (temp->ov)
+		rvl_close(rvl_take_fd(&temp->fd));
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Objects in the making: in work/ as temporaries, to be renamed to where they belong (whatever is left there is removed at
+ * the next mount), or at their final name in an upper directory whose lock keeps others out.
+ */
+#ifndef RVL_OVERLAY_TEMP_H
+#define RVL_OVERLAY_TEMP_H
+
+#include "overlay/private.h"
+
+struct rvl_temp {
+	struct rvl_overlay *ov; /* borrowed; NULL: nothing made */
+	int dirfd;		/* borrowed; work/ or the upper directory */
+	const char *name;	/* borrowed, or buf */
+	char buf[RVL_TEMP_NAME_SIZE];
+	mode_t type;
+	uint64_t ino;
+	int fd;	       /* owned; regular: O_RDWR, directory: O_PATH, else -EBADF */
+	bool is_named; /* still there: release removes it */
+};
+
+/* Where it is made: in work/ under a fresh name, or at dirfd/name (both borrowed until release). */
+void rvl_temp_begin(struct rvl_temp *temp, struct rvl_overlay *ov);
+void rvl_temp_begin_at(struct rvl_temp *temp, struct rvl_overlay *ov, int dirfd, const char *name);
+/* Make it: mode 0, owner the server's. -EEXIST, -ENOSPC … */
+int rvl_temp_file(struct rvl_temp *temp);
+int rvl_temp_dir(struct rvl_temp *temp);
+int rvl_temp_symlink(struct rvl_temp *temp, const char *target);
+int rvl_temp_node(struct rvl_temp *temp, mode_t type, dev_t rdev);
+/* A whiteout in work/, begun and made. */
+int rvl_temp_whiteout(struct rvl_temp *temp, struct rvl_overlay *ov);
+
+int rvl_temp_xattr_set(struct rvl_temp *temp, enum rvl_xattr which, const void *value, size_t size);
+int rvl_temp_stamp(struct rvl_temp *temp, const struct rvl_id *id);
+/* One user-visible attribute from another object; none there is success. */
+int rvl_temp_copy_xattr(struct rvl_temp *temp, int dirfd, const char *name, const char *xattr);
+/* Owner first, then the mode with its setuid bits. */
+int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode);
+
+/* It is whole where it is (made at its final name): release keeps it. */
+void rvl_temp_keep(struct rvl_temp *temp);
+/* Rename to dirfd/name; flags of renameat2. With RENAME_EXCHANGE what was there is now the temporary, of the given type. */
+int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigned flags);
+/* The name goes now (if it is not kept), the descriptor stays until release. */
+void rvl_temp_release_name(struct rvl_temp *temp);
+/* Remove what is still in work/ (a directory with its whiteouts too) and close. Accepts a zeroed one. */
+void rvl_temp_release(struct rvl_temp *temp);
+#define _cleanup_temp_ __attribute__((cleanup(rvl_temp_release)))
+
+/* Remove an upper directory that is out of sight in work/: it holds whiteouts at most. -ENOTEMPTY: it does not. */
+int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name);
+
+#endif

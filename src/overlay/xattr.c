@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Extended attributes: the real object's, with the private names hidden and escaped (layer/xattr.h). Never through a path
+ * of the mount itself.
+ */
+#include <linux/limits.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "layer/path.h"
+#include "overlay/copyup.h"
+#include "overlay/file.h"
+
+ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf, size_t size)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	char escaped[XATTR_NAME_MAX + 1];
+	const char *layer_name;
+	ssize_t n;
+	int r = rvl_xattr_to_layer(&ov->stack->xattr, name, escaped, &layer_name);
+
+	if (r == 0)
+		r = rvl_node_get(ov, number, &node);
+	if (r == 0)
+		r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r;
+	n = rvl_xattrat_get(real.dirfd, real.name, layer_name, buf, size);
+	return n == -ENOENT ? -ESTALE : n;
+}
+
+ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	_cleanup_free_ char *list = NULL;
+	ssize_t n;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r == 0)
+		r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r;
+	/* private names are in the way of the caller's size: read all, then see */
+	list = malloc(RVL_XATTR_LIST_MAX);
+	if (!list)
+		return -ENOMEM;
+	n = rvl_xattrat_list(real.dirfd, real.name, list, RVL_XATTR_LIST_MAX);
+	if (n == -EOPNOTSUPP)
+		return 0;
+	if (n < 0)
+		return n == -ENOENT ? -ESTALE : n;
+	n = (ssize_t)rvl_xattr_list_to_user(&ov->stack->xattr, list, (size_t)n);
+	if (size == 0)
+		return n;
+	if ((size_t)n > size)
+		return -ERANGE;
+	memcpy(buf, list, (size_t)n);
+	return n;
+}
+
+static int prepare_change(struct rvl_overlay *ov, uint64_t number, const char *name, char *escaped,
+			  const char **ret_name, struct rvl_node **ret_node, struct rvl_real *ret_real)
+{
+	int r = rvl_check_writable(ov);
+
+	if (r == 0)
+		r = rvl_xattr_to_layer(&ov->stack->xattr, name, escaped, ret_name);
+	if (r == 0)
+		r = rvl_node_get(ov, number, ret_node);
+	if (r == 0)
+		r = rvl_copy_up(*ret_node, 0);
+	if (r == 0)
+		r = rvl_real_get(*ret_node, ret_real);
+	return r;
+}
+
+/* Setting an access ACL by somebody outside the group clears setgid, which the server's rights would keep. */
+static int kill_sgid(const struct rvl_real *real)
+{
+	struct statx stx;
+	int r = rvl_path_statx(real->dirfd, real->name, STATX_MODE, &stx);
+
+	if (r < 0 || !(stx.stx_mode & S_ISGID))
+		return r;
+	return rvl_real_chmod(real, stx.stx_mode & ~(mode_t)S_ISGID);
+}
+
+int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name, const void *value,
+			 size_t size, int flags, bool is_acl_kill_sgid)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	char escaped[XATTR_NAME_MAX + 1];
+	const char *layer_name;
+	int r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
+
+	if (r == 0)
+		r = rvl_xattrat_set(real.dirfd, real.name, layer_name, value, size, flags);
+	if (r == 0 && is_acl_kill_sgid)
+		r = kill_sgid(&real);
+	return r == -ENOENT ? -ESTALE : r;
+}
+
+int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char *name)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	char escaped[XATTR_NAME_MAX + 1];
+	const char *layer_name;
+	ssize_t n = 0;
+	int r;
+
+	/* what is not there needs no copy-up to say so */
+	n = rvl_overlay_getxattr(ov, number, name, NULL, 0);
+	if (n < 0)
+		return (int)n;
+	r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
+	if (r == 0)
+		r = rvl_xattrat_remove(real.dirfd, real.name, layer_name);
+	return r == -ENOENT ? -ESTALE : r;
+}

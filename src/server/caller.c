@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Groups and capabilities of the process behind a request, from /proc/PID/status. The process waits
+ * for the reply, so it cannot change meanwhile; it may be killed, and then the answer does not
+ * matter.
+ */
+#include "server/caller.h"
+
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+static bool has_group(char *list, gid_t gid)
+{
+	char *save;
+
+	for (char *word = strtok_r(list, " \t\n", &save); word;
+	     word = strtok_r(NULL, " \t\n", &save))
+		if (strtoul(word, NULL, 10) == gid)
+			return true;
+	return false;
+}
+
+bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	_cleanup_free_ char *line = NULL;
+	char path[64];
+	size_t size = 0;
+	bool may = false;
+	FILE *status;
+
+	if (ctx->gid == gid)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/status", ctx->pid);
+	status = ctx->pid > 0 ? fopen(path, "re") : NULL;
+	if (!status)
+		return ctx->uid == 0;
+	while (!may && getline(&line, &size, status) > 0) {
+		if (!strncmp(line, "Groups:", 7))
+			may = has_group(line + 7, gid);
+		else if (!strncmp(line, "CapEff:", 7))
+			may = strtoull(line + 7, NULL, 16) & (1ULL << CAP_FSETID);
+	}
+	fclose(status);
+	return may;
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Answers: from the overlay's results to libfuse's. Every request is counted here, once. */
+#include "server/reply.h"
+
+#include <errno.h>
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#define ERRNO_MAX \
+	511 /* the kernel (fuse_dev_do_write) takes -511 … 0 only, else the reply is lost */
+
+void rvl_entry_to_fuse(const struct rvl_entry *entry, struct fuse_entry_param *ret)
+{
+	*ret = (struct fuse_entry_param){
+		.ino = entry->number,
+		.generation = entry->generation,
+		.attr = entry->st,
+		.attr_timeout = RVL_TIMEOUT_S,
+		.entry_timeout = RVL_TIMEOUT_S,
+	};
+}
+
+void rvl_reply_status(fuse_req_t req, int result)
+{
+	if (result > 0 || result < -ERRNO_MAX) {
+		rvl_warn_limited("a request ended with %d, which is no error code", result);
+		result = -EIO;
+	}
+	rvl_count(requests);
+	fuse_reply_err(req, -result);
+}
+
+void rvl_reply_none(fuse_req_t req)
+{
+	rvl_count(requests);
+	fuse_reply_none(req);
+}
+
+void rvl_reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry)
+{
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+	struct fuse_entry_param param;
+
+	if (result < 0) {
+		rvl_reply_status(req, result);
+		return;
+	}
+	rvl_count(requests);
+	rvl_entry_to_fuse(entry, &param);
+	if (fuse_reply_entry(req, &param) != 0)
+		rvl_overlay_forget(overlay, entry->number, 1);
+}
+
+void rvl_reply_absent(fuse_req_t req)
+{
+	const struct fuse_entry_param param = { .entry_timeout = RVL_TIMEOUT_S };
+
+	rvl_count(requests);
+	fuse_reply_entry(req, &param);
+}
+
+void rvl_reply_attr(fuse_req_t req, int result, const struct rvl_entry *entry)
+{
+	if (result < 0) {
+		rvl_reply_status(req, result);
+		return;
+	}
+	rvl_count(requests);
+	fuse_reply_attr(req, &entry->st, RVL_TIMEOUT_S);
+}
+
+void rvl_reply_opened(fuse_req_t req, int result, uint64_t number, const struct rvl_entry *entry,
+		      struct fuse_file_info *fi)
+{
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+	int r;
+
+	if (result < 0) {
+		rvl_reply_status(req, result);
+		return;
+	}
+	/* Data changes only through this mount; a close has nothing to flush. */
+	fi->keep_cache = 1;
+	fi->noflush = 1;
+	rvl_count(requests);
+	if (entry) {
+		struct fuse_entry_param param;
+
+		rvl_entry_to_fuse(entry, &param);
+		r = fuse_reply_create(req, &param, fi);
+	} else {
+		r = fuse_reply_open(req, fi);
+	}
+	if (r == 0)
+		return;
+	rvl_overlay_release_file(overlay, number);
+	if (entry)
+		rvl_overlay_forget(overlay, number, 1);
+}
+
+void rvl_reply_written(fuse_req_t req, ssize_t result)
+{
+	if (result < 0) {
+		rvl_reply_status(req, result);
+		return;
+	}
+	rvl_count(requests);
+	fuse_reply_write(req, result);
+}
+
+void rvl_reply_bytes(fuse_req_t req, ssize_t result, const void *buf, bool is_size_only)
+{
+	if (result < 0) {
+		rvl_reply_status(req, result);
+		return;
+	}
+	rvl_count(requests);
+	if (is_size_only)
+		fuse_reply_xattr(req, result);
+	else
+		fuse_reply_buf(req, buf, result);
+}

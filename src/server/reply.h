@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Answers. A reply that the kernel no longer wants (the request was interrupted, the mount is gone)
+ * takes back what it would have counted: look-ups, opens.
+ *
+ * Time-outs are practically infinite: what is below changes only through this mount.
+ */
+#ifndef RVL_SERVER_REPLY_H
+#define RVL_SERVER_REPLY_H
+
+#include "server/fuse.h"
+#include "server/server.h"
+
+#define RVL_TIMEOUT_S 1e9
+
+static inline struct rvl_server *rvl_server_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static inline struct rvl_overlay *rvl_overlay_of(fuse_req_t req)
+{
+	return rvl_server_of(req)->overlay;
+}
+
+void rvl_entry_to_fuse(const struct rvl_entry *entry, struct fuse_entry_param *ret);
+
+/* result: 0 or -errno. */
+void rvl_reply_status(fuse_req_t req, int result);
+void rvl_reply_none(fuse_req_t req);
+/* entry: counted once by the overlay; looked at only where result is 0. */
+void rvl_reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry);
+/* The name does not exist, and the kernel may remember it. */
+void rvl_reply_absent(fuse_req_t req);
+void rvl_reply_attr(fuse_req_t req, int result, const struct rvl_entry *entry);
+/* A file just opened; entry for a new one (CREATE, TMPFILE), else NULL. */
+void rvl_reply_opened(fuse_req_t req, int result, uint64_t number, const struct rvl_entry *entry,
+		      struct fuse_file_info *fi);
+/* Bytes written, or -errno. */
+void rvl_reply_written(fuse_req_t req, ssize_t result);
+/* Bytes in buf, or -errno. is_size_only: the reply to a question for the length. */
+void rvl_reply_bytes(fuse_req_t req, ssize_t result, const void *buf, bool is_size_only);
+
+#endif

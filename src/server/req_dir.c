@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Requests on open directories. The kernel's cache of directory contents (FOPEN_CACHE_DIR) stays
+ * off: after a change it answers a seek to an entry that is gone with the end of the directory
+ * (fs/fuse/readdir.c, fuse_readdir_cached, finds its place by equal offsets only), and offsets are
+ * to mean the same after changes.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/counters.h"
+#include "server/reply.h"
+#include "server/requests.h"
+
+#define REPLY_MAX (1U << 20)
+#define PLUS_ENTRY_MIN 160 /* struct fuse_direntplus with a name of one byte, aligned */
+
+void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
+{
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+	int r = rvl_overlay_open_dir(overlay, number);
+
+	if (r < 0) {
+		rvl_reply_status(req, r);
+		return;
+	}
+	rvl_count(requests);
+	if (fuse_reply_open(req, fi) != 0)
+		rvl_overlay_release_dir(overlay, number);
+}
+
+void rvl_req_releasedir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
+{
+	rvl_overlay_release_dir(rvl_overlay_of(req), number);
+	rvl_reply_status(req, 0);
+}
+
+/* A reply that is being filled. */
+struct filling {
+	fuse_req_t req;
+	char *buf;
+	size_t size, used;
+	uint64_t *counted; /* numbers that the reply counts as looked up; NULL: not READDIRPLUS */
+	size_t n_counted;
+};
+
+static bool fill(void *arg, const struct rvl_dirent *dirent)
+{
+	struct filling *f = arg;
+	const bool is_dot = dirent->next_offset <= 2;
+	const size_t room = f->size - f->used;
+	struct fuse_entry_param param = {
+		.attr = { .st_ino = dirent->number, .st_mode = DTTOIF(dirent->type) },
+	};
+	size_t need;
+
+	if (!f->counted) {
+		need = fuse_add_direntry(f->req, f->buf + f->used, room, dirent->name, &param.attr,
+					 dirent->next_offset);
+	} else {
+		/* Without attributes: nodeid 0, which the kernel takes as a plain entry. */
+		if (dirent->entry && !is_dot)
+			rvl_entry_to_fuse(dirent->entry, &param);
+		need = fuse_add_direntry_plus(f->req, f->buf + f->used, room, dirent->name, &param,
+					      dirent->next_offset);
+	}
+	if (need > room)
+		return false;
+	if (param.ino)
+		f->counted[f->n_counted++] = param.ino;
+	f->used += need;
+	return true;
+}
+
+static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset, bool is_plus)
+{
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+	_cleanup_free_ char *buf = NULL;
+	_cleanup_free_ uint64_t *counted = NULL;
+	struct filling f = { .req = req };
+	int r;
+
+	f.size = size < REPLY_MAX ? size : REPLY_MAX;
+	f.buf = buf = malloc(f.size ?: 1);
+	if (is_plus)
+		f.counted = counted = malloc((f.size / PLUS_ENTRY_MIN + 1) * sizeof(*counted));
+	if (!buf || (is_plus && !counted)) {
+		rvl_reply_status(req, -ENOMEM);
+		return;
+	}
+	r = rvl_overlay_readdir(overlay, number, offset, is_plus, fill, &f);
+	/* What was read before an error is good; the next request meets the error again. */
+	if (r < 0 && f.used == 0) {
+		rvl_reply_status(req, r);
+		return;
+	}
+	rvl_count(requests);
+	if (fuse_reply_buf(req, buf, f.used) != 0)
+		for (size_t i = 0; i < f.n_counted; i++)
+			rvl_overlay_forget(overlay, counted[i], 1);
+}
+
+void rvl_req_readdir(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
+		     struct fuse_file_info *fi)
+{
+	read_directory(req, number, size, offset, false);
+}
+
+void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
+			 struct fuse_file_info *fi)
+{
+	read_directory(req, number, size, offset, true);
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Requests on names: look-up (also "." and ".." of handles), forget, unlink, rmdir, rename. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/counters.h"
+#include "server/reply.h"
+#include "server/requests.h"
+
+static bool is_dot(const char *name)
+{
+	return !strcmp(name, ".") || !strcmp(name, "..");
+}
+
+void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct rvl_entry entry;
+	int r = rvl_overlay_lookup(rvl_overlay_of(req), parent, name, &entry);
+
+	rvl_count(lookups);
+	/* "." and ".." ask for an object, not for a name: there is nothing to remember. */
+	if (r == -ENOENT && !is_dot(name))
+		rvl_reply_absent(req);
+	else
+		rvl_reply_entry(req, r, &entry);
+}
+
+void rvl_req_forget(fuse_req_t req, fuse_ino_t number, uint64_t n_lookups)
+{
+	rvl_overlay_forget(rvl_overlay_of(req), number, n_lookups);
+	rvl_reply_none(req);
+}
+
+void rvl_req_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+
+	for (size_t i = 0; i < count; i++)
+		rvl_overlay_forget(overlay, forgets[i].ino, forgets[i].nlookup);
+	rvl_reply_none(req);
+}
+
+void rvl_req_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	rvl_reply_status(req, rvl_overlay_unlink(rvl_overlay_of(req), parent, name));
+}
+
+void rvl_req_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	rvl_reply_status(req, rvl_overlay_rmdir(rvl_overlay_of(req), parent, name));
+}
+
+void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
+		    const char *to_name, unsigned flags)
+{
+	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), parent, name, to_parent,
+						 to_name, flags));
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The life of a server, from options to the end of the mount:
+ *
+ *   stack    layers opened and checked, nothing changed on disk
+ *   lock     upper and workdir are ours
+ *   index    state, map and log opened or made
+ *   overlay  recovered, ready
+ *   session  mounted, serving, unmounted
+ *
+ * and back in the reverse order. Each step logs its own errors.
+ */
+#include "server/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "layer/lock.h"
+#include "layer/xattr.h"
+#include "server/mountpoint.h"
+
+#define LOCK_TIMEOUT_MS 5000
+
+static bool layer_has_acl(const struct rvl_layer *layer)
+{
+	return rvl_xattrat_get(layer->fd, "", "system.posix_acl_access", NULL, 0) != -EOPNOTSUPP;
+}
+
+/* New objects get their ACLs in upper; without one it is enough that a lower may have some. */
+static bool stack_has_acl(const struct rvl_stack *stack)
+{
+	if (stack->has_upper)
+		return layer_has_acl(&stack->layers[0]);
+	for (unsigned i = 1; i < rvl_stack_data_start(stack); i++)
+		if (layer_has_acl(&stack->layers[i]))
+			return true;
+	return false;
+}
+
+static bool is_read_only(const struct rvl_server *server)
+{
+	return !server->options.upper || (server->options.flags & MS_RDONLY);
+}
+
+/* What `reverlayctl stat` shows of the configuration. */
+static int make_config(struct rvl_server *server)
+{
+	_cleanup_free_ char *options = NULL;
+	size_t options_len;
+	FILE *to;
+	int r = rvl_options_format(&server->options, false, &options, &options_len);
+
+	if (r < 0)
+		return r;
+	to = open_memstream(&server->config, &server->config_len);
+	if (!to)
+		return -ENOMEM;
+	fprintf(to, "version=%s%c", RVL_VERSION, '\0');
+	fprintf(to, "pid=%d%c", (int)getpid(), '\0');
+	fprintf(to, "mount_point=%s%c", server->mount_point, '\0');
+	fprintf(to, "source=%s%c", server->options.fsname ?: "reverlay", '\0');
+	if (is_read_only(server))
+		fprintf(to, "read_only%c", '\0');
+	fwrite(options, 1, options_len, to);
+	return fclose(to) == 0 ? 0 : -ENOMEM;
+}
+
+static int open_stack(struct rvl_server *server)
+{
+	const struct rvl_options *options = &server->options;
+	const struct rvl_stack_config config = {
+		.lower = (const char *const *)options->lower.items,
+		.n_lower = options->lower.n,
+		.n_data = options->n_data,
+		.upper = options->upper,
+		.work = options->work,
+		.is_userxattr = options->is_userxattr,
+		.is_redirect_nofollow = options->redirect == RVL_REDIRECT_NOFOLLOW,
+	};
+	int r = rvl_stack_open(&config, &server->stack);
+
+	if (r < 0)
+		return r;
+	server->has_acl = stack_has_acl(&server->stack);
+	return rvl_mountpoint_check(server->mount_point, &server->stack);
+}
+
+static int open_overlay(struct rvl_server *server)
+{
+	const struct rvl_options *options = &server->options;
+	const struct rvl_index_config index = {
+		.stack = &server->stack,
+		.is_read_only = options->flags & MS_RDONLY,
+		.is_volatile = options->sync == RVL_SYNC_VOLATILE,
+	};
+	struct rvl_overlay_config overlay = {
+		.stack = &server->stack,
+		.redirect = options->redirect,
+		.sync = options->sync,
+		.is_read_only = is_read_only(server),
+		.has_acl = server->has_acl,
+		.node_limit = options->node_limit,
+	};
+	int r;
+
+	if (server->stack.has_upper || server->stack.work_fd >= 0) {
+		r = rvl_stack_lock(&server->stack, LOCK_TIMEOUT_MS, server->lock_fds);
+		if (r < 0)
+			return r;
+	}
+	r = rvl_index_open(&index, &server->index);
+	if (r < 0)
+		return r;
+	if (!server->index->is_persistent)
+		rvl_info("no workdir: inode numbers and handles hold for this mount only");
+	overlay.index = server->index;
+	return rvl_overlay_open(&overlay, &server->overlay);
+}
+
+int rvl_server_run(struct rvl_server *server)
+{
+	int r;
+
+	server->owner = getuid();
+	server->lock_fds[0] = server->lock_fds[1] = -EBADF;
+	r = open_stack(server);
+	if (r == 0)
+		r = make_config(server);
+	if (r == 0)
+		r = open_overlay(server);
+	if (r == 0)
+		r = rvl_session_run(server);
+
+	rvl_overlay_close(server->overlay);
+	rvl_index_close(server->index);
+	rvl_close(server->lock_fds[0]);
+	rvl_close(server->lock_fds[1]);
+	rvl_stack_release(&server->stack);
+	free(server->config);
+	return r;
+}

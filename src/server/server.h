@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A server: one mount from its options to its end. It is made by main() before any thread runs, and
+ * read-only from then on but for what its parts guard themselves.
+ */
+#ifndef RVL_SERVER_SERVER_H
+#define RVL_SERVER_SERVER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "index/index.h"
+#include "layer/layer.h"
+#include "overlay/overlay.h"
+#include "server/daemon.h"
+#include "server/options.h"
+
+struct fuse_session;
+
+struct rvl_server {
+	struct rvl_options options; /* owned */
+	const char *mount_point; /* borrowed from main(); absolute */
+	struct rvl_daemon daemon;
+	uid_t owner; /* of the mount: may ask for its counters */
+	bool has_acl; /* POSIX ACLs are in use */
+	int lock_fds[2]; /* owned */
+	struct rvl_stack stack; /* owned */
+	struct rvl_index *index; /* owned */
+	struct rvl_overlay *overlay; /* owned */
+	char *config; /* owned; lines of `reverlayctl stat`, each ended by NUL */
+	size_t config_len;
+	struct fuse_session *session; /* owned by session.c while it runs */
+};
+
+/*
+ * Opens what the options name, mounts, serves until the end of the mount, lets go of all. 0 or
+ * -errno, message logged.
+ */
+int rvl_server_run(struct rvl_server *server);
+
+/*
+ * Mount and serve: from fuse_session_new to fuse_session_destroy (session.c). -errno, message
+ * logged.
+ */
+int rvl_session_run(struct rvl_server *server);
+
+#endif

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The FUSE session: mount, what is agreed with the kernel, threads, signals, end.
+ *
+ *   main thread   fuse_session_loop_mt: waits for the end
+ *   workers       of libfuse; each answers one request at a time
+ *   signal thread waits for SIGTERM, SIGINT, SIGHUP; then writes dirty pages out and unmounts,
+ *                 while the workers still serve; a second signal kills
+ *
+ * What is asked of the kernel is in one table. Passthrough and the writeback cache belong into it
+ * when they come.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "server/requests.h"
+#include "server/reply.h"
+#include "server/server.h"
+
+#define MAX_WRITE (1U << 20)
+#define MAX_BACKGROUND 64 /* read-ahead and direct I/O in flight */
+#define THREADS_MIN 4
+#define THREADS_MAX 32
+#define FDS_PER_THREAD 3 /* clone of /dev/fuse, a pipe for splice */
+
+/* ---- INIT ---- */
+
+enum { ALWAYS, WITH_ACL, NEVER };
+
+static const struct {
+	uint64_t flag;
+	int when;
+	const char *name;
+} capabilities[] = {
+	{ FUSE_CAP_EXPORT_SUPPORT, ALWAYS, "handles" },
+	{ FUSE_CAP_ASYNC_READ, ALWAYS, "asynchronous reads" },
+	{ FUSE_CAP_ASYNC_DIO, ALWAYS, "asynchronous direct I/O" },
+	{ FUSE_CAP_ATOMIC_O_TRUNC, ALWAYS, "O_TRUNC with open" },
+	{ FUSE_CAP_PARALLEL_DIROPS, ALWAYS, "parallel look-ups" },
+	{ FUSE_CAP_READDIRPLUS, ALWAYS, "readdirplus" },
+	{ FUSE_CAP_READDIRPLUS_AUTO, ALWAYS, "readdirplus by need" },
+	{ FUSE_CAP_DONT_MASK, ALWAYS, "umask to us" },
+	{ FUSE_CAP_CACHE_SYMLINKS, ALWAYS, "symlink cache" },
+	{ FUSE_CAP_IOCTL_DIR, ALWAYS, "ioctl on directories" },
+	{ FUSE_CAP_SPLICE_WRITE, ALWAYS, "replies by splice" },
+	{ FUSE_CAP_POSIX_ACL, WITH_ACL, "POSIX ACLs" },
+#ifdef RVL_HAVE_FUSE_KILL_SUIDGID
+	/* Without it each write asks for security.capability first. */
+	{ FUSE_CAP_HANDLE_KILLPRIV_V2, ALWAYS, "setuid cleared by us" },
+#endif
+	/* Data changes only through us: no checks of mtime, nothing dropped but by our word. */
+	{ FUSE_CAP_EXPLICIT_INVAL_DATA, ALWAYS, "explicit invalidation" },
+	{ FUSE_CAP_AUTO_INVAL_DATA, NEVER, "invalidation by mtime" },
+	/*
+	 * Costs two more system calls for each request, and writes are copied to the layer's page
+	 * cache anyway.
+	 */
+	{ FUSE_CAP_SPLICE_READ, NEVER, "requests by splice" },
+	{ FUSE_CAP_SPLICE_MOVE, NEVER, "replies by moved pages" },
+	/* Locks are the kernel's own business. */
+	{ FUSE_CAP_POSIX_LOCKS, NEVER, "remote POSIX locks" },
+	{ FUSE_CAP_FLOCK_LOCKS, NEVER, "remote flock" },
+};
+
+static void init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct rvl_server *server = userdata;
+
+	for (size_t i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
+		const bool is_wanted = capabilities[i].when == ALWAYS ||
+				       (capabilities[i].when == WITH_ACL && server->has_acl);
+
+		if (!is_wanted)
+			fuse_unset_feature_flag(conn, capabilities[i].flag);
+		else if (!fuse_set_feature_flag(conn, capabilities[i].flag))
+			rvl_debug("the kernel does not have: %s", capabilities[i].name);
+	}
+	conn->max_write = MAX_WRITE;
+	conn->max_background = MAX_BACKGROUND;
+	conn->time_gran = 1;
+	/* Who looks at the mount now waits for the reply that follows. */
+	rvl_daemon_ready(&server->daemon);
+}
+
+static const struct fuse_lowlevel_ops operations = {
+	.init = init,
+	.lookup = rvl_req_lookup,
+	.forget = rvl_req_forget,
+	.forget_multi = rvl_req_forget_multi,
+	.getattr = rvl_req_getattr,
+	.setattr = rvl_req_setattr,
+	.readlink = rvl_req_readlink,
+	.mknod = rvl_req_mknod,
+	.mkdir = rvl_req_mkdir,
+	.unlink = rvl_req_unlink,
+	.rmdir = rvl_req_rmdir,
+	.symlink = rvl_req_symlink,
+	.rename = rvl_req_rename,
+	.link = rvl_req_link,
+	.open = rvl_req_open,
+	.read = rvl_req_read,
+	.write_buf = rvl_req_write_buf,
+	.release = rvl_req_release,
+	.fsync = rvl_req_fsync,
+	.opendir = rvl_req_opendir,
+	.readdir = rvl_req_readdir,
+	.readdirplus = rvl_req_readdirplus,
+	.releasedir = rvl_req_releasedir,
+	.fsyncdir = rvl_req_fsync,
+	.statfs = rvl_req_statfs,
+	.setxattr = rvl_req_setxattr,
+	.getxattr = rvl_req_getxattr,
+	.listxattr = rvl_req_listxattr,
+	.removexattr = rvl_req_removexattr,
+	.create = rvl_req_create,
+	.tmpfile = rvl_req_tmpfile,
+	.ioctl = rvl_req_ioctl,
+	.fallocate = rvl_req_fallocate,
+	.copy_file_range = rvl_req_copy_file_range,
+	.lseek = rvl_req_lseek,
+#ifdef RVL_HAVE_FUSE_STATX
+	.statx = rvl_req_statx,
+#endif
+};
+
+/* ---- libfuse's messages ---- */
+
+static void log_fuse(enum fuse_log_level level, const char *format, va_list args)
+{
+	char line[1024];
+	size_t len;
+
+	if (!rvl_log_is_shown((int)level))
+		return;
+	vsnprintf(line, sizeof(line), format, args);
+	len = strlen(line);
+	while (len > 0 && line[len - 1] == '\n')
+		line[--len] = '\0';
+	if (len > 0)
+		rvl_log((int)level, "%s", line);
+}
+
+/* ---- signals ---- */
+
+static void end_signals(sigset_t *ret)
+{
+	sigemptyset(ret);
+	sigaddset(ret, SIGTERM);
+	sigaddset(ret, SIGINT);
+	sigaddset(ret, SIGHUP);
+}
+
+static void *wait_for_signal(void *arg)
+{
+	struct rvl_server *server = arg;
+	sigset_t set;
+	int number, fd;
+
+	end_signals(&set);
+	if (sigwait(&set, &number) != 0)
+		return NULL;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	rvl_info("signal %d: unmounting %s", number, server->mount_point);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	/* What was stored through a shared mapping is still the kernel's. */
+	fd = open(server->mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0) {
+		syncfs(fd);
+		close(fd);
+	}
+	/* Where that is not allowed, fuse_session_unmount asks fusermount3. */
+	umount2(server->mount_point, MNT_DETACH | UMOUNT_NOFOLLOW);
+	fuse_session_exit(server->session);
+	return NULL;
+}
+
+/* ---- the session's life ---- */
+
+static unsigned max_threads(void)
+{
+	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned n = n_cpus > 0 ? 4 * n_cpus : THREADS_MIN;
+	struct rlimit limit;
+
+	/* Not more than a quarter of the descriptors. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 4 / FDS_PER_THREAD < n)
+		n = limit.rlim_cur / 4 / FDS_PER_THREAD;
+	return n < THREADS_MIN ? THREADS_MIN : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+static int loop(struct rvl_server *server)
+{
+	const unsigned n_threads = max_threads();
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	pthread_t thread;
+	int r;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, n_threads);
+	fuse_loop_cfg_set_idle_threads(config, n_threads);
+	r = -pthread_create(&thread, NULL, wait_for_signal, server);
+	if (r == 0) {
+		r = fuse_session_loop_mt(server->session, config);
+		pthread_cancel(thread);
+		pthread_join(thread, NULL);
+	}
+	fuse_loop_cfg_destroy(config);
+	if (r < 0)
+		rvl_error("serving %s: %s", server->mount_point, strerror(-r));
+	return r < 0 ? r : 0;
+}
+
+static struct fuse_session *new_session(struct rvl_server *server)
+{
+	_cleanup_free_ char *text = NULL;
+	char program[] = "reverlay", dash_o[] = "-o";
+	char *argv[] = { program, dash_o, NULL, NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+	struct fuse_session *session;
+
+	if (rvl_options_for_fuse(&server->options, &text) < 0)
+		return NULL;
+	argv[2] = text;
+	session = fuse_session_new(&args, &operations, sizeof(operations), server);
+	fuse_opt_free_args(&args);
+	return session;
+}
+
+int rvl_session_run(struct rvl_server *server)
+{
+	sigset_t set;
+	int r;
+
+	fuse_set_log_func(log_fuse);
+	server->session = new_session(server);
+	if (!server->session) {
+		rvl_error("no FUSE session: the options or libfuse");
+		return -EINVAL;
+	}
+	/* From here on a signal must unmount. */
+	end_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (fuse_session_mount(server->session, server->mount_point) != 0) {
+		rvl_error("cannot mount on %s", server->mount_point);
+		fuse_session_destroy(server->session);
+		return -EIO;
+	}
+	r = loop(server);
+	fuse_session_unmount(server->session);
+	fuse_session_destroy(server->session);
+	server->session = NULL;
+	return r;
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The commands of reverlayctl: a file each, a row in the table of main.c each. */
+#ifndef RVL_TOOLS_COMMANDS_H
+#define RVL_TOOLS_COMMANDS_H
+
+/* argv[0] is the command's name. Returns the exit code: 0, or 1 for an error that stderr tells. */
+int rvl_command_dump(int argc, char **argv);
+int rvl_command_stat(int argc, char **argv);
+
+#endif

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Values and the two ways to show them. */
+#include "tools/output.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define INDENT 2
+#define KEY_WIDTH 14
+
+/* high: bytes above 127 too. */
+static json_t *escaped(const char *bytes, size_t len, bool high)
+{
+	_cleanup_free_ char *text = malloc(4 * len + 1);
+	size_t n = 0;
+
+	if (!text)
+		return NULL;
+	for (size_t i = 0; i < len; i++) {
+		const unsigned char c = bytes[i];
+
+		if (c < 0x20 || c == 0x7f || c == '\\' || (high && c >= 0x80))
+			n += sprintf(text + n, "\\%03o", c);
+		else
+			text[n++] = c;
+	}
+	return json_stringn(text, n);
+}
+
+json_t *rvl_output_string(const char *bytes, size_t len)
+{
+	/* The first fails where the bytes are not UTF-8. */
+	return escaped(bytes, len, false) ?: escaped(bytes, len, true);
+}
+
+json_t *rvl_output_hex(const void *bytes, size_t len)
+{
+	_cleanup_free_ char *text = malloc(2 * len + 1);
+	const unsigned char *p = bytes;
+
+	if (!text)
+		return NULL;
+	text[0] = '\0';
+	for (size_t i = 0; i < len; i++)
+		sprintf(text + 2 * i, "%02x", p[i]);
+	return json_string(text);
+}
+
+json_t *rvl_output_format(const char *format, ...)
+{
+	_cleanup_free_ char *text = NULL;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vasprintf(&text, format, args);
+	va_end(args);
+	if (n < 0) {
+		text = NULL;
+		return NULL;
+	}
+	return rvl_output_string(text, n);
+}
+
+/* ---- for people ---- */
+
+static void print_value(const json_t *value)
+{
+	if (json_is_string(value))
+		fputs(json_string_value(value), stdout);
+	else if (json_is_integer(value))
+		printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else
+		fputs(json_is_true(value) ? "yes" : "no", stdout);
+	putchar('\n');
+}
+
+/* The depth is that of the commands' own trees: two or three levels. */
+static void print_lines(json_t *object, int depth)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(object, key, value)
+	{
+		printf("%*s%-*s ", depth * INDENT, "", KEY_WIDTH - depth * INDENT, key);
+		if (json_is_object(value)) {
+			putchar('\n');
+			print_lines(value, depth + 1);
+		} else {
+			print_value(value);
+		}
+	}
+}
+
+int rvl_output_print(json_t *root, bool is_json)
+{
+	if (!root) {
+		rvl_error("out of memory");
+		return -ENOMEM;
+	}
+	if (is_json) {
+		json_dumpf(root, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_lines(root, 0);
+	}
+	json_decref(root);
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		rvl_error("cannot write the output: %m");
+		return -EIO;
+	}
+	return 0;
+}

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The same upper, mounted by turns by the kernel's overlayfs and by reverlay."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+import sysc
+from rvl import assert_same, check_tree, ino, listing, numbers, run, snapshot, standard_tree, write
+
+pytestmark = pytest.mark.reverlay_only("it takes two")
+
+
+def visible(root):
+    """What both must show the same: not numbers, and not the link count of what is indexed."""
+    tree = snapshot(root, inos=False)
+    for info in tree.values():
+        info.pop("nlink", None)
+    return tree
+
+
+def turn(ov, kernel):
+    """Unmounts, mounts with the other one, and compares what is seen."""
+    before = visible(ov.mnt)
+    ov.umount()
+    ov.mount(kernel=kernel)
+    assert_same(before, visible(ov.mnt), "seen by the kernel" if kernel else "seen by reverlay")
+
+
+def changes(mnt, tag):
+    """Some of every kind of change."""
+    write(mnt / f"new-{tag}", tag)
+    os.mkdir(mnt / f"dir-{tag}")
+    write(mnt / f"dir-{tag}/inner", tag)
+    os.symlink(tag, mnt / f"link-{tag}")
+    os.mkfifo(mnt / f"fifo-{tag}")
+    os.mknod(mnt / f"null-{tag}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.link(mnt / f"new-{tag}", mnt / f"hard-{tag}")
+    os.setxattr(mnt / f"new-{tag}", "user.tag", tag.encode())
+
+
+OPTIONS = [["index=off", "xino=off", "redirect_dir=on"], ["index=on", "redirect_dir=on"],
+           ["index=on", "nfs_export=on", "redirect_dir=on"], ["redirect_dir=on", "metacopy=on"]]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "index", "nfs_export", "metacopy"])
+@pytest.mark.parametrize("first", ["kernel", "reverlay"])
+def test_by_turns(ov, options, first):
+    """Changes from both, six turns: both see the same tree, and lower is as it was."""
+    with ov.lower() as low:
+        standard_tree(low)
+        for i in range(6):
+            write(low / f"turn{i}/old", str(i))
+            write(low / f"turn{i}/sub/deep", str(i))
+            write(low / f"victim{i}")
+    ov.options = [o for o in options if not o.startswith("xino")]
+    mnt = ov.mount(kernel=first == "kernel")
+    kernel = first == "kernel"
+    for i in range(6):
+        changes(mnt, f"t{i}")
+        os.rename(mnt / f"turn{i}", mnt / f"moved{i}")
+        write(mnt / f"moved{i}/sub/deep", f"changed by {i}")
+        os.unlink(mnt / f"victim{i}")
+        if i:
+            with open(mnt / f"new-t{i - 1}", "a", encoding="ascii") as file:
+                file.write(f" and {i}")
+            os.rename(mnt / f"moved{i - 1}", mnt / f"dir-t{i}/again")
+            os.unlink(mnt / f"hard-t{i - 1}")
+        os.chmod(mnt / "dir", 0o700 + i)
+        with open(mnt / "file", "a", encoding="ascii") as file:
+            file.write(f"{i}\n")
+        kernel = not kernel
+        turn(ov, kernel)
+    if kernel:
+        turn(ov, False)
+    assert (mnt / "file").read_text() == "lower\n0\n1\n2\n3\n4\n5\n"
+    assert listing(mnt / "dir-t5/again") == ["old", "sub"]
+    ov.last = ((), True, False)
+
+
+def test_numbers_stay_over_the_kernels_turn(ov):
+    """Objects that the kernel did not touch, and those that it did, keep reverlay's numbers."""
+    with ov.lower() as low:
+        standard_tree(low)
+    mnt = ov.mount()
+    write(mnt / "born")
+    os.chmod(mnt / "file", 0o600)
+    first = numbers(mnt)
+    ov.remount(kernel=True)
+    write(mnt / "file", "by the kernel\n")
+    os.chmod(mnt / "big", 0o600)
+    os.chmod(mnt / "dir", 0o700)
+    os.rename(mnt / "born", mnt / "dir/born")
+    os.rename(mnt / "emptydir", mnt / "dir/emptydir")
+    write(mnt / "kernels")
+    ov.remount(kernel=False)
+    got = numbers(mnt)
+    first["dir/born"] = first.pop("born")
+    first["dir/emptydir"] = first.pop("emptydir")
+    fresh = got.pop("kernels")
+    assert got == first
+    assert fresh not in first.values()
+    check_tree(mnt)
+    write(mnt / "kernels", "changed\n")
+    assert ino(mnt / "kernels") == fresh
+
+
+def test_kernels_upper_is_taken_over(ov):
+    """An upper that only the kernel ever wrote mounts at once, all objects with numbers of lower."""
+    with ov.lower() as low:
+        standard_tree(low)
+        real = {n: ino(low / n) for n in ("file", "dir", "dir/inner", "hard1")}
+    mnt = ov.mount(kernel=True)
+    os.chmod(mnt / "file", 0o600)
+    write(mnt / "dir/inner", "changed\n")
+    write(mnt / "hard1", "changed\n")
+    os.rename(mnt / "dir", mnt / "dir2")
+    os.unlink(mnt / "big")
+    before = visible(mnt)
+    ov.umount()
+    ov.mount(kernel=False)
+    assert_same(before, visible(mnt), "taken over")
+    assert ino(mnt / "file") == real["file"]
+    assert ino(mnt / "dir2") == real["dir"]
+    assert ino(mnt / "dir2/inner") == real["dir/inner"]
+    assert {ino(mnt / n) for n in ("hard1", "hard2", "dir2/hard3")} == {real["hard1"]}
+    assert (mnt / "hard2").read_text() == "changed\n"
+
+
+def test_kernel_hard_links_without_index(ov):
+    """With index=off the kernel breaks a hard link: reverlay then shows two objects, two numbers."""
+    with ov.lower() as low:
+        write(low / "a", "x\n")
+        os.link(low / "a", low / "b")
+    ov.options = ["index=off"]
+    mnt = ov.mount(kernel=True)
+    write(mnt / "a", "changed\n")
+    ov.umount()
+    ov.mount(kernel=False)
+    assert (mnt / "a").read_text() == "changed\n"
+    if ino(mnt / "a") == ino(mnt / "b"):
+        # joined again: then it must be one object
+        assert (mnt / "b").read_text() == "changed\n"
+        assert os.stat(mnt / "a").st_nlink == 2
+    else:
+        assert (mnt / "b").read_text() == "x\n"
+    ov.check_links = False
+
+
+def test_kernel_nlink_is_one_higher(ov):
+    """The documented difference: the kernel counts our index's link; nothing else differs."""
+    with ov.lower() as low:
+        write(low / "a")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    write(mnt / "born")
+    assert os.stat(mnt / "a").st_nlink == os.stat(mnt / "born").st_nlink == 1
+    ov.remount(kernel=True)
+    assert os.stat(mnt / "a").st_nlink in (1, 2)
+    assert os.stat(mnt / "born").st_nlink in (1, 2)
+    ov.remount(kernel=False)
+    assert os.stat(mnt / "a").st_nlink == os.stat(mnt / "born").st_nlink == 1
+
+
+def test_removed_by_the_kernel(ov):
+    """What the kernel removed is gone, and its number is never another object's."""
+    with ov.lower() as low:
+        write(low / "a")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    write(mnt / "born")
+    gone = {ino(mnt / "a"), ino(mnt / "born")}
+    handle = sysc.handle(mnt / "born")
+    ov.remount(kernel=True)
+    os.unlink(mnt / "a")
+    os.unlink(mnt / "born")
+    write(mnt / "a", "another\n")
+    ov.remount(kernel=False)
+    assert listing(mnt) == ["a"]
+    for i in range(20):
+        write(mnt / f"n{i}")
+    fresh = set(numbers(mnt).values())
+    assert not fresh & gone
+    root = os.open(mnt, os.O_RDONLY)
+    sysc.fails(errno.ESTALE, sysc.open_handle, root, handle)
+    os.close(root)
+
+
+def test_userxattr_by_turns(ov):
+    """With userxattr too, both read what the other wrote."""
+    with ov.lower() as low:
+        write(low / "d/old")
+        write(low / "f")
+        write(low / "g")
+    ov.options = ["userxattr"]
+    mnt = ov.mount(kernel=False)
+    run("rm", "-r", mnt / "d")
+    os.mkdir(mnt / "d")
+    write(mnt / "d/new")
+    write(mnt / "f", "changed\n")
+    before = visible(mnt)
+    ov.umount()
+    run("mount", "-t", "overlay", "-o", ov.option_string(), "overlay", mnt)
+    assert_same(before, visible(mnt), "seen by the kernel")
+    os.unlink(mnt / "g")
+    os.mkdir(mnt / "g")
+    write(mnt / "g/h")
+    before = visible(mnt)
+    run("umount", mnt)
+    ov.mount(kernel=False)
+    assert_same(before, visible(mnt), "seen by reverlay")

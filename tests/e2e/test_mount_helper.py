@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""mount(8): by type, from fstab, remount; mounts by other users, and in a user namespace."""
+
+import contextlib
+import errno
+import os
+import stat
+import subprocess
+
+import pytest
+
+import rvl
+import sysc
+from rvl import REVERLAY, is_mounted, listing, mount_entry, run, wait_gone, write
+
+pytestmark = pytest.mark.reverlay_only("it has no helper")
+
+
+@contextlib.contextmanager
+def helper_installed(scratch):
+    """Puts mount.fuse.reverlay where mount(8) looks, in this mount namespace only."""
+    sbin = os.path.realpath("/sbin")
+    if os.stat("/proc/self/ns/mnt").st_ino == os.stat("/proc/1/ns/mnt").st_ino:
+        pytest.skip("not in a mount namespace of its own: scripts/test makes one")
+    shadow = scratch / "helper"
+    shadow.mkdir(exist_ok=True)
+    link = shadow / "mount.fuse.reverlay"
+    if not link.is_symlink():
+        link.symlink_to(REVERLAY)
+    run("mount", "-t", "overlay", "-o", f"lowerdir={shadow}:{sbin}", "overlay", sbin)
+    try:
+        assert os.access(sbin + "/mount.fuse.reverlay", os.X_OK)
+        yield
+    finally:
+        run("umount", "-l", sbin)
+
+
+@pytest.fixture
+def helper(scratch):
+    with helper_installed(scratch):
+        yield
+
+
+@pytest.fixture
+def ready(ov):
+    with ov.lower() as low:
+        write(low / "f")
+    ov.before = ov.lower_snapshot()
+    return ov
+
+
+def leave(ov):
+    pids = rvl.servers_of(ov.mnt)
+    run("umount", ov.mnt)
+    for pid in pids:
+        wait_gone(pid)
+
+
+def test_mount_by_type(ready, helper):
+    """mount -t fuse.reverlay mounts, prints nothing, and shows the source that was given."""
+    result = run("mount", "-t", "fuse.reverlay", "the-source", ready.mnt, "-o",
+                 ready.option_string())
+    assert result.stdout == ""
+    assert mount_entry(ready.mnt)[:2] == ("the-source", "fuse.reverlay")
+    write(ready.mnt / "f", "changed\n")
+    os.mknod(ready.mnt / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    with open(ready.mnt / "null", "rb") as file:
+        assert file.read() == b""
+    sysc.as_user(1234, 1234, lambda: (ready.mnt / "f").read_text())
+    leave(ready)
+    ready.mount()
+    assert (ready.mnt / "f").read_text() == "changed\n"
+
+
+def test_mount_options_of_mount(ready, helper):
+    """noatime, nosuid, nodev, noexec, ro and nodiratime come to the mount."""
+    options = "ro,noatime,nodiratime,nosuid,nodev,noexec," + ready.option_string()
+    run("mount", "-t", "fuse.reverlay", "src", ready.mnt, "-o", options)
+    got = mount_entry(ready.mnt)[2].split(",")
+    for word in ("ro", "noatime", "nosuid", "nodev", "noexec"):
+        assert word in got, got
+    sysc.fails(errno.EROFS, write, ready.mnt / "x")
+    leave(ready)
+
+
+def test_fstab(ready, helper, tmp_path):
+    """A line in fstab is mounted by its mount point alone, and umounted so."""
+    fstab = tmp_path / "fstab"
+    fstab.write_text(f"overlay {ready.mnt} fuse.reverlay {ready.option_string()},noauto 0 0\n")
+    assert run("mount", "-T", fstab, ready.mnt).stdout == ""
+    assert listing(ready.mnt) == ["f"]
+    write(ready.mnt / "g")
+    leave(ready)
+    assert (ready.upper / "g").exists()
+
+
+def test_remount(ready, helper):
+    """mount -o remount,ro makes it read-only, rw makes it writable again; the server is the same."""
+    run("mount", "-t", "fuse.reverlay", "src", ready.mnt, "-o", ready.option_string())
+    pids = rvl.servers_of(ready.mnt)
+    held = os.open(ready.mnt / "f", os.O_RDONLY)
+    assert run("mount", "-o", "remount,ro", ready.mnt).stdout == ""
+    assert "ro" in mount_entry(ready.mnt)[2].split(",")
+    sysc.fails(errno.EROFS, write, ready.mnt / "x")
+    assert run("mount", "-o", "remount,rw", ready.mnt).stdout == ""
+    write(ready.mnt / "x")
+    assert os.read(held, 4) == b"data"
+    os.close(held)
+    assert rvl.servers_of(ready.mnt) == pids
+    leave(ready)
+
+
+def test_remount_refuses_other_layers(ready, helper):
+    """A remount that would change a layer is refused, with its name; the mount goes on."""
+    run("mount", "-t", "fuse.reverlay", "src", ready.mnt, "-o", ready.option_string())
+    other = ready.base / "other"
+    other.mkdir()
+    result = run("mount", "-o", f"remount,upperdir={other}", ready.mnt, check=False)
+    assert result.returncode != 0
+    assert "upperdir" in result.stdout
+    write(ready.mnt / "x")
+    assert (ready.upper / "x").exists()
+    leave(ready)
+
+
+def test_failure_is_told(ready, helper):
+    """The helper's failure is mount's: exit code and message, nothing mounted."""
+    missing = ready.base / "missing"
+    result = run("mount", "-t", "fuse.reverlay", "src", ready.mnt, "-o",
+                 f"lowerdir={missing},upperdir={ready.upper},workdir={ready.work}", check=False)
+    assert result.returncode == 1
+    assert "lowerdir" in result.stdout and str(missing) in result.stdout
+    assert not is_mounted(ready.mnt)
+    result = subprocess.run(["/sbin/mount.fuse.reverlay", "src", str(ready.mnt), "-o",
+                             f"lowerdir={missing}"], stderr=subprocess.PIPE, check=False)
+    assert result.returncode == 1
+
+
+def test_through_mount_fuse3(ready):
+    """Without our helper mount.fuse3 starts "reverlay SOURCE MOUNTPOINT -o rw,...,dev,suid"."""
+    result = subprocess.run([REVERLAY, "src", str(ready.mnt), "-o",
+                             "rw," + ready.option_string() + ",dev,suid"],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            timeout=30, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert mount_entry(ready.mnt)[0] == "src"
+    write(ready.mnt / "x")
+    leave(ready)
+
+
+def test_another_user(ready):
+    """A user without privileges mounts his own layers by fusermount3, and others see nothing."""
+    base = ready.base / "his"
+    for name in ("lower", "upper", "work", "mnt"):
+        (base / name).mkdir(parents=True)
+    write(base / "lower/f")
+    run("chown", "-R", "1234:1234", base)
+    ready.check_lower = False
+    options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work,userxattr"
+    result = run("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", REVERLAY, "-o",
+                 options, base / "mnt", check=False)
+    assert result.returncode == 0, result.stdout
+    pids = rvl.servers_of(base / "mnt")
+    try:
+        def user():
+            assert (base / "mnt/f").read_text() == "data\n"
+            write(base / "mnt/f", "changed\n")
+            write(base / "mnt/d/new")
+            os.rename(base / "mnt/d", base / "mnt/e")
+            os.unlink(base / "mnt/e/new")
+
+        sysc.as_user(1234, 1234, user)
+        assert (base / "upper/f").read_text() == "changed\n"
+        sysc.as_user(4321, 4321, lambda: sysc.fails(errno.EACCES, os.listdir, base / "mnt"))
+        run("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "fusermount3", "-u",
+            base / "mnt")
+        for pid in pids:
+            wait_gone(pid)
+    finally:
+        run("umount", "-l", base / "mnt", check=False)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+
+def test_user_namespace(ready, scratch):
+    """In a user namespace, where root is nobody outside, it mounts with userxattr and works."""
+    base = ready.base / "ns"
+    for name in ("lower/d", "upper", "work", "mnt"):
+        (base / name).mkdir(parents=True)
+    write(base / "lower/d/f")
+    write(base / "lower/g")
+    run("chown", "-R", "1234:1234", base)
+    ready.check_lower = False
+    device = scratch / "fuse-device"
+    if not device.exists():
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(10, 229))
+        os.chmod(device, 0o666)
+    run("mount", "--bind", device, "/dev/fuse")
+    script = f"""set -e
+{REVERLAY} -o lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work,userxattr {base}/mnt
+cd {base}/mnt
+echo changed > g
+rm d/f; rmdir d; mkdir d; echo new > d/new
+test "$(ls d)" = new
+ln g h; chmod 600 h; mv g k
+stat -c %h k
+cd /
+umount {base}/mnt
+"""
+    try:
+        result = run("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "unshare",
+                     "--user", "--map-root-user", "--mount", "sh", "-c", script, check=False)
+        assert result.returncode == 0, result.stdout
+        assert result.stdout == "2\n"
+        assert (base / "upper/k").read_text() == "changed\n"
+        assert os.getxattr(base / "upper/d", "user.overlay.opaque") == b"y"
+    finally:
+        run("umount", "-l", "/dev/fuse")
+        for pid in rvl.servers_of(base / "mnt"):
+            os.kill(pid, 9)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Listings: complete, without doubles, d_ino is st_ino, offsets that stay good."""
+
+import os
+import random
+import stat
+import threading
+
+import pytest
+
+import sysc
+from rvl import ino, listing, run, standard_tree, whiteout, write, check_tree
+
+
+def offsets(path):
+    """[(name, offset to resume after it)] in listing order, and the same without dots."""
+    return [(name, off) for name, _, off, _ in sysc.readdir_all(path)]
+
+
+def rest_from(path, offset, size=32768):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return [name for name, _, _, _ in sysc.readdir_all(fd, size)]
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.kernel_differs("d_ino of merged directories is that of one layer")
+@pytest.mark.layouts()
+def test_d_ino(ov):
+    """d_ino is st_ino and d_type is the type, also for "." and "..", before and after changes."""
+    with ov.lower() as low:
+        standard_tree(low)
+        write(low / "m/low")
+    write(ov.upper / "m/up")
+    mnt = ov.mount()
+    check_tree(mnt)
+    os.chmod(mnt / "file", 0o600)
+    os.chmod(mnt / "m/low", 0o600)
+    write(mnt / "hard2", "x")
+    os.rename(mnt / "dir/sub", mnt / "m/sub")
+    os.rename(mnt / "m", mnt / "m2")
+    write(mnt / "m2/new")
+    os.link(mnt / "m2/new", mnt / "dir/new")
+    check_tree(mnt)
+    ov.kill_remount()
+    check_tree(mnt)
+    assert listing(mnt / "m2") == ["low", "new", "sub", "up"]
+
+
+def test_small_buffers(ov):
+    """A listing read one entry at a time is the same as one read at once."""
+    with ov.layer() as low:
+        for i in range(40):
+            write(low / f"d/low{i}")
+    for i in range(40):
+        write(ov.upper / f"d/up{i}")
+    mnt = ov.mount()
+    whole = sysc.readdir_all(mnt / "d")
+    piecewise = sysc.readdir_all(mnt / "d", 64)
+    assert [e[0] for e in whole] == [e[0] for e in piecewise]
+    assert len(whole) == 82
+    assert len({e[2] for e in whole}) == 82, "offsets are not unique"
+    assert all(0 < e[2] < 2 ** 63 for e in whole)
+
+
+@pytest.mark.kernel_differs("its offsets hold for one open only")
+@pytest.mark.parametrize("kind", ["lower", "merged", "upper", "stack"])
+def test_offsets_stay(ov, kind):
+    """An offset resumes at the same place after reopen, remount, kill -9, and changes around it."""
+    if kind == "stack":
+        for layer in range(3):
+            with ov.layer() as low:
+                for i in range(layer, 60, 3):
+                    write(low / f"d/n{i}")
+    else:
+        with ov.layer() as low:
+            (low / "d").mkdir()
+            if kind != "upper":
+                for i in range(60):
+                    write(low / f"d/n{i}")
+    if kind in ("merged", "upper"):
+        for i in range(30 if kind == "merged" else 0, 90):
+            write(ov.upper / f"d/n{i}")
+    mnt = ov.mount()
+    first = offsets(mnt / "d")
+    names = [name for name, _ in first]
+    middle = names.index(sorted(names)[len(names) // 2])
+    for index in (0, 1, 2, middle, len(first) - 2, len(first) - 1):
+        assert rest_from(mnt / "d", first[index][1]) == names[index + 1:], index
+    assert rest_from(mnt / "d", 0) == names
+    ov.remount()
+    assert offsets(mnt / "d") == first
+    ov.kill_remount()
+    for index in (0, middle):
+        assert rest_from(mnt / "d", first[index][1]) == names[index + 1:], index
+    # names come and go on both sides of the place
+    index = middle
+    victims = [n for n in names[2:index - 2] + names[index + 3:] if n not in (".", "..")][::4]
+    for name in victims:
+        os.unlink(mnt / "d" / name)
+    for i in range(20):
+        write(mnt / f"d/fresh{i}")
+    left = [n for n in names[index + 1:] if n not in victims]
+    got = rest_from(mnt / "d", first[index][1])
+    assert [n for n in got if not n.startswith("fresh")] == left
+    ov.kill_remount()
+    got = rest_from(mnt / "d", first[index][1], 128)
+    assert [n for n in got if not n.startswith("fresh")] == left
+    # the name at the place itself goes away
+    if names[index] not in (".", ".."):
+        os.unlink(mnt / "d" / names[index])
+        assert [n for n in rest_from(mnt / "d", first[index][1])
+                if not n.startswith("fresh")] == left
+
+
+def test_seek_within_one_open(ov):
+    """rewinddir shows what is new; seeking back shows the same names again."""
+    with ov.layer() as low:
+        for i in range(10):
+            write(low / f"d/n{i}")
+    write(ov.upper / "d/up")
+    mnt = ov.mount()
+    fd = os.open(mnt / "d", os.O_RDONLY | os.O_DIRECTORY)
+    first = sysc.readdir_all(fd)
+    assert sysc.getdents(fd) == []
+    os.lseek(fd, first[4][2], os.SEEK_SET)
+    again = sysc.readdir_all(fd)
+    assert [e[0] for e in again] == [e[0] for e in first[5:]]
+    write(mnt / "d/later")
+    os.unlink(mnt / "d/n3")
+    os.lseek(fd, 0, os.SEEK_SET)
+    names = {e[0] for e in sysc.readdir_all(fd)}
+    assert "later" in names and "n3" not in names and len(names) == 13
+    os.close(fd)
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(240)
+def test_100000_names(ov):
+    """100,000 names of which others come and go meanwhile: each that stays is listed just once."""
+    count = 100000
+    with ov.layer() as low:
+        (low / "d").mkdir()
+        fd = os.open(low / "d", os.O_RDONLY)
+        for i in range(count // 2):
+            os.mknod(f"stay{i}", stat.S_IFREG | 0o644, dir_fd=fd)
+        for i in range(2000):
+            os.mknod(f"go{i}", stat.S_IFREG | 0o644, dir_fd=fd)
+        os.close(fd)
+    (ov.upper / "d").mkdir()
+    fd = os.open(ov.upper / "d", os.O_RDONLY)
+    for i in range(count // 2, count):
+        os.mknod(f"stay{i}", stat.S_IFREG | 0o644, dir_fd=fd)
+    os.close(fd)
+    ov.check_lower = ov.check_remount = ov.check_links = False  # it would take minutes
+    mnt = ov.mount()
+    stop = threading.Event()
+    errors = []
+
+    def change():
+        rng = random.Random(7)
+        made = []
+        gone = list(range(2000))
+        rng.shuffle(gone)
+        i = 0
+        try:
+            while not stop.is_set():
+                write(mnt / f"d/come{i}")
+                made.append(i)
+                if gone:
+                    os.unlink(mnt / f"d/go{gone.pop()}")
+                if rng.random() < 0.5:
+                    os.unlink(mnt / f"d/come{made.pop(rng.randrange(len(made)))}")
+                i += 1
+        except Exception as error:  # pylint: disable=broad-except
+            errors.append(error)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(3):
+            names = [e[0] for e in sysc.readdir_all(mnt / "d", 4096)]
+            stay = [n for n in names if n.startswith("stay")]
+            assert len(stay) == count
+            assert len(set(stay)) == count
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors, errors
+    names = [e[0] for e in sysc.readdir_all(mnt / "d")]
+    assert len(names) == len(set(names))
+    assert sum(n.startswith("stay") for n in names) == count
+    for name in random.Random(11).sample(names, 200):
+        os.lstat(mnt / "d" / name)
+
+
+def test_removal_while_listing(ov):
+    """rm -r's way: names are removed while they are listed; all are seen and nothing is left."""
+    with ov.layer() as low:
+        for i in range(3000):
+            write(low / f"d/n{i}", b"")
+    for i in range(3000, 4000):
+        write(ov.upper / f"d/n{i}", b"")
+    mnt = ov.mount()
+    fd = os.open(mnt / "d", os.O_RDONLY | os.O_DIRECTORY)
+    seen = set()
+    while True:
+        some = sysc.getdents(fd, 1024)
+        if not some:
+            break
+        for name, _, _, _ in some:
+            if name not in (".", ".."):
+                assert name not in seen
+                seen.add(name)
+                os.unlink(mnt / "d" / name)
+    os.close(fd)
+    assert len(seen) == 4000
+    assert listing(mnt / "d") == []
+    os.rmdir(mnt / "d")
+
+
+def test_whiteouts_are_not_listed(ov):
+    """Whiteouts of all layers, and names that they hide, are in no listing; ls -la agrees."""
+    with ov.layer() as low:
+        for name in "abc":
+            write(low / "d" / name)
+    with ov.layer() as top:
+        (top / "d").mkdir()
+        whiteout(top / "d/a")
+        whiteout(top / "d/never")
+    (ov.upper / "d").mkdir()
+    whiteout(ov.upper / "d/b")
+    mnt = ov.mount()
+    assert listing(mnt / "d") == ["c"]
+    assert run("ls", "-A", mnt / "d").stdout == "c\n"
+    os.unlink(mnt / "d/c")
+    assert listing(mnt / "d") == []
+
+
+def test_mount_point_parent(ov):
+    """".." of the mount's root leads out of it by path, and the root's own entries are consistent."""
+    with ov.lower() as low:
+        write(low / "d/x")
+    mnt = ov.mount()
+    entries = {name: number for name, number, _, _ in sysc.readdir_all(mnt)}
+    assert entries["."] == ino(mnt)
+    assert os.stat(mnt / "..").st_ino == os.stat(mnt.parent).st_ino
+    entries = {name: number for name, number, _, _ in sysc.readdir_all(mnt / "d")}
+    assert entries[".."] == ino(mnt)
+    assert entries["."] == ino(mnt / "d")

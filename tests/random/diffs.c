@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The one table of differences between a mount and a plain directory that are not errors, with reasons. */
+#include "rnd.h"
+
+static const struct {
+	const char *name;
+	bool is_kernel_only;
+	const char *reason;
+} diffs[DIFF_COUNT] = {
+	[DIFF_DIR_SIZE] = { "dir-size", false,
+			    "st_size of a directory belongs to the filesystem beneath, not to POSIX" },
+	[DIFF_DIR_NLINK] = { "dir-nlink", false,
+			     "a merged directory's subdirectories are not counted (1, as in the kernel)" },
+	[DIFF_BLOCKS] = { "blocks", false, "st_blocks depends on delayed allocation and holes" },
+	[DIFF_CTIME] = { "ctime", false, "cannot be set: copy-up changes it" },
+	[DIFF_ATIME] = { "atime", false,
+			 "reads do not change it in lower; compared only right after utimensat" },
+	[DIFF_DEV] = { "dev", false, "the mount has a st_dev of its own: one for all objects (checked)" },
+	[DIFF_MMAP_MTIME] = { "mmap-mtime", false,
+			      "when a store to a mapping changes mtime is up to the filesystem (tmpfs: never)" },
+	[DIFF_SPECIAL_MTIME] = { "special-mtime", false,
+				 "reads and writes of fifos and devices need not reach the inode's times" },
+	[DIFF_HIDDEN_LINKS] = { "hidden-links", false,
+				"st_nlink of a lower file may count names that upper layers hide" },
+	[DIFF_HOLES] = { "holes", false,
+			 "where SEEK_DATA finds holes is up to the filesystem; no data may be taken for a hole" },
+	[DIFF_WH_NAMES] = { "wh-names", false,
+			    "names that begin with .wh. are AUFS whiteouts in a layer; never generated" },
+	[DIFF_WHITEOUT_DEV] = { "whiteout-dev", false,
+				"a character device 0:0 is a whiteout in a layer; never generated" },
+	[DIFF_ORDER] = { "order", false, "order of names in a directory" },
+	[DIFF_K_STALE_FD] = { "kernel-stale-fd", true,
+			      "a descriptor or mapping from before copy-up does not see later writes" },
+	[DIFF_K_INO_REUSE] = { "kernel-ino-reuse", true,
+			       "the number of a dead upper object comes back for another one" },
+	[DIFF_K_GHOSTS] = { "kernel-ghosts", true,
+			    "whiteouts in a directory that merges with nothing are listed, but not found" },
+	[DIFF_K_LIST_SIZE] = { "kernel-list-size", true, "llistxattr counts private names in the size it asks for" },
+	[DIFF_K_REDIRECT] = { "kernel-redirect", true, "rename of a directory is EXDEV when its redirect gets too long" },
+	[DIFF_K_FAILED_FALLOCATE] = { "kernel-failed-fallocate", true,
+				      "an fallocate mode that is not supported takes the setuid and setgid bits away" },
+};
+
+bool diff_ok(enum diff d)
+{
+	return !diffs[d].is_kernel_only || cfg.kernel;
+}
+
+void diff_print_all(FILE *f)
+{
+	for (int i = 0; i < DIFF_COUNT; i++)
+		fprintf(f, "%-18s %-14s %s\n", diffs[i].name, diffs[i].is_kernel_only ? "--kernel only" : "",
+			diffs[i].reason);
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Runs one operation on both sides, as its user and from its directory, and compares the answers and what it touched. */
+#include "rnd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The raw calls act on this thread alone; fsuid is what FUSE and the permission checks look at. */
+static void become(const struct rnd_user *u)
+{
+	gid_t group = u->group;
+
+	if (u->uid == 0)
+		syscall(SYS_setfsuid, 0); /* first: it gives the capabilities back */
+	syscall(SYS_setgroups, 1, &group);
+	syscall(SYS_setfsgid, u->gid);
+	if (u->uid != 0)
+		syscall(SYS_setfsuid, u->uid);
+}
+
+static void side_exec(struct side *s, const struct op *o, struct res *r)
+{
+	if (fchdir(o->base < 0 ? s->root : s->fd[o->base]) < 0) {
+		res_set(r, -1);
+		return;
+	}
+	if (o->user)
+		become(&rnd_users[o->user]);
+	op_classes[o->kind].exec(s, o, r);
+	if (o->user)
+		become(&rnd_users[0]);
+}
+
+/* Operations whose answer through a read-only descriptor is stale in the kernel's overlayfs. */
+static bool is_stale_kind(enum op_kind k)
+{
+	return k == OP_READ || k == OP_PREAD || k == OP_LSEEK || k == OP_SEEKHOLE || k == OP_MAPREAD ||
+	       k == OP_MAPHOLD || k == OP_MAPCHECK || k == OP_COPYRANGE;
+}
+
+static int compare_results(struct world *w, const struct res *a, const struct res *b)
+{
+	if (a->ret != b->ret || a->err != b->err)
+		return rnd_fail(w, "result", "oracle %ld (%s), mount %ld (%s)", a->ret, a->err ? strerror(a->err) : "ok", b->ret,
+				b->err ? strerror(b->err) : "ok");
+	if (a->sum != b->sum)
+		return rnd_fail(w, "answer", "other data returned: oracle \"%s\", mount \"%s\"", a->head, b->head);
+	if (b->why[0])
+		return rnd_fail(w, "sanity", "mount: %s", b->why);
+	if (a->why[0])
+		return rnd_fail(w, "oracle", "oracle: %s", a->why);
+	return 0;
+}
+
+/* The directory of @path, or NULL when it is not to be compared (the shared one changes under us). */
+static char *parent_of(const char *path)
+{
+	size_t len = strlen(path);
+	char *p = strdup(path), *slash;
+
+	while (len > 1 && p[len - 1] == '/')
+		p[--len] = 0;
+	slash = strrchr(p, '/');
+	if (!slash)
+		strcpy(p, ".");
+	else
+		*slash = 0;
+	if (!*p || !strcmp(p, "../shared")) {
+		free(p);
+		return NULL;
+	}
+	return p;
+}
+
+static int compare_name(struct world *w, const struct op *o, const char *path)
+{
+	char *parent;
+	int r = compare_path(w, o, path, o->check);
+
+	if (r < 0 || !(o->check & CHECK_PARENT))
+		return r;
+	parent = parent_of(path);
+	if (parent)
+		r = compare_path(w, o, parent, o->check & ~(uint32_t)CHECK_DATA);
+	free(parent);
+	return r;
+}
+
+static bool base_is_dir(const struct world *w, const struct op *o)
+{
+	struct stat st;
+
+	return o->base < 0 || (w->ora.fd[o->base] >= 0 && fstat(w->ora.fd[o->base], &st) == 0 && S_ISDIR(st.st_mode));
+}
+
+static int compare_touched(struct world *w, const struct op *o)
+{
+	unsigned int touch = op_classes[o->kind].touch;
+
+	if (base_is_dir(w, o)) {
+		if ((touch & T_P) && o->p && compare_name(w, o, o->p) < 0)
+			return -1;
+		if ((touch & T_Q) && o->q && compare_name(w, o, o->q) < 0)
+			return -1;
+	}
+	if ((touch & T_S) && o->slot >= 0 && compare_slot(w, o->slot, o->check) < 0)
+		return -1;
+	if ((touch & T_S2) && o->slot2 >= 0 && compare_slot(w, o->slot2, o->check) < 0)
+		return -1;
+	return 0;
+}
+
+/* Keeps up what is known about the oracle's objects and the slots. */
+static void note(struct world *w, const struct op *o, const struct res *r)
+{
+	struct stat st;
+
+	if (o->kind == OP_OPEN || o->kind == OP_TMPFILE)
+		w->slot_rdonly[o->slot] = (o->flags & O_ACCMODE) == O_RDONLY;
+	if (r->ret < 0)
+		return;
+	if (o->kind == OP_MAPWRITE && r->ret > 0 && fstat(w->ora.fd[o->slot], &st) == 0)
+		ident_set_loose(st.st_ino, true);
+	if ((o->kind != OP_UTIMENS && o->kind != OP_FUTIMENS) || (o->flags & (UT_M_OMIT)))
+		return;
+	if (o->kind == OP_FUTIMENS ? fstat(w->ora.fd[o->slot], &st) == 0 :
+				     fstatat(o->base < 0 ? w->ora.root : w->ora.fd[o->base], o->p, &st,
+					     o->flags & UT_NOFOLLOW ? AT_SYMLINK_NOFOLLOW : 0) == 0)
+		ident_set_loose(st.st_ino, false);
+}
+
+int world_exec(struct world *w, const struct op *o)
+{
+	struct res a = { 0 }, b = { 0 };
+	bool is_stale = o->slot >= 0 && w->slot_rdonly[o->slot] && is_stale_kind(o->kind) && diff_ok(DIFF_K_STALE_FD);
+
+	if (is_stale && o->kind == OP_COPYRANGE)
+		return 0; /* would carry the stale content on */
+	if (o->kind == OP_FALLOCATE && o->user && diff_ok(DIFF_K_FAILED_FALLOCATE))
+		return 0;
+	if ((o->kind == OP_READDIR || o->kind == OP_READDIRCHG) && o->user && diff_ok(DIFF_K_GHOSTS))
+		return 0; /* cannot tell ghosts in a directory that may be read but not searched */
+	w->ora.buf = w->mnt.buf = w->buf;
+	side_exec(&w->mnt, o, &b);
+	if (o->kind == OP_RENAME && b.err == EXDEV && diff_ok(DIFF_K_REDIRECT))
+		return 0;
+	side_exec(&w->ora, o, &a);
+	note(w, o, &a);
+	if (o->kind == OP_LISTXATTR && (b.err == ERANGE || o->len == 0) && diff_ok(DIFF_K_LIST_SIZE))
+		return 0;
+	if (!is_stale && compare_results(w, &a, &b) < 0)
+		return -1;
+	return compare_touched(w, o);
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Identity of filesystems: the same on another device and after a remount, different for others. */
+#include "fixture.h"
+
+#include "base/cleanup.h"
+#include "layer/identity.h"
+
+static struct rvl_stack stack;
+
+static struct rvl_identity identity_of(const char *dir)
+{
+	struct rvl_identity id;
+
+	assert_int_equal(open_lowers(dir, 0, false, &stack), 0);
+	assert_int_equal(rvl_identity_get(&stack.layers[1], stack.layers[1].fd, stack.layers[1].dev,
+					  &id), 0);
+	rvl_stack_release(&stack);
+	return id;
+}
+
+static bool is_same(struct rvl_identity a, struct rvl_identity b)
+{
+	return memcmp(a.digest, b.digest, sizeof(a.digest)) == 0;
+}
+
+static void mount_loop(const char *image, const char *dir)
+{
+	make_dir(at("%s", dir));
+	if (sh("mount -o loop %s/%s %s/%s 2>/dev/null", fixture_dir, image, fixture_dir, dir) == 0)
+		return;
+	print_message("# skipped: cannot mount %s\n", image);
+	skip();
+}
+
+/* An image on two loop devices, mounted one after the other, and another image. */
+static void check_image(const char *name, const char *make)
+{
+	struct rvl_identity a, b, c;
+	char command[1024];
+
+	need_mounts();
+	make_dir(at("t/d"));
+	make_file(at("t/f"), name);
+	snprintf(command, sizeof(command), make, fixture_dir, fixture_dir);
+	if (sh("cd %s && rm -f t1.img t2.img && T=t I=t1.img && export T I && %s", fixture_dir, make)) {
+		print_message("# skipped: no tool for %s\n", name);
+		skip();
+	}
+	make_file(at("t/g"), "more");
+	assert_int_equal(sh("cd %s && sleep 1 && T=t I=t2.img && export T I && %s", fixture_dir, make), 0);
+	assert_int_equal(sh("cp %s/t1.img %s/copy.img", fixture_dir, fixture_dir), 0);
+	mount_loop("t1.img", "m1");
+	a = identity_of("m1");
+	b = identity_of("m1/d"); /* a layer deeper inside */
+	assert_true(is_same(a, b));
+	assert_true(a.is_stable);
+	mount_loop("t2.img", "m2");
+	c = identity_of("m2");
+	assert_false(is_same(a, c));
+	umount2(at("m1"), 0);
+	mount_loop("copy.img", "m3"); /* another loop device than that of t1 at first */
+	b = identity_of("m3");
+	assert_true(is_same(a, b));
+	umount2(at("m2"), 0);
+	umount2(at("m3"), 0);
+}
+
+static void squashfs_images(void **state)
+{
+	check_image("squashfs", "mksquashfs $T $I -quiet -no-progress >/dev/null 2>&1");
+}
+
+static void erofs_images(void **state)
+{
+	check_image("erofs", "mkfs.erofs $I $T >/dev/null 2>&1");
+}
+
+static void ext4_images(void **state)
+{
+	check_image("ext4", "truncate -s 8M $I && mkfs.ext4 -q -d $T $I >/dev/null 2>&1");
+}
+
+static void ext4_without_uuid(void **state)
+{
+	check_image("ext4 without uuid",
+		    "truncate -s 8M $I && mkfs.ext4 -q -d $T -O ^metadata_csum $I >/dev/null 2>&1 && "
+		    "tune2fs -U clear $I >/dev/null 2>&1");
+}
+
+static void xfs_images(void **state)
+{
+	check_image("xfs", "truncate -s 320M $I && mkfs.xfs -q $I >/dev/null 2>&1 && mkdir -p mx && "
+			   "mount -o loop,nouuid $I mx && cp -a $T/. mx/ && umount mx");
+}
+
+static void vfat_images(void **state)
+{
+	struct rvl_identity a, b;
+
+	need_mounts();
+	if (sh("cd %s && truncate -s 8M v.img && mkfs.vfat v.img >/dev/null 2>&1", fixture_dir)) {
+		print_message("# skipped: no mkfs.vfat\n");
+		skip();
+	}
+	mount_loop("v.img", "mv");
+	a = identity_of("mv");
+	assert_true(a.has_uuid && a.is_stable);
+	umount2(at("mv"), 0);
+	mount_loop("v.img", "mv");
+	b = identity_of("mv");
+	assert_true(is_same(a, b));
+	umount2(at("mv"), 0);
+}
+
+static void uuid_is_found(void **state)
+{
+	struct rvl_identity id;
+	static const uint8_t wanted[16] = { 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88,
+					    0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff, 0x00 };
+
+	need_mounts();
+	if (sh("cd %s && truncate -s 8M u.img && mkfs.ext4 -q -U 11223344-5566-7788-99aa-bbccddeeff00 u.img",
+	       fixture_dir))
+		skip();
+	mount_loop("u.img", "mu");
+	id = identity_of("mu");
+	assert_true(id.has_uuid);
+	assert_memory_equal(id.uuid, wanted, 16);
+	umount2(at("mu"), 0);
+}
+
+static void btrfs_subvolumes_differ(void **state)
+{
+	struct rvl_identity top, sub, sub2, again;
+	_cleanup_close_ int fd = -EBADF;
+	struct stat st;
+
+	need_mounts();
+	if (sh("cd %s && truncate -s 320M b.img && mkfs.btrfs -q -f b.img >/dev/null 2>&1", fixture_dir)) {
+		print_message("# skipped: no mkfs.btrfs\n");
+		skip();
+	}
+	mount_loop("b.img", "mb");
+	assert_int_equal(sh("cd %s/mb && btrfs -q subvolume create s1 >/dev/null && "
+			    "btrfs -q subvolume snapshot s1 s2 >/dev/null && mkdir s1/d", fixture_dir), 0);
+	top = identity_of("mb");
+	sub = identity_of("mb/s1");
+	sub2 = identity_of("mb/s2");
+	again = identity_of("mb/s1/d");
+	assert_true(top.has_uuid && top.is_stable);
+	assert_memory_equal(top.uuid, sub.uuid, 16);
+	assert_false(is_same(top, sub));
+	assert_false(is_same(sub, sub2));
+	assert_true(is_same(sub, again));
+	/* met inside of the layer that is the top */
+	assert_int_equal(open_lowers("mb", 0, false, &stack), 0);
+	fd = openat(stack.layers[1].fd, "s1", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(rvl_identity_get(&stack.layers[1], fd, st.st_dev, &again), 0);
+	assert_true(is_same(sub, again));
+	rvl_stack_release(&stack);
+	/* a subvolume mounted alone, and after a remount */
+	umount2(at("mb"), 0);
+	assert_int_equal(sh("mount -o loop,subvol=s1 %s/b.img %s/mb", fixture_dir, fixture_dir), 0);
+	assert_true(is_same(sub, identity_of("mb")));
+	umount2(at("mb"), 0);
+}
+
+static void tmpfs_is_not_stable(void **state)
+{
+	struct rvl_identity a, b;
+
+	need_mounts();
+	make_dir(at("mt1/x"));
+	make_dir(at("mt2"));
+	assert_int_equal(mount("none", at("mt1"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(mount("none", at("mt2"), "tmpfs", 0, NULL), 0);
+	make_dir(at("mt1/x"));
+	a = identity_of("mt1");
+	b = identity_of("mt2");
+	assert_false(a.is_stable);
+	assert_false(is_same(a, b));
+	assert_true(is_same(a, identity_of("mt1/x")));
+}
+
+static void overlay_inner_devices_are_not_stable(void **state)
+{
+	struct rvl_identity outer, inner;
+	struct rvl_stack s;
+
+	need_mounts();
+	make_dir(at("mo"));
+	make_dir(at("mt3"));
+	assert_int_equal(mount("none", at("mt3"), "tmpfs", 0, NULL), 0);
+	make_dir(at("mt3/l"));
+	make_dir(at("l2"));
+	make_file(at("mt3/l/f"), "");
+	if (sh("mount -t overlay overlay -o ro,xino=off,lowerdir=%s/mt3/l:%s/l2 %s/mo 2>/dev/null",
+	       fixture_dir, fixture_dir, fixture_dir)) {
+		print_message("# skipped: no kernel overlay\n");
+		skip();
+	}
+	assert_int_equal(open_lowers("mo", 0, false, &s), 0);
+	assert_int_equal(rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev, &outer), 0);
+	assert_int_equal(rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev + 7, &inner), 0);
+	assert_false(inner.is_stable);
+	assert_false(is_same(outer, inner));
+	rvl_stack_release(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(squashfs_images),
+		cmocka_unit_test(erofs_images),
+		cmocka_unit_test(ext4_images),
+		cmocka_unit_test(ext4_without_uuid),
+		cmocka_unit_test(xfs_images),
+		cmocka_unit_test(vfat_images),
+		cmocka_unit_test(uuid_is_found),
+		cmocka_unit_test(btrfs_subvolumes_differ),
+		cmocka_unit_test(tmpfs_is_not_stable),
+		cmocka_unit_test(overlay_inner_devices_are_not_stable),
+	};
+
+	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
