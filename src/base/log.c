@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Messages for people. The settings are written before threads start and when the server
- * daemonises; they are atomics because threads may already log at that moment. A line is put together in
- * a buffer and written with one call, so that lines of several threads do not mix.
+ * daemonises; they are atomics because threads may already log at that moment. A line is put
+ * together in a buffer and written with one call, so that lines of several threads do not mix.
  *
  * Names in messages come from layers and users: control characters are replaced, so that a name
  * can neither forge a line nor steer a terminal.
@@ -82,7 +82,7 @@ static void log_text(int priority, char *text)
 }
 
 __attribute__((format(printf, 2, 0))) static void log_va(int priority, const char *format,
-							  va_list ap)
+							 va_list ap)
 {
 	char text[LINE_MAX_BYTES];
 	int saved = errno;

@@ -263,10 +263,10 @@ void rvl_index_close(struct rvl_index *index)
 
 	if (!index)
 		return;
-	r = rvl_map_flush(index);
-	if (r)
-		rvl_warn("inodes/map.mdb: rows were lost at close: %s", strerror(-r));
 	if (index->is_writable) {
+		r = rvl_map_flush(index);
+		if (r)
+			rvl_warn("inodes/map.mdb: rows were lost at close: %s", strerror(-r));
 		/* The journal keeps assigned numbers; LMDB gets them when they are many. */
 		rvl_numbers_store(index);
 		index->state->flags |= RVL_STATE_CLEAN;

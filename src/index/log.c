@@ -401,7 +401,7 @@ int rvl_log_sync(struct rvl_log *log)
 {
 	_cleanup_close_ int fd = -EBADF;
 
-	if (log->is_volatile)
+	if (log->is_volatile || !log->is_writable)
 		return 0;
 	/* A descriptor of its own: the file may be rewritten (with fsync) meanwhile. */
 	pthread_mutex_lock(&log->lock);

@@ -225,7 +225,8 @@ int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pendi
 		memcpy(sorted, pending->rows, pending->n * sizeof(*sorted));
 		rows = sorted;
 	}
-	qsort((void *)rows, pending->n, sizeof(*rows), compare_rows);
+	if (pending->n)
+		qsort((void *)rows, pending->n, sizeof(*rows), compare_rows);
 	r = rvl_store_write_begin(store, &txn);
 	if (r)
 		return r;

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -27,6 +28,7 @@
 
 #define STORE_DATABASES 8
 #define STORE_READ_TRIES 1000000
+#define STORE_FULL_BYTES (1 << 20) /* a filesystem with less left is full */
 /* Address space, not memory: what RLIMIT_AS or a small machine refuses is tried again smaller. */
 #define STORE_MAP_SIZE_MAX ((size_t)(sizeof(size_t) > 4 ? 1ULL << 40 : 1ULL << 30))
 #define STORE_MAP_SIZE_MIN ((size_t)64 << 20)
@@ -304,12 +306,23 @@ int rvl_store_write_begin(struct rvl_store *store, MDB_txn **ret)
 	return r;
 }
 
+/* LMDB calls a short write EIO: on a full filesystem it is ENOSPC. */
+static int commit_errno(struct rvl_store *store, int r)
+{
+	struct statvfs vfs;
+	mdb_filehandle_t fd;
+
+	if (r != -EIO || mdb_env_get_fd(store->env, &fd) || fstatvfs(fd, &vfs))
+		return r;
+	return vfs.f_bavail * vfs.f_frsize < STORE_FULL_BYTES ? -ENOSPC : r;
+}
+
 int rvl_store_write_end(struct rvl_store *store, MDB_txn *txn, bool is_commit)
 {
 	int r = 0;
 
 	if (is_commit)
-		r = rvl_store_errno(mdb_txn_commit(txn));
+		r = commit_errno(store, rvl_store_errno(mdb_txn_commit(txn)));
 	else
 		mdb_txn_abort(txn);
 	if (is_commit && !r)

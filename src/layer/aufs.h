@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whiteouts by name, as AUFS and the OCI image format have them (image-spec, layer.md): ".wh.NAME" hides NAME in
- * the layers below, ".wh..wh..opq" makes its directory opaque, and other names that begin with
- * ".wh..wh." are AUFS's own. None of these names is visible.
+ * Whiteouts by name, as AUFS and the OCI image format have them (image-spec, layer.md): ".wh.NAME"
+ * hides NAME in the layers below, ".wh..wh..opq" makes its directory opaque, and other names that
+ * begin with ".wh..wh." are AUFS's own. None of these names is visible.
  */
 #ifndef RVL_LAYER_AUFS_H
 #define RVL_LAYER_AUFS_H

@@ -2,7 +2,8 @@
 /*
  * Copying data. Three ways, each tried where the one before is not possible: sharing the extents of
  * the whole file (FICLONE), copying within the kernel (copy_file_range, which also reflinks or
- * offloads where the filesystem can), reading and writing. Only what is data is copied, so that holes stay.
+ * offloads where the filesystem can), reading and writing. Only what is data is copied, so that
+ * holes stay.
  */
 #include "layer/copy.h"
 
@@ -23,7 +24,7 @@ struct copy {
 	int from_fd;
 	int to_fd;
 	bool has_copy_range; /* until it says that it cannot */
-	char *buffer;	     /* owned; made when it is needed */
+	char *buffer; /* owned; made when it is needed */
 	uint64_t n_written;
 };
 

@@ -7,10 +7,10 @@
 
 /*
  * Copy size bytes from the start of from_fd to the start of to_fd (empty). FICLONE first, else
- * extent by extent (SEEK_DATA/SEEK_HOLE) with copy_file_range, else read/write. The target gets exactly
- * size bytes (a trailing hole by ftruncate). -EIO if the source is shorter than size.
+ * extent by extent (SEEK_DATA/SEEK_HOLE) with copy_file_range, else read/write. The target gets
+ * exactly size bytes (a trailing hole by ftruncate). -EIO if the source is shorter than size.
  * ret_bytes (may be NULL): bytes of data copied, without holes; 0 when the extents are shared.
- * Errors: -EIO; -ENOSPC, -EDQUOT, … of the filesystems. After an error the target has any content.
+ * Errors: -EIO; -ENOSPC, -EDQUOT… of the filesystems. After an error the target has any content.
  */
 int rvl_copy_data(int from_fd, int to_fd, uint64_t size, uint64_t *ret_bytes);
 

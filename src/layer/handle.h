@@ -23,14 +23,14 @@ struct rvl_handle {
  * Errors: -EOPNOTSUPP: the filesystem has none; -EOVERFLOW: too long or type > 255. */
 int rvl_handle_get(int dirfd, const char *name, const uint8_t uuid[16], struct rvl_handle *ret);
 /* One encode, one decode function. Encode returns the length; decode -EUCLEAN on any malformed
- * record, -ESTALE for the kernel's empty origin (a zero-length value is its "no origin") and for what the
- * kernel treats so: another endianness, a newer version, unknown flags. */
+ * record, -ESTALE for the kernel's empty origin (a zero-length value is its "no origin") and for
+ * what the kernel treats so: another endianness, a newer version, unknown flags. */
 int rvl_handle_encode(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX]);
 int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret);
 bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
 /* open_by_handle_at with O_PATH beneath the mount of mount_fd. Needs CAP_DAC_READ_SEARCH (or, since
- * 6.11?, rights as in the man page). Used for origins and `overlay.upper` hints only, never for numbers or
- * handles that come from a client. The caller verifies what he got. */
+ * 6.11?, rights as in the man page). Used for origins and `overlay.upper` hints only, never for
+ * numbers or handles that come from a client. The caller verifies what he got. */
 int rvl_handle_open(int mount_fd, const struct rvl_handle *handle);
 
 #endif

@@ -8,8 +8,8 @@
  *   others on a device or image a fingerprint: sizes from statfs, the top directory's ino and times
  *   tmpfs, fuse, overlay inside holds for this mount only, and says so (is_stable)
  *
- * A fingerprint must be the same whichever layer of the filesystem it is asked through, so that it is taken
- * of the top directory of the mount and not of the layer's root.
+ * A fingerprint must be the same whichever layer of the filesystem it is asked through, so that it
+ * is taken of the top directory of the mount and not of the layer's root.
  */
 #include "layer/identity.h"
 

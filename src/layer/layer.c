@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Opening a stack. Every root is opened once in the caller's namespace, checked, then opened again in a
- * private clone of its mount where the process may make one; the first descriptor is closed at once, so that 500
- * layers do not need 1,000 descriptors. The stack is constant from then on.
+ * Opening a stack. Every root is opened once in the caller's namespace, checked, then opened again
+ * in a private clone of its mount where the process may make one; the first descriptor is closed at
+ * once, so that 500 layers do not need 1,000 descriptors. The stack is constant from then on.
  *
  * Which layers overlap: overlap.c. Clones: mount.c. What upper can do: upper_probe.c.
  */
@@ -30,7 +30,7 @@
 
 /* A root as the caller named it, in his own namespace. */
 struct named_root {
-	int fd;	    /* owned */
+	int fd; /* owned */
 	char *path; /* owned; absolute */
 	uint64_t mnt_id;
 };
@@ -42,7 +42,10 @@ static void named_root_release(struct named_root *root)
 }
 
 #define _cleanup_root_ __attribute__((cleanup(named_root_release)))
-#define NAMED_ROOT_INIT { .fd = -EBADF }
+#define NAMED_ROOT_INIT      \
+	{                    \
+		.fd = -EBADF \
+	}
 
 /* The absolute path of an open directory; where the kernel cannot tell (chroot, no /proc), the
  * path that was given. */
@@ -91,9 +94,10 @@ static int named_root_open(const char *option, const char *path, struct named_ro
 static bool fs_has_ino_in_dirents(uint64_t magic)
 {
 	static const uint64_t known[] = {
-		EXT4_SUPER_MAGIC,  XFS_MAGIC,	     TMPFS_MAGIC,	 RAMFS_MAGIC,
-		SQUASHFS_MAGIC,	   EROFS_SUPER_MAGIC_V1, F2FS_SUPER_MAGIC, ISOFS_SUPER_MAGIC,
-		REISERFS_SUPER_MAGIC, CRAMFS_MAGIC,
+		EXT4_SUPER_MAGIC, XFS_MAGIC,	     TMPFS_MAGIC,
+		RAMFS_MAGIC,	  SQUASHFS_MAGIC,    EROFS_SUPER_MAGIC_V1,
+		F2FS_SUPER_MAGIC, ISOFS_SUPER_MAGIC, REISERFS_SUPER_MAGIC,
+		CRAMFS_MAGIC,
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -185,7 +189,7 @@ static size_t common_len(const char *a, const char *b)
 	}
 }
 
-/* Open root's directory again, beneath clone, whose root is the first len characters of the path. */
+/* Open root's directory again, beneath clone, whose root is at the path's first len characters. */
 static int reopen_beneath(int clone, const struct named_root *root, size_t len)
 {
 	const char *rest = root->path + len;
@@ -264,7 +268,8 @@ static int writable_open(const struct rvl_stack_config *config, struct rvl_stack
 
 	r = writable_root_open("workdir", config->work, RVL_ROOT_WORK, &work, &roots[0]);
 	if (r == 0 && config->upper)
-		r = writable_root_open("upperdir", config->upper, RVL_ROOT_UPPER, &upper, &roots[1]);
+		r = writable_root_open("upperdir", config->upper, RVL_ROOT_UPPER, &upper,
+				       &roots[1]);
 	/* Now, with the clearer message, and not only when all layers are open. */
 	if (r == 0 && config->upper)
 		r = rvl_overlap_check(roots, 2);

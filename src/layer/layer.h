@@ -29,7 +29,7 @@ struct rvl_layer {
 	bool is_upper;
 	bool is_data_only; /* A::D: reached by absolute redirects of metacopy files only */
 	bool has_xattrs;   /* false: the filesystem answers EOPNOTSUPP */
-	bool has_ino_in_dirents; /* d_ino of getdents is st_ino (not so: btrfs, overlay, fuse, nfs) */
+	bool has_ino_in_dirents; /* getdents gives st_ino (not so: btrfs, overlay, fuse, nfs) */
 	dev_t dev;		 /* st_dev of the root */
 	uint64_t ino;		 /* st_ino of the root */
 	uint64_t fs_magic;	 /* statfs f_type */
@@ -95,7 +95,7 @@ struct rvl_upper_features {
 	bool has_rename_exchange; /* RENAME_EXCHANGE */
 	bool has_tmpfile;	  /* O_TMPFILE + linkat */
 	bool has_handles;	  /* name_to_handle_at */
-	bool has_symlink_xattrs;  /* private xattrs on symlinks and devices (trusted.: yes; user.: no) */
+	bool has_symlink_xattrs;  /* private ones on symlinks and devices (user.: no) */
 	bool has_char_whiteouts;  /* mknod of char 0:0; else the xattr form */
 };
 /* temp_fd: the directory for temporary objects (workdir/work). */

@@ -19,8 +19,8 @@ struct rvl_listing_name {
 	uint32_t name;	 /* start of the name in the listing's text; use rvl_listing_text() */
 	uint16_t layer;	 /* index of the topmost layer that has it */
 	uint8_t type;	 /* DT_*; never DT_UNKNOWN */
-	bool is_merged : 1; /* a directory of which layers below may have more (else: only this layer) */
-	bool is_named_below : 1; /* and one of them has a directory of the same name (else: by redirect) */
+	bool is_merged : 1; /* a directory of which layers below may have more (else: none) */
+	bool is_named_below : 1; /* and one has a directory of the same name (else: by redirect) */
 };
 
 /* All visible names of some places, each once, ordered by (offset, name). Immutable, counted. */
@@ -30,7 +30,7 @@ struct rvl_listing {
 	char *text; /* owned */
 	size_t text_bytes;
 	size_t size_bytes; /* of memory, all in all */
-	const struct rvl_secret *secret; /* borrowed from the caller of _read: outlives all listings */
+	const struct rvl_secret *secret; /* borrowed from the caller: outlives all listings */
 	_Atomic unsigned refs;
 };
 
@@ -38,22 +38,24 @@ struct rvl_listing {
 uint64_t rvl_listing_offset(const struct rvl_secret *secret, const char *name);
 
 /*
- * Read the directories of `places` into one listing ("." and ".." left out, whiteouts and what they hide
- * too, AUFS names interpreted). max_names: -E2BIG when there are more, in all or read from one place
- * (0: no limit but memory). Places that were removed offline are skipped.
- * With layer has_ino_in_dirents false, ino is from a statx of each entry.
+ * Read the directories of `places` into one listing ("." and ".." left out, whiteouts and what they
+ * hide too, AUFS names interpreted). max_names: -E2BIG when there are more, in all or read from one
+ * place (0: no limit but memory). Places that were removed offline are skipped. With layer
+ * has_ino_in_dirents false, ino is from a statx of each entry.
  */
 int rvl_listing_read(const struct rvl_stack *stack, const struct rvl_places *places,
 		     const struct rvl_secret *secret, size_t max_names, struct rvl_listing **ret);
 
 /*
  * The listing of a directory with an upper part: upper's names (whiteouts hide) over lower's.
- * upper_fd: readable descriptor of the upper directory (its position is changed); lower may be NULL.
- * Names with layer == 0 are upper's; for those also is_merged says whether lower has a visible directory of the name
- * (upper's must be a directory, too). AUFS names have no meaning in upper.
+ * upper_fd: readable descriptor of the upper directory (its position is changed); lower may be
+ * NULL. Names with layer == 0 are upper's; for those also is_merged says whether lower has a
+ * visible directory of the name (upper's must be a directory, too). AUFS names have no meaning in
+ * upper.
  */
-int rvl_listing_read_upper(const struct rvl_stack *stack, int upper_fd, const struct rvl_listing *lower,
-			   bool is_opaque, const struct rvl_secret *secret, struct rvl_listing **ret);
+int rvl_listing_read_upper(const struct rvl_stack *stack, int upper_fd,
+			   const struct rvl_listing *lower, bool is_opaque,
+			   const struct rvl_secret *secret, struct rvl_listing **ret);
 
 struct rvl_listing *rvl_listing_get(struct rvl_listing *listing);
 void rvl_listing_put(struct rvl_listing *listing);

@@ -8,7 +8,7 @@
 
 #include "layer/listing.h"
 
-/* In this order within one layer: a name beside its AUFS whiteout is visible, what is below is not. */
+/* In this order within one layer: a name beside its AUFS whiteout is seen, what is below is not. */
 enum rvl_raw_kind { RVL_RAW_NAME, RVL_RAW_WHITEOUT, RVL_RAW_AUFS_WHITEOUT };
 
 struct rvl_raw_name {

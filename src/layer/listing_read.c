@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Reading real directories: every entry with its type, its whiteouts recognised. One buffer for
- * getdents64, one text for all names; a system call per entry only where the entry itself does not tell
- * enough.
+ * getdents64, one text for all names; a system call per entry only where the entry itself does not
+ * tell enough.
  */
 #include "layer/listing_raw.h"
 
@@ -123,8 +123,8 @@ static int read_entry(const struct reader *rd, const struct dirent64 *de)
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return 0;
 	if (!rvl_name_is_valid(name)) {
-		rvl_warn_limited("%s: a name that cannot be one in a directory: %s", rd->layer->path,
-				 name);
+		rvl_warn_limited("%s: a name that cannot be one in a directory: %s",
+				 rd->layer->path, name);
 		return 0;
 	}
 	if (!rd->layer->is_upper && rvl_aufs_is_reserved(name)) {
@@ -145,7 +145,11 @@ int rvl_raw_read(const struct rvl_stack *stack, const struct rvl_layer *layer, i
 		 const struct rvl_secret *secret, size_t max_names, struct rvl_raw *raw)
 {
 	struct reader rd = {
-		.stack = stack, .layer = layer, .secret = secret, .fd = fd, .raw = raw,
+		.stack = stack,
+		.layer = layer,
+		.secret = secret,
+		.fd = fd,
+		.raw = raw,
 	};
 	_cleanup_free_ char *buffer = malloc(BUFFER_BYTES);
 	size_t n_before = raw->n;

@@ -108,8 +108,8 @@ static int lock_until(int fd, const char *option, const char *path, int64_t dead
 	return 0;
 }
 
-/* A word of mountinfo: \040 and its like are one character (proc(5)). */
-static void unescape(char *text)
+/* mountinfo writes \040 and its like for some characters (proc(5)). In place. */
+static void unescape_octal(char *text)
 {
 	char *out = text;
 
@@ -118,11 +118,22 @@ static void unescape(char *text)
 		    in[3] >= '0' && in[3] <= '7') {
 			*out++ = (char)((in[1] - '0') << 6 | (in[2] - '0') << 3 | (in[3] - '0'));
 			in += 3;
-		} else if (in[0] == '\\' && in[1]) { /* overlayfs's own escape of , and : */
-			*out++ = *++in;
 		} else {
 			*out++ = *in;
 		}
+	}
+	*out = 0;
+}
+
+/* overlayfs's own escapes of , and : inside a path. In place. */
+static void unescape_option(char *text)
+{
+	char *out = text;
+
+	for (const char *in = text; *in; in++) {
+		if (in[0] == '\\' && in[1])
+			in++;
+		*out++ = *in;
 	}
 	*out = 0;
 }
@@ -143,7 +154,7 @@ static bool names_directory(const char *options, const char *option, int fd)
 	path = strndup(start, len);
 	if (!path)
 		return false;
-	unescape(path);
+	unescape_option(path);
 	/* A relative one was relative to somebody else's directory. */
 	return path[0] == '/' && !stat(path, &a) && !fstat(fd, &b) && a.st_dev == b.st_dev &&
 	       a.st_ino == b.st_ino;
@@ -160,16 +171,18 @@ static int check_kernel_mounts(int fd, const char *option, const char *path)
 	if (!f) /* without /proc only the locks tell */
 		return 0;
 	for (unsigned i = 0; !r && i < LINES_MAX && getline(&line, &size, f) > 0; i++) {
-		const char *options = strstr(line, " - overlay ");
+		char *options = strstr(line, " - overlay ");
 		char mountpoint[256] = "";
 
 		if (!options)
 			continue;
+		*options++ = 0;
+		unescape_octal(options);
 		if (!names_directory(options, ",upperdir=", fd) &&
 		    !names_directory(options, ",workdir=", fd))
 			continue;
 		if (sscanf(line, "%*s %*s %*s %*s %255s", mountpoint) == 1)
-			unescape(mountpoint);
+			unescape_octal(mountpoint);
 		rvl_error("%s=%s: in use by the kernel's overlay on %s", option, path, mountpoint);
 		r = -EBUSY;
 	}

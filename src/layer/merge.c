@@ -6,12 +6,13 @@
  *   search_run            the loop over the layers, one after another, each at most once
  *     search_layer        in one layer: a single name in the parent's place there, or an absolute
  *                         path from the layer's root, component by component
- *       search_component  one component: whiteout? directory? opaque? redirect for the layers below?
+ *       search_component  one component: whiteout? directory? opaque? redirect for those below?
  *
- * The name changes on the way: a redirect met in one layer is the name in those below. The steps are those
- * of ovl_lookup, ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect in fs/overlayfs/namei.c,
- * and AUFS names on top of them. Differences from the kernel: a directory that is the root of upper or work
- * is absent (there: ELOOP), and what is damaged is EUCLEAN (there: EINVAL or EIO).
+ * The name changes on the way: a redirect met in one layer is the name in those below. The steps
+ * are those of ovl_lookup, ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect in
+ * fs/overlayfs/namei.c, and AUFS names on top of them. Differences from the kernel: a directory
+ * that is the root of upper or work is absent (there: ELOOP), and what is damaged is EUCLEAN
+ * (there: EINVAL or EIO).
  */
 #include "layer/merge.h"
 
@@ -37,10 +38,10 @@ struct search {
 	const struct rvl_stack *stack;
 	const struct rvl_places *parent;
 	const struct rvl_listing_name *hint; /* borrowed; NULL without, or used up */
-	char *name;    /* owned; in the layers still to come: one component, or an absolute path */
+	char *name; /* owned; in the layers still to come: one component, or an absolute path */
 	unsigned next; /* index of the first layer still to come */
-	bool is_last;  /* the layer at hand is the last one: what leads further down does not matter */
-	bool is_dir;   /* a directory was found: only directories can be merged with it */
+	bool is_last; /* the layer at hand is the last: what leads further down does not matter */
+	bool is_dir; /* a directory was found: only directories can be merged with it */
 	bool is_stopped;
 	bool is_metacopy; /* the last object found has no data of its own */
 	bool has_redirect;
@@ -53,7 +54,7 @@ struct hit {
 	const char *path; /* refstr, owned; in the layer; NULL: nothing found */
 };
 
-/* An xattr-form whiteout needs the mark on its directory, which is looked at only if there is one. */
+/* An xattr-form whiteout needs the mark on its directory, which is asked for if there is one. */
 static int is_whiteout(const struct search *s, const struct rvl_layer *layer, int dirfd,
 		       const char *name, const struct statx *stx)
 {
@@ -138,8 +139,7 @@ static int prepare_below(struct search *s, const struct rvl_layer *layer, int di
 		/* Only a redirect could lead to more, so that it is asked for first. */
 		_cleanup_free_ char *redirect = NULL;
 
-		r = layer->has_xattrs ?
-			    rvl_redirect_get(s->stack, dirfd, component, &redirect) : 0;
+		r = layer->has_xattrs ? rvl_redirect_get(s->stack, dirfd, component, &redirect) : 0;
 		if (r < 0)
 			return r;
 		if (!redirect) {
@@ -315,8 +315,8 @@ static bool search_next(struct search *s, unsigned *i_parent, struct rvl_place *
 		is_end_of_parent = *i_parent == s->parent->n;
 	}
 	s->next = ret->layer->index + 1;
-	/* Without redirects nothing leads out of the parent's layers. With data-only layers the redirect
-	 * of a file in the last of the others matters. */
+	/* Without redirects nothing leads out of the parent's layers. With data-only layers the
+	 * redirect of a file in the last of the others matters. */
 	if (!s->stack->can_redirect_follow)
 		s->is_last = is_end_of_parent;
 	else
@@ -333,8 +333,9 @@ static int search_layer(struct search *s, const struct rvl_place *parent, struct
 	*ret = (struct hit){ 0 };
 	r = s->name[0] == '/' ? search_path(s, parent->layer, ret) : search_name(s, parent, ret);
 	if (r == 0 && s->has_redirect && !had_redirect && !s->stack->can_redirect_follow) {
-		rvl_warn_limited("lowerdir=%s: not following the redirect of %s, as redirect_dir= says",
-				 parent->layer->path, ret->path ? ret->path : s->name);
+		rvl_warn_limited(
+			"lowerdir=%s: not following the redirect of %s, as redirect_dir= says",
+			parent->layer->path, ret->path ? ret->path : s->name);
 		r = -EPERM;
 	}
 	if (r < 0) {
@@ -402,8 +403,11 @@ static int search_data_only(const struct search *s, struct rvl_place *ret)
 	return 0;
 }
 
-/* After the search for an object without data of its own: 0 with data, or -EIO without. */
-static int search_finish_data(const struct search *s, const char *name, struct rvl_place *ret)
+/* After the search for an object without data of its own: 0 with data, or -EIO without. Data that
+ * should be in a data-only layer may be missing if the caller can wait for it: as in the kernel,
+ * the object has its attributes then, and only opening it is an error. */
+static int search_finish_data(const struct search *s, const char *name, bool may_be_missing,
+			      struct rvl_place *ret)
 {
 	int r = 0;
 
@@ -413,6 +417,8 @@ static int search_finish_data(const struct search *s, const char *name, struct r
 		r = search_data_only(s, ret);
 	if (r != 0)
 		return r < 0 ? r : 0;
+	if (may_be_missing && s->is_redirect_absolute && s->stack->n_data > 0)
+		return 0;
 	rvl_count(damaged);
 	rvl_warn_limited("%s: overlay.metacopy, but there is no data in the layers below", name);
 	return -EIO;
@@ -448,7 +454,7 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 		s.next = 1;
 	r = search_run(&s, &found);
 	if (r == 0 && found.is_metacopy)
-		r = search_finish_data(&s, name, &found.data);
+		r = search_finish_data(&s, name, true, &found.data);
 	free(s.name);
 	if (r < 0)
 		rvl_found_release(&found);
@@ -477,7 +483,7 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 		return -ENOMEM;
 	r = search_run(&s, &found);
 	if (r == 0)
-		r = search_finish_data(&s, name, &found.data);
+		r = search_finish_data(&s, name, false, &found.data);
 	free(s.name);
 	if (r == 0) {
 		*ret = found.data;

@@ -8,13 +8,14 @@
  *   L1/b  directory, overlay.redirect=/a    -> place L1:"b"; below L1 the name is now "/a"
  *   L2/a  directory                         -> place L2:"a"
  *   L3/a  whiteout or file                  -> the search ends
- *   result: {L1:"b", L2:"a"}; whoever renames it in upper writes redirect "/b", its path in this view
+ *   result: {L1:"b", L2:"a"}; whoever renames it in upper writes redirect "/b", its path here
  *
- * Follows ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect of fs/overlayfs/namei.c: whiteouts
- * (char 0:0, or a zero-size file with overlay.whiteout in a directory whose opaque value is "x"),
- * opaque ("y"; AUFS .wh..wh..opq), AUFS ".wh.NAME", redirects (absolute: from the roots of the
- * layers below; relative: instead of the name), metacopy chains down to data (file redirects, data-only layers).
- * Malformed values: -EUCLEAN, logged once, counted as damaged; the caller answers EIO.
+ * Follows ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect of fs/overlayfs/namei.c:
+ * whiteouts (char 0:0, or a zero-size file with overlay.whiteout in a directory whose opaque value
+ * is "x"), opaque ("y"; AUFS .wh..wh..opq), AUFS ".wh.NAME", redirects (absolute: from the roots of
+ * the layers below; relative: instead of the name), metacopy chains down to data (file redirects,
+ * data-only layers). Malformed values: -EUCLEAN, logged once, counted as damaged; the caller
+ * answers EIO.
  */
 #ifndef RVL_LAYER_MERGE_H
 #define RVL_LAYER_MERGE_H
@@ -46,7 +47,8 @@ int rvl_places_of_root(const struct rvl_stack *stack, struct rvl_places *ret);
 struct rvl_found {
 	struct statx st; /* of the topmost object; stx_mask 0 when absent */
 	struct rvl_places places; /* owned; n == 0: absent */
-	/* metacopy only: where the data is (places.v[0] has attributes and xattrs); layer NULL if not */
+	/* metacopy only: where the data is (places.v[0] has attributes and xattrs); layer NULL if
+	 * the data-only layers do not have it (yet): opening is -EIO then, attributes are there */
 	struct rvl_place data;
 	bool is_metacopy;
 };
@@ -57,39 +59,42 @@ struct rvl_listing;
 /*
  * Look up one name in a lower directory. redirect: NULL, or the overlay.redirect value of the upper
  * object with this name (absolute or relative, already validated by rvl_redirect_get). hint: NULL
- * or the complete listing of `parent`, which saves the system calls for layers that do not have the name
- * (ignored with an absolute redirect).
- * Returns 0 with ret->places.n == 0 for an absent (or whited-out) name. Objects of which the hidden
- * upper/workdir is one are absent. Errors: -EUCLEAN damaged metadata; -EIO: a metacopy file
- * has no data below it; -EPERM: a redirect, and redirect_dir=nofollow; others are the layer's.
+ * or the complete listing of `parent`, which saves the system calls for layers that do not have the
+ * name (ignored with an absolute redirect). Returns 0 with ret->places.n == 0 for an absent (or
+ * whited-out) name. Objects of which the hidden upper/workdir is one are absent. Errors: -EUCLEAN
+ * damaged metadata; -EIO: a metacopy file has no data below it; -EPERM: a redirect, and
+ * redirect_dir=nofollow; others are the layer's.
  */
-int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent, const char *name,
-		     const char *redirect, const struct rvl_listing *hint, struct rvl_found *ret);
+int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent,
+		     const char *name, const char *redirect, const struct rvl_listing *hint,
+		     struct rvl_found *ret);
 
 /* Data of a metacopy object whose own layer has none: continue below with its redirect or name.
- * from_layer: index of the layer that has the metacopy object. For an upper metacopy file `parent` is
- * the lower part of its directory. -EIO: there is none. */
+ * from_layer: index of the layer that has the metacopy object. For an upper metacopy file `parent`
+ * is the lower part of its directory. -EIO: there is none. */
 int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places *parent,
 			  const char *name, const char *redirect, unsigned from_layer,
 			  struct rvl_place *ret);
 
-/* overlay.redirect of a real object: validated (absolute without ".." or empty components, or one name).
- * Returns 0 with *ret NULL where there is none (owned by the caller, free), -EUCLEAN if malformed. */
+/* overlay.redirect of a real object: validated (absolute without ".." or empty components, or one
+ * name). Returns 0 with *ret NULL where there is none (owned by the caller, free), -EUCLEAN if
+ * malformed. */
 int rvl_redirect_get(const struct rvl_stack *stack, int dirfd, const char *name, char **ret);
 
 /* The same rule, for a value that comes from elsewhere. */
 bool rvl_redirect_is_valid(const char *value);
 
 enum rvl_opaque { RVL_OPAQUE_NO, RVL_OPAQUE_YES, RVL_OPAQUE_XWHITEOUTS /* "x" */ };
-/* overlay.opaque of a directory. Unknown values are as the kernel takes them ("y" only is opaque). */
-int rvl_opaque_get(const struct rvl_stack *stack, int dirfd, const char *name, enum rvl_opaque *ret);
+/* overlay.opaque of a directory. Unknown values are as the kernel takes them: no. */
+int rvl_opaque_get(const struct rvl_stack *stack, int dirfd, const char *name,
+		   enum rvl_opaque *ret);
 
 /* overlay.metacopy: 1 with, 0 without, -EUCLEAN malformed. */
 int rvl_metacopy_get(const struct rvl_stack *stack, int dirfd, const char *name);
 
 /* Is this stat that of a whiteout (char 0:0)? */
 bool rvl_is_whiteout(const struct statx *stx);
-/* Whiteout in either form; reads the xattr only for empty regular files in xwhiteouts directories. */
+/* Whiteout in either form; reads the xattr only for empty regular files in marked directories. */
 int rvl_whiteout_check(const struct rvl_stack *stack, int dirfd, const char *name,
 		       const struct statx *stx, bool is_in_xwhiteouts_dir);
 

@@ -24,20 +24,27 @@ static void cleanup_fclose(FILE **f)
 
 int rvl_mount_clone(int fd, bool is_read_only)
 {
+	/* No peer of a shared mount: what is mounted there later must not appear here. */
+	struct mount_attr writable = { .propagation = MS_PRIVATE };
 	struct mount_attr quiet = {
 		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME,
 		.attr_clr = MOUNT_ATTR__ATIME,
+		.propagation = MS_PRIVATE,
 	};
-	struct mount_attr read_only = { .attr_set = MOUNT_ATTR_RDONLY };
-	int clone = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	struct mount_attr read_only = { .attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE };
+	int clone = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), r;
 
 	if (clone < 0)
 		return -errno;
+	if (!is_read_only)
+		r = mount_setattr(clone, "", AT_EMPTY_PATH, &writable, sizeof(writable));
+	else
+		r = mount_setattr(clone, "", AT_EMPTY_PATH, &quiet, sizeof(quiet));
 	/* In a user namespace the atime flags of an inherited mount are locked. */
-	if (is_read_only && mount_setattr(clone, "", AT_EMPTY_PATH, &quiet, sizeof(quiet)) < 0 &&
-	    mount_setattr(clone, "", AT_EMPTY_PATH, &read_only, sizeof(read_only)) < 0) {
-		int r = -errno;
-
+	if (r < 0 && is_read_only)
+		r = mount_setattr(clone, "", AT_EMPTY_PATH, &read_only, sizeof(read_only));
+	if (r < 0) {
+		r = -errno;
 		rvl_close(clone);
 		return r;
 	}

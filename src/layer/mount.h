@@ -7,15 +7,15 @@
 #include <stdint.h>
 
 /*
- * A detached clone of the mount of fd with the directory of fd as its root; O_PATH, owned by the caller.
- * It lives as long as descriptors in it do, and the mount point of the original is not kept busy.
- * With is_read_only also without writes and atime, as far as the mount's locked flags allow.
+ * A detached clone of the mount of fd with the directory of fd as its root; O_PATH, owned by the
+ * caller. It lives as long as descriptors in it do, and the mount point of the original is not kept
+ * busy. With is_read_only also without writes and atime, as far as the mount's locked flags allow.
  * -EPERM and others where the process may not: the caller goes on with fd itself.
  */
 int rvl_mount_clone(int fd, bool is_read_only);
 
-/* Is there a mount point below this absolute path (not at it)? 1 with the mount point in *ret (owned by the
- * caller), 0 if not or if /proc/self/mountinfo cannot be read. */
+/* Is there a mount point below this absolute path (not at it)? 1 with the mount point in *ret
+ * (owned by the caller), 0 if not or if /proc/self/mountinfo cannot be read. */
 int rvl_mount_find_inside(const char *path, char **ret);
 
 /* Source of the mount ("server:/export", "/dev/sda1") by its id, as mountinfo has it (escaped);

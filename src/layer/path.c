@@ -21,7 +21,7 @@
 
 #define PATH_PIECE_MAX (PATH_MAX - 1)
 #define PATH_LEN_MAX (1024 * 1024) /* deeper trees than this are refused */
-#define OPEN_RETRIES_MAX 16	   /* openat2 answers EAGAIN when a rename raced with ".." */
+#define OPEN_RETRIES_MAX 16 /* openat2 answers EAGAIN when a rename raced with ".." */
 
 #define RESOLVE_FLAGS \
 	(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * overlay.redirect and overlay.metacopy of real objects. The values are an attacker's if the layer is: nothing
- * of them is used before it is validated here, and what is not valid is damage (-EUCLEAN).
+ * overlay.redirect and overlay.metacopy of real objects. The values are an attacker's if the layer
+ * is: nothing of them is used before it is validated here, and what is not valid is damage
+ * (-EUCLEAN).
  *
  * Kernel: ovl_get_redirect_xattr, ovl_check_metacopy_xattr in fs/overlayfs/util.c.
  */
@@ -18,9 +19,10 @@
 #include "layer/path.h"
 
 #define READ_RETRIES_MAX 8 /* of a value that grows between asking for its size and reading it */
-#define GUESS_BYTES 256	   /* OVL_REDIRECT_MAX: what the kernel writes at most */
+#define GUESS_BYTES 256 /* OVL_REDIRECT_MAX: what the kernel writes at most */
 
-/* struct ovl_metacopy: version, len, flags, digest_algo, digest[]. A zero-length value is the older form. */
+/* struct ovl_metacopy: version, len, flags, digest_algo, digest[]. A zero-length value is the older
+ * form. */
 #define METACOPY_MIN 4
 #define METACOPY_MAX 68 /* with the largest digest, SHA-512 */
 
@@ -84,8 +86,8 @@ int rvl_redirect_get(const struct rvl_stack *stack, int dirfd, const char *name,
 int rvl_metacopy_get(const struct rvl_stack *stack, int dirfd, const char *name)
 {
 	unsigned char value[METACOPY_MAX];
-	ssize_t n = rvl_xattr_get(&stack->xattr, dirfd, name, RVL_XATTR_METACOPY, value,
-				  sizeof(value));
+	ssize_t n =
+		rvl_xattr_get(&stack->xattr, dirfd, name, RVL_XATTR_METACOPY, value, sizeof(value));
 
 	if (n == -ENODATA || (n == -EACCES && stack->xattr.is_user))
 		return 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What the filesystem of upper can do, by doing it. All is done with temporary objects in temp_fd, but for
- * the link and the rename into upper itself: these must be seen to work (mounts, project quotas),
- * so that a name is in upper for a moment. It carries a mark, and one that a killed process left
- * there is removed by the next probe. The times of upper's root are put back.
+ * What the filesystem of upper can do, by doing it. All is done with temporary objects in temp_fd,
+ * but for the link and the rename into upper itself: these must be seen to work (mounts, project
+ * quotas), so that a name is in upper for a moment. It carries a mark, and one that a killed
+ * process left there is removed by the next probe. The times of upper's root are put back.
  */
 #include "layer/layer.h"
 
@@ -130,8 +130,8 @@ static int probe_renames(const struct probe *p, struct rvl_upper_features *featu
 {
 	struct statx stx;
 
-	features->has_rename_exchange = renameat2(p->temp_fd, FILE_NAME, p->temp_fd, OTHER_NAME,
-						  RENAME_EXCHANGE) == 0;
+	features->has_rename_exchange =
+		renameat2(p->temp_fd, FILE_NAME, p->temp_fd, OTHER_NAME, RENAME_EXCHANGE) == 0;
 	if (renameat2(p->temp_fd, FILE_NAME, p->temp_fd, OTHER_NAME, RENAME_WHITEOUT) == 0) {
 		int r = rvl_path_statx(p->temp_fd, FILE_NAME, STATX_BASIC_STATS, &stx);
 
@@ -193,7 +193,8 @@ int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper
 	if (r == 0)
 		r = make_file(&p, OTHER_NAME);
 	if (r < 0)
-		rvl_error("workdir=%s: no file can be made in it: %s", stack->work_path, strerror(-r));
+		rvl_error("workdir=%s: no file can be made in it: %s", stack->work_path,
+			  strerror(-r));
 	if (r == 0)
 		r = probe_xattrs(&p);
 	if (r == 0)

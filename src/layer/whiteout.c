@@ -4,8 +4,8 @@
  * are matters of names only and are seen to where names are read (merge.c, listing_read.c).
  *
  * Kernel: ovl_is_whiteout, ovl_path_check_xwhiteout_xattr, ovl_get_dir_xattr_val in
- * fs/overlayfs/util.c. One difference: the kernel's look-up takes overlay.whiteout in any directory and
- * its readdir only in marked ("x") ones; here both ask for the mark, so that they agree.
+ * fs/overlayfs/util.c. One difference: the kernel's look-up takes overlay.whiteout in any directory
+ * and its readdir only in marked ("x") ones; here both ask for the mark, so that they agree.
  */
 #include "layer/merge.h"
 
@@ -40,8 +40,8 @@ int rvl_whiteout_check(const struct rvl_stack *stack, int dirfd, const char *nam
 int rvl_opaque_get(const struct rvl_stack *stack, int dirfd, const char *name, enum rvl_opaque *ret)
 {
 	char value;
-	ssize_t n = lenient(stack, rvl_xattr_get(&stack->xattr, dirfd, name, RVL_XATTR_OPAQUE,
-						 &value, 1));
+	ssize_t n = lenient(stack,
+			    rvl_xattr_get(&stack->xattr, dirfd, name, RVL_XATTR_OPAQUE, &value, 1));
 
 	/* -ERANGE: longer than the one character that means something. */
 	if (n < 0 && n != -ENODATA && n != -ERANGE)

@@ -3,8 +3,8 @@
  * Extended attributes of real objects, by descriptor and name: the raw calls and the private
  * attributes. What users see of them is in xattr_user.c.
  *
- * The kernel's *xattrat calls (6.13) take O_PATH descriptors as directories, but not as the object itself
- * (AT_EMPTY_PATH answers EBADF), so that case goes by way of /proc/self/fd on every kernel.
+ * The kernel's *xattrat calls (6.13) take O_PATH descriptors as directories, but not as the object
+ * itself (AT_EMPTY_PATH answers EBADF), so that case goes by way of /proc/self/fd on every kernel.
  */
 #include "layer/xattr.h"
 

@@ -28,7 +28,7 @@ enum rvl_xattr {
 	RVL_XATTR_INO,	     /* the stamp */
 	RVL_XATTR_PATH,	     /* on an entry: where the upper directory is */
 	RVL_XATTR_FH,	     /* on an entry: handle of the lower directory */
-	RVL_XATTR_PLACE,     /* where the object is in the merged lower view: parent's number + name */
+	RVL_XATTR_PLACE,     /* where it is in the merged lower view: parent's number + name */
 	RVL_XATTR_INSTANCES, /* on the root of an upper: the instance table */
 	RVL_XATTR_N
 };
@@ -72,7 +72,8 @@ int rvl_xattr_remove(const struct rvl_xattr_names *names, int dirfd, const char 
 /* Is it an attribute of this overlay itself (not an escaped one)? */
 bool rvl_xattr_is_private(const struct rvl_xattr_names *names, const char *name);
 /* Name in the layer for a name that a user gives; buf of XATTR_NAME_MAX + 1 bytes. Returns 0,
- * -ENAMETOOLONG (kernel: EOPNOTSUPP) if the escaped one does not fit. *ret points to buf or to name. */
+ * -ENAMETOOLONG (kernel: EOPNOTSUPP) if the escaped one does not fit. *ret points to buf or to
+ * name. */
 int rvl_xattr_to_layer(const struct rvl_xattr_names *names, const char *name, char *buf,
 		       const char **ret);
 /* Rewrites a list as listxattr(2) gave it: drops private names, unescapes. Returns the new
@@ -85,7 +86,7 @@ size_t rvl_xattr_list_to_user(const struct rvl_xattr_names *names, char *list, s
  * (SELinux, Smack, EVM) are not. What the target cannot carry follows the kernel's ovl_copy_xattr:
  * EOPNOTSUPP on security.* and on ACLs is an error, on others it is skipped.
  */
-int rvl_xattr_copy(const struct rvl_xattr_names *names, int from_dirfd, const char *from, int to_dirfd,
-		   const char *to);
+int rvl_xattr_copy(const struct rvl_xattr_names *names, int from_dirfd, const char *from,
+		   int to_dirfd, const char *to);
 
 #endif

@@ -73,9 +73,9 @@ static int kill_suidgid(const struct rvl_real *real)
 {
 	struct statx stx;
 	mode_t mode;
-	int r = rvl_path_statx(real->dirfd, real->name, STATX_MODE, &stx);
+	int r = rvl_path_statx(real->dirfd, real->name, STATX_TYPE | STATX_MODE, &stx);
 
-	if (r < 0)
+	if (r < 0 || S_ISDIR(stx.stx_mode)) /* a directory's bits mean something else */
 		return r;
 	mode = stx.stx_mode & ~(mode_t)S_ISUID;
 	if (mode & S_IXGRP)

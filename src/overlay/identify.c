@@ -204,7 +204,7 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 	return r < 0 ? r : -EIO;
 }
 
-int rvl_identify(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		 const struct rvl_found *lower, struct rvl_id *ret)
 {
 	const struct stranger s = { dir, name, upper, lower };
@@ -232,6 +232,9 @@ int rvl_identify(struct rvl_dir *dir, const char *name, const struct rvl_upper_n
 		}
 		if (is_locked) {
 			r = give_stamp(&s, ret);
+			/* the link of its entry */
+			if (r == 0 && !is_dir(&s))
+				upper->st.stx_nlink++;
 			break;
 		}
 		if (ov->config.is_read_only) {

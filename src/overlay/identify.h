@@ -9,8 +9,8 @@
 #include "overlay/lookup.h"
 
 /* lower: what the lower view has under this name (for the number of a stranger that was copied up from there); places.n may be 0.
- * dir is locked. Errors: -EUCLEAN damaged stamp; -EROFS never: a read-only overlay computes a number for this mount. */
-int rvl_identify(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+ * dir is locked; upper->st is kept true (a stranger gains a link). Errors: -EUCLEAN damaged stamp; -EROFS never: a read-only overlay computes a number for this mount. */
+int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		 const struct rvl_found *lower, struct rvl_id *ret);
 
 #endif

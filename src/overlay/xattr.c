@@ -27,6 +27,9 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 	if (r < 0)
 		return r;
 	n = rvl_xattrat_get(real.dirfd, real.name, layer_name, buf, size);
+	/* a lower that knows no xattrs has none; the overlay does know them */
+	if (n == -EOPNOTSUPP && !real.is_upper)
+		return -ENODATA;
 	return n == -ENOENT ? -ESTALE : n;
 }
 

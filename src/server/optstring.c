@@ -16,8 +16,7 @@ static bool is_quoted_context(const char *option)
 	const size_t name_len = strcspn(option, "=,\\");
 
 	/* the key's end is the name's end and two characters more */
-	return name_len + 2 >= key_len &&
-	       !strncmp(option + name_len + 2 - key_len, key, key_len);
+	return name_len + 2 >= key_len && !strncmp(option + name_len + 2 - key_len, key, key_len);
 }
 
 char *rvl_optstring_next(char **list)

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/counters.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -17,7 +16,6 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct rvl_entry entry;
 	int r = rvl_overlay_lookup(rvl_overlay_of(req), parent, name, &entry);
 
-	rvl_count(lookups);
 	/* "." and ".." ask for an object, not for a name: there is nothing to remember. */
 	if (r == -ENOENT && !is_dot(name))
 		rvl_reply_absent(req);

@@ -30,6 +30,7 @@ struct rvl_server {
 	char *config; /* owned; lines of `reverlayctl stat`, each ended by NUL */
 	size_t config_len;
 	struct fuse_session *session; /* owned by session.c while it runs */
+	dev_t device; /* st_dev of the mount; 0: not known */
 };
 
 /*

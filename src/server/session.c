@@ -19,6 +19,8 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -160,18 +162,26 @@ static void end_signals(sigset_t *ret)
 	sigaddset(ret, SIGHUP);
 }
 
-static void *wait_for_signal(void *arg)
+/*
+ * The device number of what is mounted at our mount point, 0 where that cannot be told. Asks the
+ * kernel only, not ourselves: it may be called before anything is served.
+ */
+static dev_t mounted_device(const struct rvl_server *server)
 {
-	struct rvl_server *server = arg;
-	sigset_t set;
-	int number, fd;
+	struct statx stx;
 
-	end_signals(&set);
-	if (sigwait(&set, &number) != 0)
-		return NULL;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	rvl_info("signal %d: unmounting %s", number, server->mount_point);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	if (statx(AT_FDCWD, server->mount_point, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &stx) < 0)
+		return 0;
+	return makedev(stx.stx_dev_major, stx.stx_dev_minor);
+}
+
+/* Unmounts while the workers serve, unless it was done already, or another mount covers ours. */
+static void unmount(struct rvl_server *server)
+{
+	int fd;
+
+	if (server->device == 0 || mounted_device(server) != server->device)
+		return;
 	/* What was stored through a shared mapping is still the kernel's. */
 	fd = open(server->mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
@@ -180,6 +190,21 @@ static void *wait_for_signal(void *arg)
 	}
 	/* Where that is not allowed, fuse_session_unmount asks fusermount3. */
 	umount2(server->mount_point, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+static void *wait_for_signal(void *arg)
+{
+	struct rvl_server *server = arg;
+	sigset_t set;
+	int number;
+
+	end_signals(&set);
+	if (sigwait(&set, &number) != 0)
+		return NULL;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	rvl_info("signal %d: unmounting %s", number, server->mount_point);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	unmount(server);
 	fuse_session_exit(server->session);
 	return NULL;
 }
@@ -257,6 +282,7 @@ int rvl_session_run(struct rvl_server *server)
 		fuse_session_destroy(server->session);
 		return -EIO;
 	}
+	server->device = mounted_device(server);
 	r = loop(server);
 	fuse_session_unmount(server->session);
 	fuse_session_destroy(server->session);

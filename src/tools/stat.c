@@ -65,6 +65,16 @@ static int get_text(int fd, enum rvl_stat_text which, char **ret, size_t *ret_le
 	return 0;
 }
 
+/* Paths have escapes of their own, which are to be pasted into a command: only what JSON or a
+ * terminal cannot take is escaped once more. */
+static json_t *config_value(const char *value)
+{
+	for (const char *p = value; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			return rvl_output_string(value, strlen(value));
+	return json_string(value) ?: rvl_output_string(value, strlen(value));
+}
+
 /* "name=value" and "name" -> an object; is_number: the values are counters. */
 static json_t *parse_text(const char *text, size_t len, bool is_number)
 {
@@ -80,8 +90,7 @@ static json_t *parse_text(const char *text, size_t len, bool is_number)
 		json_object_set_new_nocheck(object, name,
 					    !value    ? json_true() :
 					    is_number ? json_integer(strtoll(value + 1, NULL, 10)) :
-							rvl_output_string(value + 1,
-									  strlen(value + 1)));
+							config_value(value + 1));
 	}
 	return object;
 }

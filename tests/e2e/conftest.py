@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures. See rvl.py for what they give."""
 
+import ctypes
 import os
 import re
 import shutil
@@ -82,8 +83,18 @@ def pytest_runtest_makereport(item, call):
             report.longrepr = f"skipped in CI: {reason}"
 
 
+def isolate():
+    """A mount namespace of our own: whatever happens, no mount of ours is seen or left behind."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    clone_newns, ms_rec, ms_private = 0x20000, 0x4000, 0x40000
+    if libc.unshare(clone_newns) or libc.mount(b"none", b"/", None, ms_rec | ms_private, None):
+        pytest.exit(f"no mount namespace: {os.strerror(ctypes.get_errno())}", 1)
+
+
 @pytest.fixture(scope="session")
 def scratch():
+    if os.geteuid() == 0:
+        isolate()
     given = os.environ.get("RVL_SCRATCH")
     path = Path(tempfile.mkdtemp(prefix="reverlay-test.", dir=given or "/tmp"))
     path.chmod(0o755)

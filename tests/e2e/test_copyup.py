@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import sysc
-from rvl import (ACL, CAPS, IS_KERNEL, OLD, ino, listing, run, snapshot, standard_tree, write,
+from rvl import (assert_same, ACL, CAPS, IS_KERNEL, OLD, ino, listing, run, snapshot, standard_tree, write,
                  xattrs_of)
 
 # Each makes upper's copy in its own way, and changes nothing else that is compared.
@@ -80,8 +80,7 @@ def test_data_and_attributes(ov):
     expected["dangling"].update(uid=7, gid=8)
     expected["sticky"]["xattrs"] = dict(expected["sticky"]["xattrs"], **{"user.more": b"x"})
     expected["xattr"]["mode"] = oct(stat.S_IFREG | 0o600)
-    for name in expected:
-        assert expected[name] == after[name], name
+    assert_same(expected, after, "changed")
 
 
 def test_acl(ov):
@@ -394,7 +393,7 @@ def test_failed_copyup_changes_nothing(ov, images):
     sysc.fails(errno.ENOSPC, os.open, mnt / "d/big", os.O_WRONLY)
     sysc.fails(errno.ENOSPC, os.chmod, mnt / "d/big", 0o600)
     after = snapshot(mnt, dir_nlink=False)
-    assert before == after
+    assert_same(before, after, "after a failed copy-up")
     assert not (ov.upper / "d/big").exists()
     if not IS_KERNEL:
         assert listing(ov.work / "work") == []

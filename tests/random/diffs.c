@@ -28,6 +28,11 @@ static const struct {
 			    "names that begin with .wh. are AUFS whiteouts in a layer; never generated" },
 	[DIFF_WHITEOUT_DEV] = { "whiteout-dev", false,
 				"a character device 0:0 is a whiteout in a layer; never generated" },
+	[DIFF_NOTEMPTY] = { "not-empty", false,
+			    "POSIX allows EEXIST and ENOTEMPTY for a directory in the way (xfs: EEXIST)" },
+	[DIFF_ZERO_RANGE] = { "zero-range", false,
+			      "tmpfs has no FALLOC_FL_ZERO_RANGE, and overlay or FUSE take the setuid bit or the capability away "
+			      "before it says so; left out there" },
 	[DIFF_ORDER] = { "order", false, "order of names in a directory" },
 	[DIFF_K_STALE_FD] = { "kernel-stale-fd", true,
 			      "a descriptor or mapping from before copy-up does not see later writes" },
@@ -37,8 +42,14 @@ static const struct {
 			    "whiteouts in a directory that merges with nothing are listed, but not found" },
 	[DIFF_K_LIST_SIZE] = { "kernel-list-size", true, "llistxattr counts private names in the size it asks for" },
 	[DIFF_K_REDIRECT] = { "kernel-redirect", true, "rename of a directory is EXDEV when its redirect gets too long" },
-	[DIFF_K_FAILED_FALLOCATE] = { "kernel-failed-fallocate", true,
-				      "an fallocate mode that is not supported takes the setuid and setgid bits away" },
+	[DIFF_K_UNLINKED_NLINK] = { "kernel-unlinked-nlink", true,
+				    "fstat of a lower file that was unlinked while open still shows its links" },
+	[DIFF_K_EMPTY_ACL] = { "kernel-empty-acl", true, "setting an empty ACL where there is none is ENODATA" },
+	[DIFF_K_UNLINKED_CHANGE] = { "kernel-unlinked-change", true,
+				     "a change through a descriptor to a lower file that was unlinked is EEXIST or ESTALE, "
+				     "or brings its name back" },
+	[DIFF_K_D_INO] = { "kernel-d-ino", true,
+			   "d_ino is not st_ino for a lower file linked or renamed into a directory whose list is cached" },
 };
 
 bool diff_ok(enum diff d)

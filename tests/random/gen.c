@@ -443,9 +443,11 @@ static enum op_kind gen_kind(struct world *w)
 	uint64_t dice;
 
 	for (int i = 0; i < OP_KINDS; i++)
-		total += op_classes[i].weight;
+		total += cfg.is_without[i] ? 0 : op_classes[i].weight;
 	dice = rng_below(&w->rng, total + boost);
 	for (int i = 0; i < OP_KINDS; i++) {
+		if (cfg.is_without[i])
+			continue;
 		if (dice < op_classes[i].weight)
 			return (enum op_kind)i;
 		dice -= op_classes[i].weight;
@@ -470,7 +472,7 @@ void world_gen(struct world *w, struct op *ret_op)
 	op_init(o);
 	o->kind = gen_kind(w);
 	o->check = gen_check(w, o->kind);
-	if (rng_chance(&w->rng, 15) && o->kind != OP_RMTREE)
+	if (rng_chance(&w->rng, 15) && o->kind != OP_RMTREE && !cfg.is_without_users)
 		o->user = 1 + (int)rng_below(&w->rng, RND_USERS - 1);
 	if (o->kind != OP_RMTREE && (op_classes[o->kind].touch & T_P) && rng_chance(&w->rng, 8))
 		o->base = dir_slot(w);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,7 @@ static const char usage_text[] =
 	"  --log FILE                 where the operations are written (./rvl-random-SEED.ops); removed if all is well\n"
 	"  --hang-s N                 an operation that takes longer is a failure (120)\n"
 	"  --kernel                   accept also the differences that the kernel's overlayfs has\n"
+	"  --without KIND,...         do not generate these operations (names as in the log; users: always as root)\n"
 	"  --verbose                  print each operation\n"
 	"  --populate DIR             fill a layer with a random tree; with --whiteouts one above others\n";
 
@@ -75,6 +77,7 @@ int rnd_fail(struct world *w, const char *kind, const char *fmt, ...)
 		return -1;
 	f->thread = w ? w->id : -1;
 	f->step = w ? w->step : 0;
+	f->op = w && w->step ? (int)w->cur.kind : -1;
 	snprintf(f->kind, sizeof(f->kind), "%s", kind);
 	out = open_memstream(&text, &len);
 	if (!out)
@@ -118,6 +121,7 @@ enum option_id {
 	OPT_HANG_S,
 	OPT_KERNEL,
 	OPT_VERBOSE,
+	OPT_WITHOUT,
 	OPT_POPULATE,
 	OPT_WHITEOUTS,
 	OPT_LIST,
@@ -146,6 +150,7 @@ static const struct option options[] = {
 	{ "hang-s", 1, NULL, OPT_HANG_S },
 	{ "kernel", 0, NULL, OPT_KERNEL },
 	{ "verbose", 0, NULL, OPT_VERBOSE },
+	{ "without", 1, NULL, OPT_WITHOUT },
 	{ "populate", 1, NULL, OPT_POPULATE },
 	{ "whiteouts", 0, NULL, OPT_WHITEOUTS },
 	{ "list-differences", 0, NULL, OPT_LIST },
@@ -237,6 +242,24 @@ static void parse_number(int id, const char *name)
 	}
 }
 
+static void parse_without(char *list)
+{
+	for (char *s = strtok(list, ","); s; s = strtok(NULL, ",")) {
+		int i = 0;
+
+		while (i < OP_KINDS && strcmp(op_classes[i].name, s))
+			i++;
+		if (!strcmp(s, "users")) {
+			cfg.is_without_users = true;
+		} else if (i < OP_KINDS) {
+			cfg.is_without[i] = true;
+		} else {
+			fprintf(stderr, "rvl-random: --without: no such operation: %s\n", s);
+			exit(2);
+		}
+	}
+}
+
 static void parse_flag(int id, struct action *a)
 {
 	switch (id) {
@@ -251,6 +274,9 @@ static void parse_flag(int id, struct action *a)
 		break;
 	case OPT_VERBOSE:
 		cfg.verbose = true;
+		break;
+	case OPT_WITHOUT:
+		parse_without(optarg);
 		break;
 	case OPT_POPULATE:
 		a->populate = optarg;
@@ -337,6 +363,7 @@ int main(int argc, char **argv)
 	struct action a = { 0 };
 	int r;
 
+	signal(SIGPIPE, SIG_IGN); /* fifos lose their readers */
 	parse_args(argc, argv, &a);
 	if (a.help || a.list || argc == 1) {
 		if (a.list)

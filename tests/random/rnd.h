@@ -95,12 +95,17 @@ enum diff {
 	DIFF_WH_NAMES,
 	DIFF_WHITEOUT_DEV,
 	DIFF_ORDER,
+	DIFF_ZERO_RANGE,
+	DIFF_NOTEMPTY,
 	DIFF_K_STALE_FD,
 	DIFF_K_INO_REUSE,
 	DIFF_K_GHOSTS,
 	DIFF_K_LIST_SIZE,
 	DIFF_K_REDIRECT,
-	DIFF_K_FAILED_FALLOCATE,
+	DIFF_K_UNLINKED_NLINK,
+	DIFF_K_EMPTY_ACL,
+	DIFF_K_UNLINKED_CHANGE,
+	DIFF_K_D_INO,
 	DIFF_COUNT,
 };
 
@@ -335,6 +340,7 @@ struct config {
 	uint64_t seed, ops, check_every, remount_every;
 	unsigned int threads, hang_s, shrink_s, drop_one_in;
 	bool drop_caches, shrink, kernel, verbose, is_replay;
+	bool is_without[OP_KINDS], is_without_users; /* not generated */
 };
 extern struct config cfg;
 
@@ -343,6 +349,7 @@ struct failure {
 	int thread;
 	uint64_t step, done;
 	char kind[32];
+	int op; /* enum op_kind of the step */
 	char text[6000];
 };
 extern struct failure *rnd_failure; /* shared with the children */

@@ -435,6 +435,11 @@ int run_all(const struct op_list *list)
 	return rnd_failure->failed ? -1 : r;
 }
 
+static bool world_is_single(const struct op_list *list)
+{
+	return list || cfg.threads == 1;
+}
+
 int run_forked(const struct op_list *list, unsigned int timeout_s)
 {
 	uint64_t seen = 0;
@@ -460,6 +465,9 @@ int run_forked(const struct op_list *list, unsigned int timeout_s)
 			rnd_fail(NULL, "hang", "no operation finished for %u s; the last line of the log is it", timeout_s);
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
+			if (world_is_single(list))
+				rnd_failure->step = seen;
+			rnd_failure->op = OP_KINDS;
 			return 2;
 		}
 		usleep(list && list->n < 2000 ? 200 : 20000);
@@ -467,5 +475,8 @@ int run_forked(const struct op_list *list, unsigned int timeout_s)
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	rnd_fail(NULL, "died", "the tester died of signal %d; the last line of the log is the operation", WTERMSIG(status));
+	if (world_is_single(list))
+		rnd_failure->step = rnd_failure->done;
+	rnd_failure->op = OP_KINDS;
 	return 2;
 }

@@ -14,23 +14,26 @@
 #include <unistd.h>
 
 static char wanted[sizeof(((struct failure *)0)->kind)];
+static int wanted_op;
 static time_t deadline;
 static unsigned int tries;
 static char *best_text; /* owned: the report of the shortest list so far */
 
+/* Anew, and not only emptied: operations may have changed its own attributes. */
 static void empty_oracle(void)
 {
-	int fd = open(cfg.oracle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct name_list l = { 0 };
 	long count = 0;
 
-	if (fd < 0)
-		return;
-	if (name_list_read(&l, fd, 32768) == 0)
-		for (size_t i = 0; i < l.n; i++)
-			remove_tree(fd, l.v[i].name, &count);
-	name_list_free(&l);
-	close(fd);
+	if (remove_tree(AT_FDCWD, cfg.oracle, &count) < 0 || mkdir(cfg.oracle, 0755) < 0)
+		fprintf(stderr, "rvl-random: %s cannot be made anew: %m\n", cfg.oracle);
+}
+
+/* The same kind of difference after the same kind of operation (the two that compare all count as one). */
+static bool is_wanted(void)
+{
+	int op = rnd_failure->op == OP_REMOUNT ? OP_CHECK : rnd_failure->op;
+
+	return !strcmp(rnd_failure->kind, wanted) && op == wanted_op;
 }
 
 /* Whether the list still fails. Cuts it behind the op that fails. */
@@ -47,7 +50,7 @@ static bool fails(struct op_list *l)
 		return false;
 	}
 	empty_oracle();
-	if (run_forked(l, hang_s) == 0 || strcmp(rnd_failure->kind, wanted))
+	if (run_forked(l, hang_s) == 0 || !is_wanted())
 		return false;
 	if (rnd_failure->step && rnd_failure->step < l->n)
 		l->n = rnd_failure->step; /* ops behind it stay owned by the whole list */
@@ -123,6 +126,7 @@ int shrink_run(const char *ops_path)
 		return r < 0 ? r : -EINVAL;
 	cfg.is_replay = true;
 	memcpy(wanted, rnd_failure->kind, sizeof(wanted));
+	wanted_op = rnd_failure->op == OP_REMOUNT ? OP_CHECK : rnd_failure->op;
 	deadline = time(NULL) + cfg.shrink_s;
 	l = without(&all, 0, 0);
 	if (!fails(&l)) {

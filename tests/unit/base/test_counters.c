@@ -20,7 +20,7 @@ static void table_covers_the_struct(void **state)
 {
 	size_t n = 0;
 
-#define X(name, unit, help)                        \
+#define X(name, unit, help)                                \
 	assert_true(sizeof(unit) > 1 && sizeof(help) > 1); \
 	n++;
 	RVL_COUNTERS(X)

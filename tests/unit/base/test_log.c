@@ -82,8 +82,9 @@ static void what_was_left_out_is_counted(void **state)
 	rvl_log_limited(&limit, LOG_WARNING, "second");
 	limit.last_s -= 11;
 	rvl_log_limited(&limit, LOG_WARNING, "third");
-	assert_string_equal(output(), "prog: warning: first\nprog: warning: third\n"
-				      "prog: warning: (1 more messages like this one were left out)\n");
+	assert_string_equal(output(),
+			    "prog: warning: first\nprog: warning: third\n"
+			    "prog: warning: (1 more messages like this one were left out)\n");
 }
 
 int main(void)

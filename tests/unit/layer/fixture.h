@@ -70,6 +70,17 @@ FIXTURE_UNUSED static int fixture_setup(void **state)
 	return 0;
 }
 
+/* May trusted.* attributes be set (root, but not in a user namespace)? Before the fixture's set-up. */
+FIXTURE_UNUSED static int has_trusted(void)
+{
+	char path[] = "/var/tmp/rvl-unit-XXXXXX";
+	int fd = mkstemp(path), r = fd < 0 ? -1 : fsetxattr(fd, "trusted.overlay.t", "", 0, 0);
+
+	close(fd);
+	unlink(path);
+	return r == 0;
+}
+
 FIXTURE_UNUSED static int fixture_teardown(void **state)
 {
 	/* Immutable files, where a test has made some, would stay. */
@@ -84,7 +95,7 @@ FIXTURE_UNUSED static void need_mounts(void)
 
 	if (is_done)
 		return;
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0) {
 		print_message("# skipped: mounts are not permitted (%s)\n", strerror(errno));
 		skip();
 	}
@@ -146,8 +157,11 @@ FIXTURE_UNUSED static int open_lowers(const char *lowers, unsigned n_data, bool 
 	snprintf(copy, sizeof(copy), "%s", lowers);
 	for (char *p = strtok_r(copy, ":", &save); p; p = strtok_r(NULL, ":", &save))
 		paths[n++] = strdup(at("%s", p));
-	r = rvl_stack_open(&(struct rvl_stack_config){ .lower = paths, .n_lower = n, .n_data = n_data,
-						       .is_userxattr = is_userxattr }, ret);
+	r = rvl_stack_open(&(struct rvl_stack_config){ .lower = paths,
+						       .n_lower = n,
+						       .n_data = n_data,
+						       .is_userxattr = is_userxattr },
+			   ret);
 	while (n > 0)
 		free((char *)paths[--n]);
 	return r;

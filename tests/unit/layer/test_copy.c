@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Copying data on and between real filesystems: holes stay, extents are shared, errors come through. */
+/* Copying data on and between real filesystems: holes stay, extents are shared, errors come
+ * through. */
 #include "fixture.h"
 
 #include "base/cleanup.h"
@@ -79,8 +80,9 @@ static bool mount_image(const char *name, const char *mkfs)
 	need_mounts();
 	make_dir(at("m%s", name));
 	if (sh("truncate -s 320M %s/%s.img && %s %s/%s.img >/dev/null 2>&1 && "
-	       "mount -o loop %s/%s.img %s/m%s 2>/dev/null", fixture_dir, name, mkfs, fixture_dir, name,
-	       fixture_dir, name, fixture_dir, name) == 0)
+	       "mount -o loop %s/%s.img %s/m%s 2>/dev/null",
+	       fixture_dir, name, mkfs, fixture_dir, name, fixture_dir, name, fixture_dir,
+	       name) == 0)
 		return true;
 	print_message("# skipped: no %s here\n", name);
 	return false;
@@ -89,7 +91,9 @@ static bool mount_image(const char *name, const char *mkfs)
 static void on_and_between_filesystems(void **state)
 {
 	static const char *const fs[][2] = {
-		{ "btrfs", "mkfs.btrfs -f" }, { "xfs", "mkfs.xfs -f" }, { "ext4", "mkfs.ext4 -F" },
+		{ "btrfs", "mkfs.btrfs -f" },
+		{ "xfs", "mkfs.xfs -f" },
+		{ "ext4", "mkfs.ext4 -F" },
 	};
 	bool is_mounted[3];
 
@@ -109,7 +113,8 @@ static void on_and_between_filesystems(void **state)
 		copy_between(at("m%s", fs[i][0]) + strlen(fixture_dir) + 1, "mtmpfs", 50000000);
 		if (is_mounted[(i + 1) % 3])
 			copy_between(at("m%s", fs[i][0]) + strlen(fixture_dir) + 1,
-				     at("m%s", fs[(i + 1) % 3][0]) + strlen(fixture_dir) + 1, 50000000);
+				     at("m%s", fs[(i + 1) % 3][0]) + strlen(fixture_dir) + 1,
+				     50000000);
 	}
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Handles: the record is the kernel's, decode refuses everything else, and what is opened is the object. */
+/* Handles: the record is the kernel's, decode refuses everything else, and what is opened is the
+ * object. */
 #include "fixture.h"
 
 #include "base/cleanup.h"

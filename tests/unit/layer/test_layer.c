@@ -102,8 +102,32 @@ static void lowers_are_read_only_and_without_mounts(void **state)
 	assert_int_equal(errno, EROFS);
 	/* what is covered is seen, and not what covers it */
 	assert_int_equal(rvl_path_statx(stack.layers[1].fd, "mnt", STATX_BASIC_STATS, &stx), 0);
-	assert_int_equal(rvl_path_statx(stack.layers[1].fd, "mnt/inside", STATX_TYPE, &stx), -ENOENT);
+	assert_int_equal(rvl_path_statx(stack.layers[1].fd, "mnt/inside", STATX_TYPE, &stx),
+			 -ENOENT);
 	umount2(at("l/mnt"), MNT_DETACH);
+}
+
+static void later_mounts_do_not_appear(void **state)
+{
+	struct statx stx;
+
+	/* in a shared mount, as systemd makes them all */
+	need_mounts();
+	make_dir(at("ms"));
+	assert_int_equal(mount("none", at("ms"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(mount("none", at("ms"), "none", MS_SHARED, NULL), 0);
+	make_dir(at("ms/l/in"));
+	make_dir(at("ms/o/up/in"));
+	make_dir(at("ms/o/wk"));
+	assert_int_equal(open_stack("ms/l", "ms/o/up", "ms/o/wk"), 0);
+	assert_int_equal(mount("none", at("ms/l/in"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(mount("none", at("ms/o/up/in"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(rvl_path_statx(stack.layers[1].fd, "in", STATX_TYPE, &stx), 0);
+	assert_int_equal(rvl_path_statx(stack.layers[0].fd, "in", STATX_TYPE, &stx), 0);
+	rvl_stack_release(&stack);
+	assert_int_equal(umount2(at("ms/l/in"), 0), 0);
+	assert_int_equal(umount2(at("ms/o/up/in"), 0), 0);
+	assert_int_equal(umount2(at("ms"), 0), 0);
 }
 
 static void mount_point_is_not_kept_busy(void **state)
@@ -128,7 +152,8 @@ static void missing_and_wrong_are_refused(void **state)
 	assert_int_equal(open_stack("l", "none", "o/wk"), -ENOENT);
 	assert_int_equal(open_stack("l", "o/up", "file"), -ENOTDIR);
 	assert_int_equal(open_stack("l", "o/up", NULL), -EINVAL);
-	assert_int_equal(rvl_stack_open(&(struct rvl_stack_config){ .n_lower = 0 }, &stack), -EINVAL);
+	assert_int_equal(rvl_stack_open(&(struct rvl_stack_config){ .n_lower = 0 }, &stack),
+			 -EINVAL);
 	assert_int_equal(open_lowers("l:o", 2, false, &stack), -EINVAL);
 }
 
@@ -177,7 +202,7 @@ static void places_that_cannot_be_written_are_refused(void **state)
 	umount2(at("mro/up/deep"), MNT_DETACH);
 	assert_int_equal(open_stack("l", "mro/up", "mro/wk"), 0);
 	rvl_stack_release(&stack);
-	assert_int_equal(mount(NULL, at("mro"), NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+	assert_int_equal(mount("none", at("mro"), "none", MS_REMOUNT | MS_RDONLY, NULL), 0);
 	assert_int_equal(open_stack("l", "mro/up", "mro/wk"), -EROFS);
 	umount2(at("mro"), MNT_DETACH);
 }
@@ -256,8 +281,8 @@ static void inner_subvolumes_belong_to_the_layer(void **state)
 	make_dir(at("mb"));
 	if (sh("truncate -s 320M %s/b.img && mkfs.btrfs -q -f %s/b.img >/dev/null 2>&1 && "
 	       "mount -o loop %s/b.img %s/mb && btrfs -q subvolume create %s/mb/sv >/dev/null && "
-	       "touch %s/mb/sv/f", fixture_dir, fixture_dir, fixture_dir, fixture_dir, fixture_dir,
-	       fixture_dir) != 0) {
+	       "touch %s/mb/sv/f",
+	       fixture_dir, fixture_dir, fixture_dir, fixture_dir, fixture_dir, fixture_dir) != 0) {
 		print_message("# skipped: no btrfs here\n");
 		skip();
 	}
@@ -278,6 +303,7 @@ int main(void)
 		T(symlinks_of_the_user_are_followed),
 		T(upper_and_work_are_on_one_mount),
 		T(lowers_are_read_only_and_without_mounts),
+		T(later_mounts_do_not_appear),
 		T(mount_point_is_not_kept_busy),
 		T(missing_and_wrong_are_refused),
 		T(overlaps_are_refused),

@@ -164,12 +164,14 @@ static void upper_over_lower(void **state)
 	stack.layers[0].is_upper = true;
 	upper_fd = open(at("up"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(rvl_listing_read(&stack, &root, &secret, 0, &listing), 0);
-	assert_int_equal(rvl_listing_read_upper(&stack, upper_fd, listing, false, &secret, &both), 0);
+	assert_int_equal(rvl_listing_read_upper(&stack, upper_fd, listing, false, &secret, &both),
+			 0);
 	assert_string_equal(text_of(both), ".wh.z@0 a@0d d@0d++ e@0 n@0d z@1");
 	check_order(both);
 	rvl_listing_put(both);
 	/* again with the same descriptor, opaque, and without a lower part */
-	assert_int_equal(rvl_listing_read_upper(&stack, upper_fd, listing, true, &secret, &both), 0);
+	assert_int_equal(rvl_listing_read_upper(&stack, upper_fd, listing, true, &secret, &both),
+			 0);
 	assert_string_equal(text_of(both), ".wh.z@0 a@0d d@0d e@0 n@0d");
 	rvl_listing_put(both);
 	assert_int_equal(rvl_listing_read_upper(&stack, upper_fd, NULL, false, &secret, &both), 0);
@@ -278,7 +280,7 @@ int main(void)
 		cmocka_unit_test(a_million_names_are_sorted_quickly),
 	};
 
-	if (geteuid() != 0) {
+	if (!has_trusted()) {
 		print_message("1..0 # SKIP: trusted.* attributes and whiteouts need root\n");
 		return 0;
 	}

@@ -132,7 +132,10 @@ static void noatime_falls_back_for_strangers(void **state)
 	}
 	make_file(at("roots"), "x");
 	chmod(fixture_dir, 0755);
-	assert_int_equal(seteuid(65534), 0);
+	if (seteuid(65534) < 0) {
+		print_message("# skipped: no other user in this user namespace\n");
+		skip();
+	}
 	fd = rvl_path_open_noatime(top, "roots", O_RDONLY);
 	assert_int_equal(seteuid(0), 0);
 	assert_true(fd >= 0);

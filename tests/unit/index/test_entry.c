@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Entries: links, directory records, tombstones. */
+#include "fixture.h"
+
+static enum rvl_entry_kind look(uint64_t number)
+{
+	enum rvl_entry_kind kind;
+	struct statx st;
+
+	assert_int_equal(rvl_entry_look(idx, number, &kind, &st), 0);
+	return kind;
+}
+
+static void paths_spread_over_256_directories(void **unused)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+
+	rvl_entry_path(163, path);
+	assert_string_equal(path, "a3/#163");
+	rvl_entry_path(0x7fffffffffffffffULL, path);
+	assert_string_equal(path, "ff/#9223372036854775807");
+}
+
+static void a_link_is_the_object(void **unused)
+{
+	enum rvl_entry_kind kind;
+	struct statx st;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	make_file(at("u/f"));
+	assert_int_equal(look(5000), RVL_ENTRY_NONE);
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 5000), 0);
+	assert_int_equal(rvl_entry_look(idx, 5000, &kind, &st), 0);
+	assert_int_equal(kind, RVL_ENTRY_OBJECT);
+	assert_true(st.stx_ino == ino_of(at("u/f")));
+	assert_int_equal(st.stx_nlink, 2);
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 5000), -EEXIST);
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "absent", 5001), -ENOENT);
+}
+
+static void descriptors_without_a_name_can_be_linked(void **unused)
+{
+	int fd;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	fd = openat(stack.layers[0].fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(rvl_entry_link(idx, fd, "", 5002), 0);
+	assert_int_equal(look(5002), RVL_ENTRY_OBJECT);
+	close(fd);
+	make_file(at("u/f"));
+	fd = openat(stack.layers[0].fd, "f", O_PATH | O_CLOEXEC);
+	assert_int_equal(rvl_entry_link(idx, fd, "", 5003), 0);
+	close(fd);
+}
+
+static void empty_objects_of_mode_0_are_objects(void **unused)
+{
+	/* They look like a directory's record till its attribute is asked for. */
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	make_file(at("u/f"));
+	assert_int_equal(chmod(at("u/f"), 0), 0);
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 5004), 0);
+	assert_int_equal(look(5004), RVL_ENTRY_OBJECT);
+}
+
+static void fill(struct rvl_entry_directory *dir, bool is_merged)
+{
+	*dir = (struct rvl_entry_directory){ .path = { .parent = 1 }, .is_merged = is_merged };
+	memset(dir->path.name, 'n', NAME_MAX);
+	dir->upper.len = 8;
+	dir->upper.type = 1;
+	memset(dir->upper.fid, 9, 8);
+	if (is_merged) {
+		dir->lower = dir->upper;
+		dir->place = (struct rvl_name_at){ 77, "below" };
+	}
+}
+
+static void directory_records_come_back(void **unused)
+{
+	for (int flags = 0; flags <= USERXATTR; flags += USERXATTR) {
+		struct rvl_entry_directory dir, out;
+
+		assert_int_equal(open_index("l1", "u", "w", flags), 0);
+		for (int is_merged = 0; is_merged < 2; is_merged++) {
+			uint64_t number = 6000 + (uint64_t)is_merged;
+
+			fill(&dir, is_merged);
+			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, false), 0);
+			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, false), -EEXIST);
+			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, true), 0);
+			assert_int_equal(look(number), RVL_ENTRY_DIRECTORY);
+			assert_int_equal(rvl_entry_get_directory(idx, number, &out), 0);
+			assert_string_equal(out.path.name, dir.path.name);
+			assert_int_equal(out.is_merged, is_merged);
+			assert_true(rvl_handle_equal(&out.upper, &dir.upper));
+			if (is_merged) {
+				assert_true(rvl_handle_equal(&out.lower, &dir.lower));
+				assert_string_equal(out.place.name, "below");
+				assert_int_equal(out.place.parent, 77);
+			}
+			assert_int_equal(rvl_entry_set_path(idx, number,
+							    &(struct rvl_name_at){ 5, "renamed" }),
+					 0);
+			assert_int_equal(rvl_entry_get_directory(idx, number, &out), 0);
+			assert_string_equal(out.path.name, "renamed");
+			assert_int_equal(out.path.parent, 5);
+		}
+		assert_int_equal(sh("test -z \"$(ls w/work)\""), 0);
+		close_index();
+		assert_int_equal(sh("rm -r u w && mkdir u w"), 0);
+	}
+}
+
+static void records_of_another_kind_are_not_directories(void **unused)
+{
+	struct rvl_entry_directory out;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	make_file(at("u/f"));
+	assert_int_equal(rvl_entry_get_directory(idx, 6100, &out), -ENOENT);
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 6100), 0);
+	assert_int_equal(rvl_entry_get_directory(idx, 6100, &out), -EUCLEAN);
+	assert_int_equal(mkdir(at("w/inodes/05"), 0700) && errno != EEXIST, 0);
+	assert_int_equal(mkdir(at("w/inodes/05/#5"), 0700), 0);
+	assert_int_equal(rvl_entry_look(idx, 5, &(enum rvl_entry_kind){ 0 }, &(struct statx){ 0 }), -EUCLEAN);
+}
+
+static void damaged_records_are_refused(void **unused)
+{
+	static const char *const names[] = { "path", "upper", "fh", "place" };
+	struct rvl_entry_directory dir, out;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	fill(&dir, true);
+	dir.path.name[20] = 0;
+	for (unsigned i = 0; i < 4; i++) {
+		uint8_t value[RVL_NAME_AT_ENCODED_MAX + 8] = { 0 };
+		char name[64];
+
+		snprintf(name, sizeof(name), "trusted.overlay.%s", names[i]);
+		for (size_t len = 0; len < sizeof(value); len += 3) {
+			assert_int_equal(rvl_entry_put_directory(idx, 0x7100, &dir, true), 0);
+			memset(value, i % 3 ? (int)len : 0xff, sizeof(value)); /* a parent with bit 63 */
+			assert_int_equal(setxattr(at("w/inodes/00/#28928"), name, value, len, 0), 0);
+			assert_int_equal(rvl_entry_get_directory(idx, 0x7100, &out), -EUCLEAN);
+		}
+	}
+}
+
+static void names_are_validated(void **unused)
+{
+	static const char *const bad[] = { "", ".", "..", "a/b" };
+	uint8_t buf[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_name_at in = { 7, "good" }, out;
+	unsigned len = rvl_name_at_encode(&in, buf);
+
+	assert_int_equal(rvl_name_at_decode(buf, len, &out), 0);
+	assert_string_equal(out.name, "good");
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(in.name, sizeof(in.name), "%s", bad[i]);
+		len = rvl_name_at_encode(&in, buf);
+		assert_int_equal(rvl_name_at_decode(buf, len, &out), -EUCLEAN);
+	}
+	for (len = 0; len <= 8; len++)
+		assert_int_equal(rvl_name_at_decode(buf, len, &out), -EUCLEAN);
+	in = (struct rvl_name_at){ 0, "x" };
+	assert_int_equal(rvl_name_at_decode(buf, rvl_name_at_encode(&in, buf), &out), -EUCLEAN);
+	in = (struct rvl_name_at){ 1ULL << 63, "x" };
+	assert_int_equal(rvl_name_at_decode(buf, rvl_name_at_encode(&in, buf), &out), -EUCLEAN);
+}
+
+static void the_dead_get_tombstones_or_nothing(void **unused)
+{
+	for (int flags = 0; flags <= USERXATTR; flags += USERXATTR) {
+		assert_int_equal(open_index("l1", "u", "w", flags), 0);
+		make_file(at("u/f"));
+		assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 8000), 0);
+		assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 8001), 0);
+		assert_int_equal(rvl_entry_bury(idx, 8000, true), 0);
+		assert_int_equal(look(8000), RVL_ENTRY_TOMBSTONE);
+		assert_int_equal(rvl_entry_bury(idx, 8000, true), 0); /* again: the same */
+		assert_int_equal(look(8000), RVL_ENTRY_TOMBSTONE);
+		assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 8000), -EEXIST);
+		assert_int_equal(rvl_entry_bury(idx, 8001, false), 0);
+		assert_int_equal(look(8001), RVL_ENTRY_NONE);
+		assert_int_equal(rvl_entry_bury(idx, 8001, false), 0);
+		assert_int_equal(rvl_entry_bury(idx, 8002, true), 0); /* never had an entry */
+		assert_int_equal(look(8002), RVL_ENTRY_TOMBSTONE);
+		assert_int_equal(sh("test -z \"$(ls w/work)\""), 0);
+		close_index();
+		assert_int_equal(sh("rm -r u w && mkdir u w"), 0);
+	}
+}
+
+static void tombstones_without_devices(void **unused)
+{
+	/* Where mknod of 0:0 is refused, they have the xattr form. */
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	idx->features.has_char_whiteouts = false;
+	assert_int_equal(rvl_entry_bury(idx, 8100, true), 0);
+	assert_int_equal(look(8100), RVL_ENTRY_TOMBSTONE);
+}
+
+static void tombstones_go_on_after_emlink(void **unused)
+{
+	/* ext4 stops at 65,000 links: the next one starts a new inode. */
+	struct stat st;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_int_equal(rvl_entry_bury(idx, 1 << 8, true), 0);
+	assert_int_equal(mkdir(at("links"), 0700), 0);
+	for (unsigned i = 0;; i++) {
+		if (link(at("w/inodes/tombstone"), at("links/%u", i))) {
+			if (errno != EMLINK || i > 70000) {
+				print_message("# skipped: no limit of links here\n");
+				skip();
+			}
+			break;
+		}
+		if (i > 70000) {
+			print_message("# skipped: more than 70000 links\n");
+			skip();
+		}
+	}
+	assert_int_equal(rvl_entry_bury(idx, 2 << 8, true), 0);
+	assert_int_equal(look(2 << 8), RVL_ENTRY_TOMBSTONE);
+	assert_int_equal(lstat(at("w/inodes/00/#512"), &st), 0);
+	assert_int_equal(st.st_nlink, 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(paths_spread_over_256_directories),
+		T(a_link_is_the_object),
+		T(descriptors_without_a_name_can_be_linked),
+		T(empty_objects_of_mode_0_are_objects),
+		T(directory_records_come_back),
+		T(records_of_another_kind_are_not_directories),
+		T(damaged_records_are_refused),
+		T(names_are_validated),
+		T(the_dead_get_tombstones_or_nothing),
+		T(tombstones_without_devices),
+		T(tombstones_go_on_after_emlink),
+	};
+
+	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}

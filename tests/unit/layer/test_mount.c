@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Clones of mounts, and the mount table. */
+#include "fixture.h"
+
+#include "base/cleanup.h"
+#include "layer/mount.h"
+#include "layer/path.h"
+
+static void mount_points_inside_are_found(void **state)
+{
+	_cleanup_free_ char *inside = NULL;
+
+	need_mounts();
+	make_dir(at("a/with space/p"));
+	make_dir(at("ab"));
+	assert_int_equal(rvl_mount_find_inside(at("a"), &inside), 0);
+	assert_int_equal(mount("none", at("a/with space/p"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(mount("none", at("ab"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(rvl_mount_find_inside(at("a"), &inside), 1);
+	assert_string_equal(inside, at("a/with space/p"));
+	free(rvl_take_ptr(inside));
+	assert_int_equal(rvl_mount_find_inside(at("a/with space"), &inside), 1);
+	free(rvl_take_ptr(inside));
+	/* not at the place itself, and not beside it */
+	assert_int_equal(rvl_mount_find_inside(at("a/with space/p"), &inside), 0);
+	assert_int_equal(rvl_mount_find_inside(at("ab"), &inside), 0);
+	assert_int_equal(rvl_mount_find_inside("/", &inside), 1);
+	umount2(at("a/with space/p"), MNT_DETACH);
+	umount2(at("ab"), MNT_DETACH);
+}
+
+static void source_of_a_mount(void **state)
+{
+	_cleanup_close_ int fd = -EBADF;
+	_cleanup_free_ char *source = NULL;
+	struct statx stx;
+
+	need_mounts();
+	make_dir(at("ms"));
+	assert_int_equal(mount("server:/export", at("ms"), "tmpfs", 0, NULL), 0);
+	fd = open(at("ms"), O_PATH | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(rvl_path_statx(fd, "", STATX_MNT_ID, &stx), 0);
+	assert_int_equal(rvl_mount_source(stx.stx_mnt_id, &source), 0);
+	assert_string_equal(source, "server:/export");
+	free(rvl_take_ptr(source));
+	assert_int_equal(rvl_mount_source(UINT32_MAX, &source), -ENOENT);
+	umount2(at("ms"), MNT_DETACH);
+}
+
+static void clones_are_separate(void **state)
+{
+	_cleanup_close_ int fd = -EBADF, clone = -EBADF, writable = -EBADF, f = -EBADF;
+
+	need_mounts();
+	make_dir(at("c"));
+	fd = open(at("c"), O_PATH | O_DIRECTORY | O_CLOEXEC);
+	clone = rvl_mount_clone(fd, true);
+	writable = rvl_mount_clone(fd, false);
+	assert_true(clone >= 0 && writable >= 0);
+	assert_true(openat(clone, "f", O_CREAT | O_WRONLY, 0600) < 0);
+	f = openat(writable, "f", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	assert_true(f >= 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(mount_points_inside_are_found),
+		cmocka_unit_test(source_of_a_mount),
+		cmocka_unit_test(clones_are_separate),
+	};
+
+	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
