@@ -2,10 +2,10 @@
 /*
  * Binding layers to instances, and the check that a state belongs to these layers.
  *
- * A new state takes its instances in this order: first what the tables of stamped lowers say, topmost first, so
- * that their objects keep their numbers; then the filesystems of the lowers (the topmost one's is instance 0 where no
- * table has taken it); then the counters. On disk: the state first, durable, then the table on upper's root.
- * So an upper with a table had a state.
+ * A new state takes its instances in this order: first what the tables of stamped lowers say,
+ * topmost first, so that their objects keep their numbers; then the filesystems of the lowers (the
+ * topmost one's is instance 0 where no table has taken it); then the counters. On disk: the state
+ * first, durable, then the table on upper's root. So an upper with a table had a state.
  */
 #include "index/bind.h"
 
@@ -25,8 +25,8 @@
 #include "index/stamp.h"
 #include "index/table.h"
 
-static int read_root(const struct rvl_layer *layer, int fd, const char *path, const uint8_t uuid[16],
-		     struct rvl_state_root *ret)
+static int read_root(const struct rvl_layer *layer, int fd, const char *path,
+		     const uint8_t uuid[16], struct rvl_state_root *ret)
 {
 	struct statx stx;
 
@@ -45,15 +45,17 @@ static int read_root(const struct rvl_layer *layer, int fd, const char *path, co
 }
 
 /*
- * A tmpfs has no identity that outlives it, but one for its life: a uuid of its own, else (older kernels) what its root's
- * handle and the boot make. That is enough: when it is gone, so are its objects.
+ * A tmpfs has no identity that outlives it, but one for its life: a uuid of its own, else (older
+ * kernels) what its root's handle and the boot make. That is enough: when it is gone, so are its
+ * objects.
  */
 static void stabilise(struct rvl_identity *identity, const struct rvl_state_root *root)
 {
 	uint8_t buf[16 + 16 + RVL_HANDLE_ENCODED_MAX];
 	int len;
 
-	if (identity->is_stable || (identity->fs_magic != TMPFS_MAGIC && identity->fs_magic != RAMFS_MAGIC))
+	if (identity->is_stable ||
+	    (identity->fs_magic != TMPFS_MAGIC && identity->fs_magic != RAMFS_MAGIC))
 		return;
 	if (!identity->has_uuid) {
 		if (!root->handle.len)
@@ -105,8 +107,8 @@ static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding
 	}
 	r = rvl_identity_get(layer, layer->fd, (uint64_t)layer->dev, identity);
 	if (r) {
-		rvl_error("lowerdir=%s: the identity of its filesystem cannot be read: %s", layer->path,
-			  strerror(-r));
+		rvl_error("lowerdir=%s: the identity of its filesystem cannot be read: %s",
+			  layer->path, strerror(-r));
 		return r;
 	}
 	r = read_root(layer, layer->fd, layer->path, identity->uuid, root);
@@ -135,8 +137,8 @@ int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret)
 	for (unsigned i = 0; !r && i < n; i++)
 		r = read_lower(stack, ret, i);
 	if (!r && stack->has_upper)
-		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path, no_uuid,
-			      &ret->upper);
+		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path,
+			      no_uuid, &ret->upper);
 	if (!r && stack->work_fd >= 0)
 		r = read_root(NULL, stack->work_fd, stack->work_path, no_uuid, &ret->work);
 	return r;
@@ -160,7 +162,8 @@ static bool is_same_root(const struct rvl_state_root *a, const struct rvl_state_
 	return a->ino == b->ino;
 }
 
-/* A path as an option's value: what mount(8) and the kernel take for separators gets a backslash. */
+/* A path as an option's value: what mount(8) and the kernel take for separators gets a backslash.
+ * */
 static void print_escaped(FILE *f, const char *path)
 {
 	for (; path && *path; path++) {
@@ -269,7 +272,8 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 {
 	const struct rvl_state *state = index->state;
 	_cleanup_free_ char *options = rvl_bind_options(index->stack);
-	bool is_adopted = !state->upper.ino && binding->upper.ino; /* a workdir that served without upper */
+	bool is_adopted = !state->upper.ino &&
+			  binding->upper.ino; /* a workdir that served without upper */
 	int r = 0;
 
 	if (!is_adopted && (!!state->upper.ino != !!binding->upper.ino ||
@@ -280,20 +284,22 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 	if (!r && binding->upper.ino)
 		r = is_adopted ? rvl_bind_check_new(index) : check_table(index);
 	if (r == -ESTALE) {
-		rvl_error("upperdir=%s, workdir=%s: not the directories that this overlay was made with "
-			  "(upperdir=%s, workdir=%s), but a copy, or of two overlays. After a move or a "
-			  "copy run: reverlayctl rebind %s",
-			  binding->upper.path ?: "", binding->work.path, state->upper.path ?: "",
-			  state->work.path ?: "", options ?: "");
+		rvl_error(
+			"upperdir=%s, workdir=%s: not the directories that this overlay was made with "
+			"(upperdir=%s, workdir=%s), but a copy, or of two overlays. After a move or a "
+			"copy run: reverlayctl rebind %s",
+			binding->upper.path ?: "", binding->work.path, state->upper.path ?: "",
+			state->work.path ?: "", options ?: "");
 		return r;
 	}
 	if (!r && !are_same_lowers(state, binding)) {
 		_cleanup_free_ char *then = lowers_text(state->lowers, state->n_lowers);
 		_cleanup_free_ char *now = lowers_text(binding->lowers, binding->n_lowers);
 
-		rvl_error("lowerdir=%s: not the layers that this upper was used with (lowerdir=%s). "
-			  "If they were copied, moved or changed run: reverlayctl rebind %s",
-			  now ?: "", then ?: "", options ?: "");
+		rvl_error(
+			"lowerdir=%s: not the layers that this upper was used with (lowerdir=%s). "
+			"If they were copied, moved or changed run: reverlayctl rebind %s",
+			now ?: "", then ?: "", options ?: "");
 		return -ESTALE;
 	}
 	return r;
@@ -313,9 +319,10 @@ int rvl_bind_check_new(const struct rvl_index *index)
 	if (r && r != -EUCLEAN && r != -EPROTONOSUPPORT)
 		return r;
 	options = rvl_bind_options(index->stack);
-	rvl_error("upperdir=%s: it has inode numbers of a former use, but workdir=%s has no index of them. "
-		  "Give the workdir that belongs to it, or run: reverlayctl repair --rebuild %s",
-		  index->stack->layers[0].path, index->stack->work_path ?: "", options ?: "");
+	rvl_error(
+		"upperdir=%s: it has inode numbers of a former use, but workdir=%s has no index of them. "
+		"Give the workdir that belongs to it, or run: reverlayctl repair --rebuild %s",
+		index->stack->layers[0].path, index->stack->work_path ?: "", options ?: "");
 	return -ESTALE;
 }
 
@@ -383,7 +390,8 @@ static int import_table(struct rvl_state *state, const struct rvl_table *table)
 		memcpy(instance.digest, table->rows[i].digest, sizeof(instance.digest));
 		if (rvl_state_instance_by_digest(state, instance.digest))
 			continue;
-		if (rvl_state_instance_by_id(state, instance.id) || instance.id >= state->volatile_low) {
+		if (rvl_state_instance_by_id(state, instance.id) ||
+		    instance.id >= state->volatile_low) {
 			r = rvl_state_instance_free_id(state, instance.id ?: 1, &instance.id);
 			if (r)
 				return r;
@@ -407,9 +415,10 @@ static int import_tables(struct rvl_index *index, struct rvl_binding *binding)
 		if (r == -ENODATA)
 			continue;
 		if (r == -EUCLEAN || r == -EPROTONOSUPPORT) {
-			rvl_warn("lowerdir=%s: its table of inode numbers is %s; the numbers its objects had "
-				 "in their former overlay are not used",
-				 layer->path, r == -EUCLEAN ? "damaged" : "of a newer version");
+			rvl_warn(
+				"lowerdir=%s: its table of inode numbers is %s; the numbers its objects had "
+				"in their former overlay are not used",
+				layer->path, r == -EUCLEAN ? "damaged" : "of a newer version");
 			rvl_count(damaged);
 			continue;
 		}
@@ -421,15 +430,16 @@ static int import_tables(struct rvl_index *index, struct rvl_binding *binding)
 	return 0;
 }
 
-/* Without a place for the state: the same layers give the same uuid, and so the same handles and offsets. */
+/* Without a place for the state: the same layers give the same uuid, and so the same handles and
+ * offsets. */
 static void derive_identity(struct rvl_state *state, const struct rvl_binding *binding)
 {
 	uint8_t buf[32 + RVL_HANDLE_ENCODED_MAX] = { 0 };
 
 	memset(state->uuid, 0, sizeof(state->uuid));
 	for (unsigned i = 0; i <= binding->n_lowers; i++) {
-		const struct rvl_state_root *root =
-			i < binding->n_lowers ? &binding->lowers[i] : &binding->upper;
+		const struct rvl_state_root *root = i < binding->n_lowers ? &binding->lowers[i] :
+									    &binding->upper;
 		int len = 0;
 
 		memcpy(buf, state->uuid, 16);
@@ -495,9 +505,10 @@ int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding)
 		r = 0;
 		if (!binding->identities[i].is_stable) {
 			r = rvl_bind_volatile_instance(state, instance);
-			rvl_info("lowerdir=%s: its filesystem has no lasting identity; inode numbers and file "
-				 "handles of its objects hold for this mount only",
-				 layer->path);
+			rvl_info(
+				"lowerdir=%s: its filesystem has no lasting identity; inode numbers and file "
+				"handles of its objects hold for this mount only",
+				layer->path);
 		}
 		r = r ?: rvl_device_add(index->numbers, layer->dev, *instance);
 		if (r)
@@ -525,8 +536,9 @@ int rvl_bind_claims(struct rvl_index *index)
 		}
 		r = r ?: rvl_claims_record(index, layer, &table);
 		if (r) {
-			rvl_error("lowerdir=%s: its recorded inode numbers cannot be taken over: %s",
-				  layer->path, strerror(-r));
+			rvl_error(
+				"lowerdir=%s: its recorded inode numbers cannot be taken over: %s",
+				layer->path, strerror(-r));
 			return r;
 		}
 		root->flags |= RVL_ROOT_CLAIMS_DONE;
@@ -563,7 +575,8 @@ int rvl_bind_write_table(struct rvl_index *index)
 				sizeof(old)) == (ssize_t)len &&
 	    !memcmp(old, buf, len))
 		return 0;
-	r = rvl_upper_xattr_set(index, upper->fd, "", S_IFDIR, upper->ino, RVL_XATTR_INSTANCES, buf, len);
+	r = rvl_upper_xattr_set(index, upper->fd, "", S_IFDIR, upper->ino, RVL_XATTR_INSTANCES, buf,
+				len);
 	if (r)
 		rvl_error("upperdir=%s: the table of its inode numbers cannot be written: %s",
 			  upper->path, strerror(-r));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Binding: which layers belong to which instances, and whether a stored state is that of these layers. Called once, by
- * rvl_index_open, in this order; single-threaded. Private to src/index.
+ * Binding: which layers belong to which instances, and whether a stored state is that of these
+ * layers. Called once, by rvl_index_open, in this order; single-threaded. Private to src/index.
  */
 #ifndef RVL_INDEX_BIND_H
 #define RVL_INDEX_BIND_H
@@ -13,21 +13,24 @@
 /* The layers as they are now. */
 struct rvl_binding {
 	struct rvl_state_root upper, work; /* ino 0: none */
-	struct rvl_state_root *lowers;	   /* owned; stack->n - 1 of them, instance not set */
-	struct rvl_identity *identities;   /* owned; of lowers; digests made unique among different st_dev */
+	struct rvl_state_root *lowers; /* owned; stack->n - 1 of them, instance not set */
+	struct rvl_identity
+		*identities; /* owned; of lowers; digests made unique among different st_dev */
 	unsigned n_lowers;
 };
 int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret);
 void rvl_binding_release(struct rvl_binding *binding);
 
 /*
- * Is the state that of these layers? 0, or -ESTALE with the message logged (both lists, and the command that helps).
+ * Is the state that of these layers? 0, or -ESTALE with the message logged (both lists, and the
+ * command that helps).
  */
 int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding);
 /* An upper with a table needs its index. 0: it has no table. -ESTALE, logged. */
 int rvl_bind_check_new(const struct rvl_index *index);
 
-/* A new state's instances: import the tables of the layers, then layers, then counters. Changes index->state only. */
+/* A new state's instances: import the tables of the layers, then layers, then counters. Changes
+ * index->state only. */
 int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding);
 /* Instances of the layers of a state that was checked (or just made) into index->numbers. */
 int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding);
@@ -36,7 +39,8 @@ int rvl_bind_claims(struct rvl_index *index);
 /* Write this overlay's table on upper's root. */
 int rvl_bind_write_table(struct rvl_index *index);
 
-/* Add an instance for a filesystem to the state: the one with this digest, or a new one (from `from`). */
+/* Add an instance for a filesystem to the state: the one with this digest, or a new one (from
+ * `from`). */
 int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identity, uint16_t from,
 		      uint16_t *ret);
 /* An instance for this mount only: identity.is_stable is false. */
@@ -49,7 +53,8 @@ struct rvl_table;
 int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
 		      const struct rvl_table *table);
 
-/* "-o lowerdir=…,upperdir=…,workdir=…" of a stack, escaped as mount(8) takes it. Owned by the caller; NULL without memory. */
+/* "-o lowerdir=…,upperdir=…,workdir=…" of a stack, escaped as mount(8) takes it. Owned by the
+ * caller; NULL without memory. */
 char *rvl_bind_options(const struct rvl_stack *stack);
 
 #endif

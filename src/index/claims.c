@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Claims: the walk of a lower layer that was an upper once, to record which numbers its objects had.
+ * Claims: the walk of a lower layer that was an upper once, to record which numbers its objects
+ * had.
  *
- * The layer's real tree is walked, not the merged view: a claim belongs to an inode, wherever it is shown. One getxattr a
- * file; no stat where getdents gives the inode number. Stamps of hostile layers do no harm: a number is taken
- * only once, never the root's, and never one of this overlay's own counters.
+ * The layer's real tree is walked, not the merged view: a claim belongs to an inode, wherever it
+ * is shown. One getxattr a file; no stat where getdents gives the inode number. Stamps of hostile
+ * layers do no harm: a number is taken only once, never the root's, and never one of this
+ * overlay's own counters.
  */
 #include "index/bind.h"
 
@@ -28,11 +30,11 @@
 #define UNKNOWN_ID 0xffff
 
 struct claims {
-	struct rvl_index *index;	/* borrowed */
-	const struct rvl_layer *layer;	/* borrowed */
-	const struct rvl_table *table;	/* borrowed */
+	struct rvl_index *index; /* borrowed */
+	const struct rvl_layer *layer; /* borrowed */
+	const struct rvl_table *table; /* borrowed */
 	uint16_t ids[RVL_INSTANCE_MAX + 1]; /* of the table -> ours */
-	char **directories;		/* owned; paths still to be walked */
+	char **directories; /* owned; paths still to be walked */
 	size_t n, size;
 	uint64_t n_claims, n_lost;
 };
@@ -159,8 +161,8 @@ static int real_of(struct claims *claims, const struct statx *stx, int dirfd, co
 		ret->instance = claims->index->numbers->layers[claims->layer->index].instance;
 		return 0;
 	}
-	return rvl_device_instance(claims->index, claims->layer, dirfd, name, stx->stx_mode & S_IFMT,
-				   dev, &ret->instance);
+	return rvl_device_instance(claims->index, claims->layer, dirfd, name,
+				   stx->stx_mode & S_IFMT, dev, &ret->instance);
 }
 
 static int claim_entry(struct claims *claims, const char *dir, int fd, const struct dirent *entry,
@@ -244,7 +246,8 @@ int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
 		r = walk_directory(claims, path);
 	}
 	if (!r)
-		rvl_debug("lowerdir=%s: %llu numbers taken over, %llu of them were another's", layer->path,
-			  (unsigned long long)claims->n_claims, (unsigned long long)claims->n_lost);
+		rvl_debug("lowerdir=%s: %llu numbers taken over, %llu of them were another's",
+			  layer->path, (unsigned long long)claims->n_claims,
+			  (unsigned long long)claims->n_lost);
 	return r;
 }

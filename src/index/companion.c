@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Companions: finding and making them. On disk: a file in work/ with the inode's birth time as its mtime, linked to its
- * name; before the link there is no companion. inodes/c is made with the first of them.
+ * Companions: finding and making them. On disk: a file in work/ with the inode's birth time as its
+ * mtime, linked to its name; before the link there is no companion. inodes/c is made with the
+ * first of them.
  */
 #include "index/companion.h"
 
@@ -81,8 +82,7 @@ static int make(struct rvl_index *index, const char *name, const struct timespec
 	fd = openat(index->temp_fd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	if (futimens(fd, times) ||
-	    renameat(index->temp_fd, temp, index->companions_fd, name)) {
+	if (futimens(fd, times) || renameat(index->temp_fd, temp, index->companions_fd, name)) {
 		r = -errno;
 		unlinkat(index->temp_fd, temp, 0);
 	}

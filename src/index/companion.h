@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Companions (inodes/c/<real ino>): small files that carry the private xattrs which an upper inode cannot. Used by stamp.c
- * alone; all others use rvl_upper_xattr_…. A companion belongs to one life of its inode number: its mtime is the inode's
- * birth time, and one whose birth time differs is left over from a dead inode and is not believed.
+ * Companions (inodes/c/<real ino>): small files that carry the private xattrs which an upper inode
+ * cannot. Used by stamp.c alone, others use rvl_upper_xattr_…. A companion belongs to one life
+ * of its inode number: its mtime is the inode's birth time, and one whose birth time differs is
+ * left over from a dead inode and is not believed.
  */
 #ifndef RVL_INDEX_COMPANION_H
 #define RVL_INDEX_COMPANION_H
@@ -20,8 +21,8 @@ static inline bool rvl_companions_exist(const struct rvl_index *index)
 #define RVL_COMPANION_NAME_SIZE 24
 
 /*
- * Name of the companion of dirfd/name with inode real_ino (relative to companions_fd). is_create: make it, and what is
- * left of a dead inode goes. -ENODATA: there is none of this inode.
+ * Name of the companion of dirfd/name with inode real_ino (relative to companions_fd). is_create:
+ * make it, and what is left of a dead inode goes. -ENODATA: there is none of this inode.
  */
 int rvl_companion_find(struct rvl_index *index, int dirfd, const char *name, uint64_t real_ino,
 		       bool is_create, char ret[RVL_COMPANION_NAME_SIZE]);

@@ -2,12 +2,14 @@
 /*
  * Entries: inodes/<xx>/#<number>.
  *
- * Each change is one rename or link: an entry is as before or as after. The 256 directories are made when they are first
- * needed (ENOENT of a link; a container that copies nothing up has none). The file of a directory entry has mode 0, so
- * that no look at a usual object costs a getxattr; without privileges its owner could not read its xattrs then, so with
- * userxattr it is 01600, which no editor makes.
+ * Each change is one rename or link: an entry is as before or as after. The 256 directories are
+ * made when they are first needed (ENOENT of a link; a container that copies nothing up has none).
+ * The file of a directory entry has mode 0, so that no look at a usual object costs a getxattr;
+ * without privileges its owner could not read its xattrs then, so with userxattr it is 01600,
+ * which no editor makes.
  *
- * inodes/tombstone is the whiteout that all tombstones are links of; at EMLINK a new one takes its place.
+ * inodes/tombstone is the whiteout that all tombstones are links of; at EMLINK a new one takes its
+ * place.
  */
 #include "index/entry.h"
 
@@ -120,7 +122,8 @@ static int link_once(int dirfd, const char *name, int to_fd, const char *path)
 		return linkat(dirfd, name, to_fd, path, 0) ? -errno : 0;
 	if (!linkat(dirfd, "", to_fd, path, AT_EMPTY_PATH))
 		return 0;
-	/* Without CAP_DAC_READ_SEARCH this is ENOENT (open(2), O_TMPFILE); so is a missing directory. */
+	/* Without CAP_DAC_READ_SEARCH this is ENOENT (open(2), O_TMPFILE); so is a missing
+	 * directory. */
 	if (errno != ENOENT)
 		return -errno;
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", dirfd);
@@ -152,6 +155,8 @@ int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_
 static int publish(struct rvl_index *index, const char *temp, const char *path, bool is_replace)
 {
 	unsigned flags = is_replace ? 0 : RENAME_NOREPLACE;
+	bool is_left =
+		is_replace; /* a rename between two links of one inode (tombstones) does nothing */
 	int r = 0;
 
 	for (int tries = 0; tries < 2; tries++) {
@@ -159,10 +164,11 @@ static int publish(struct rvl_index *index, const char *temp, const char *path, 
 		if (r != -ENOENT || make_parent(index, path))
 			break;
 	}
-	if (r == -EINVAL && flags) /* the filesystem has no RENAME_NOREPLACE */
+	if (r == -EINVAL && flags) { /* the filesystem has no RENAME_NOREPLACE */
 		r = link_entry(index, index->temp_fd, temp, path);
-	/* After a rename between two links of one inode, too, the old name is still there. */
-	if (unlinkat(index->temp_fd, temp, 0) && errno != ENOENT && !r)
+		is_left = true;
+	}
+	if ((r || is_left) && unlinkat(index->temp_fd, temp, 0) && errno != ENOENT && !r)
 		r = -errno;
 	return r;
 }
@@ -190,8 +196,8 @@ static int set_handle(struct rvl_index *index, int dirfd, const char *name, enum
 	return rvl_xattr_set(&index->stack->xattr, dirfd, name, which, buf, (size_t)len);
 }
 
-int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const struct rvl_entry_directory *dir,
-			    bool is_replace)
+int rvl_entry_put_directory(struct rvl_index *index, uint64_t number,
+			    const struct rvl_entry_directory *dir, bool is_replace)
 {
 	mode_t mode = index->stack->xattr.is_user ? DIRECTORY_MODE_USER : 0;
 	char path[RVL_ENTRY_PATH_SIZE], temp[RVL_TEMP_NAME_SIZE];
@@ -202,7 +208,8 @@ int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const stru
 		return -EROFS;
 	rvl_entry_path(number, path);
 	rvl_index_temp_name(index, temp);
-	fd = openat(index->temp_fd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0600);
+	fd = openat(index->temp_fd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		    mode & 0600);
 	if (fd < 0)
 		return -errno;
 	if (mode && fchmod(fd, mode))
@@ -224,7 +231,8 @@ static int get_at(struct rvl_index *index, const char *path, enum rvl_xattr whic
 		  struct rvl_name_at *ret)
 {
 	uint8_t buf[RVL_NAME_AT_ENCODED_MAX];
-	ssize_t n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, which, buf, sizeof(buf));
+	ssize_t n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, which, buf,
+				  sizeof(buf));
 
 	if (n == -ERANGE)
 		return -EUCLEAN;
@@ -236,7 +244,8 @@ static int get_handle(struct rvl_index *index, const char *path, enum rvl_xattr 
 		      struct rvl_handle *ret)
 {
 	uint8_t buf[RVL_HANDLE_ENCODED_MAX];
-	ssize_t n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, which, buf, sizeof(buf));
+	ssize_t n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, which, buf,
+				  sizeof(buf));
 	int r;
 
 	*ret = (struct rvl_handle){ 0 };
@@ -250,7 +259,8 @@ static int get_handle(struct rvl_index *index, const char *path, enum rvl_xattr 
 	return r ? -EUCLEAN : 0;
 }
 
-int rvl_entry_get_directory(struct rvl_index *index, uint64_t number, struct rvl_entry_directory *ret)
+int rvl_entry_get_directory(struct rvl_index *index, uint64_t number,
+			    struct rvl_entry_directory *ret)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
 	struct rvl_entry_directory dir = { 0 };
@@ -262,7 +272,8 @@ int rvl_entry_get_directory(struct rvl_index *index, uint64_t number, struct rvl
 	rvl_entry_path(number, path);
 	r = get_at(index, path, RVL_XATTR_PATH, &dir.path);
 	if (r == -ENODATA || r == -EPERM || r == -EACCES) {
-		/* Of another kind; or there is none at all, which some kernels call ENODATA through /proc. */
+		/* Of another kind; or there is none at all, which some kernels call ENODATA
+		 * through /proc. */
 		if (statx(index->inodes_fd, path, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &stx))
 			return -errno;
 		return -EUCLEAN;
@@ -301,7 +312,8 @@ static int make_tombstone(struct rvl_index *index)
 			return -errno;
 	} else {
 		_cleanup_close_ int fd = openat(index->temp_fd, temp,
-						O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+						O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+						0600);
 
 		if (fd < 0)
 			return -errno;

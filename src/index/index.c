@@ -2,10 +2,10 @@
 /*
  * Opening and closing the index.
  *
- * Order of an open that may write, with what a crash leaves: directories made (nothing is known yet); state read and
- * checked, or a new one bound; work/ emptied; state saved as not clean, durable (the same overlay, next time recovery); table on
- * upper's root; claims recorded, then marked as done. Close: rows flushed; state saved with exact counters and
- * the clean mark.
+ * Order of an open that may write, with what a crash leaves: directories made (nothing is known
+ * yet); state read and checked, or a new one bound; work/ emptied; state saved as not clean,
+ * durable (the same overlay, next time recovery); table on upper's root; claims recorded, then
+ * marked as done. Close: rows flushed; state saved with exact counters and the clean mark.
  */
 #include "index/index.h"
 
@@ -84,8 +84,9 @@ static int load_state(struct rvl_index *index)
 	int r = index->inodes_fd < 0 ? -ENOENT : rvl_state_load(index->inodes_fd, &index->state);
 
 	if (r == -EPROTONOSUPPORT)
-		rvl_error("workdir=%s: inodes/state is of a newer version of reverlay: use that version",
-			  work);
+		rvl_error(
+			"workdir=%s: inodes/state is of a newer version of reverlay: use that version",
+			work);
 	else if (r == -EUCLEAN)
 		rvl_error("workdir=%s: inodes/state is damaged. Run: reverlayctl repair", work);
 	else if (r && r != -ENOENT)
@@ -120,7 +121,8 @@ static void swap_paths(struct rvl_state_root *a, struct rvl_state_root *b)
 	b->path = path;
 }
 
-/* The state is that of these layers. Paths may have changed; and one that served without upper takes this one. */
+/* The state is that of these layers. Paths may have changed; and one that served without upper
+ * takes this one. */
 static void refresh_state(struct rvl_state *state, struct rvl_binding *binding)
 {
 	if (!state->upper.ino) {
@@ -162,7 +164,8 @@ static int begin_use(struct rvl_index *index)
 	return r ?: rvl_bind_write_table(index);
 }
 
-/* Claims and assigned numbers: if the file that has them is damaged, claims are read anew and the assigned are lost. */
+/* Claims and assigned numbers: if the file that has them is damaged, claims are read anew and the
+ * assigned are lost. */
 static int open_reals(struct rvl_index *index)
 {
 	struct rvl_state *state = index->state;
@@ -175,11 +178,12 @@ static int open_reals(struct rvl_index *index)
 	}
 	if (index->is_writable && (state->flags & RVL_STATE_REALS_IN_MAP) &&
 	    (index->map->was_discarded || !index->map->store)) {
-		struct rvl_state_instance *old =
-			rvl_state_instance_by_id(state, state->counters[RVL_COUNTER_ASSIGNED].instance);
+		struct rvl_state_instance *old = rvl_state_instance_by_id(
+			state, state->counters[RVL_COUNTER_ASSIGNED].instance);
 
-		rvl_warn("workdir=%s: assigned inode numbers were lost with the map: they are given anew",
-			 index->stack->work_path);
+		rvl_warn(
+			"workdir=%s: assigned inode numbers were lost with the map: they are given anew",
+			index->stack->work_path);
 		if (old)
 			old->flags |= RVL_INSTANCE_RETIRED;
 		for (unsigned i = 0; i < state->n_lowers; i++)
@@ -237,7 +241,8 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 		if (!r) {
 			rvl_boot_id_get(boot_id);
 			index->was_unclean_machine = !(index->state->flags & RVL_STATE_CLEAN) &&
-						     memcmp(boot_id, index->state->boot_id, 16) != 0;
+						     memcmp(boot_id, index->state->boot_id, 16) !=
+							     0;
 			r = rvl_bind_check(index, &binding);
 			if (!r)
 				refresh_state(index->state, &binding);

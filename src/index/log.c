@@ -2,11 +2,12 @@
 /*
  * The log: an append-only file of BEGIN and END records, and the table of what is pending.
  *
- * A record is whole or it is not there: a write that stopped half way is cut off again, and a reader stops at the first
- * record whose checksum is wrong. The table holds the encoded BEGIN of each pending operation, oldest
- * first, so that the file can be written anew with these alone.
+ * A record is whole or it is not there: a write that stopped half way is cut off again, and a
+ * reader stops at the first record whose checksum is wrong. The table holds the encoded BEGIN of
+ * each pending operation, oldest first, so that the file can be written anew with these alone.
  *
- * Rewriting: log.new with all pending records, fsync, rename. After a crash either file is the log, both say the same.
+ * Rewriting: log.new with all pending records, fsync, rename. After a crash either file is the
+ * log, both say the same.
  */
 #include "index/log.h"
 
@@ -46,7 +47,7 @@ static_assert(sizeof(struct disk_header) == 16, "disk_header");
 
 /* All records begin so; an END is only this. */
 struct disk_record {
-	uint32_t len;	   /* of the whole record */
+	uint32_t len; /* of the whole record */
 	uint32_t checksum; /* of all that follows */
 	uint8_t kind;
 	uint8_t op;
@@ -68,7 +69,7 @@ static_assert(sizeof(struct disk_record) + sizeof(struct disk_begin) + 2 * NAME_
 
 struct pending {
 	struct pending *next, *prev; /* list, oldest first */
-	struct pending *chain;	     /* same bucket */
+	struct pending *chain; /* same bucket */
 	uint64_t id;
 	bool is_former; /* of the former process, to be replayed */
 	unsigned len;
@@ -77,11 +78,11 @@ struct pending {
 
 struct rvl_log {
 	pthread_mutex_t lock; /* guards all below */
-	int inodes_fd;	      /* borrowed from the index */
-	int fd;		      /* owned; -EBADF for a reader of no log */
+	int inodes_fd; /* borrowed from the index */
+	int fd; /* owned; -EBADF for a reader of no log */
 	bool is_writable, is_volatile;
 	bool is_broken; /* its end could not be cut off: nothing more is written */
-	uint64_t size;	/* of the file */
+	uint64_t size; /* of the file */
 	uint64_t rewrite_at;
 	uint64_t next_id;
 	struct pending *first, *last;
@@ -162,8 +163,8 @@ static int decode_begin(const struct disk_record *head, const uint8_t *data, siz
 	return 0;
 }
 
-int rvl_log_record_decode(const void *buf, size_t len, enum rvl_log_kind *ret_kind, uint64_t *ret_id,
-			  struct rvl_log_record *ret)
+int rvl_log_record_decode(const void *buf, size_t len, enum rvl_log_kind *ret_kind,
+			  uint64_t *ret_id, struct rvl_log_record *ret)
 {
 	const uint8_t *bytes = buf;
 	struct disk_record head;
@@ -213,8 +214,9 @@ static int add_pending(struct rvl_log *log, uint64_t id, const uint8_t *bytes, u
 
 	if (!pending)
 		return -ENOMEM;
-	*pending = (struct pending){ .prev = log->last, .chain = *bucket, .id = id,
-				     .is_former = is_former, .len = len };
+	*pending = (struct pending){
+		.prev = log->last, .chain = *bucket, .id = id, .is_former = is_former, .len = len
+	};
 	memcpy(pending->bytes, bytes, len);
 	*bucket = pending;
 	if (log->last)
@@ -341,7 +343,8 @@ static void shorten(struct rvl_log *log)
 		if (r)
 			rvl_warn_limited("inodes/log: cannot be shortened: %s", strerror(-r));
 		/* Not before it has doubled: so the cost of a record stays constant. */
-		log->rewrite_at = log->size * 2 > RVL_LOG_MAX_BYTES ? log->size * 2 : RVL_LOG_MAX_BYTES;
+		log->rewrite_at = log->size * 2 > RVL_LOG_MAX_BYTES ? log->size * 2 :
+								      RVL_LOG_MAX_BYTES;
 	}
 }
 
@@ -487,8 +490,9 @@ static int load_records(struct rvl_log *log, const uint8_t *data, size_t len, si
 		done += (size_t)n;
 	}
 	if (done < len) {
-		rvl_warn("inodes/log: damaged or torn after %zu of %zu bytes: what follows is left out", done,
-			 len);
+		rvl_warn(
+			"inodes/log: damaged or torn after %zu of %zu bytes: what follows is left out",
+			done, len);
 		rvl_count(damaged);
 	}
 	*ret_done = done;

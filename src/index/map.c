@@ -2,11 +2,13 @@
 /*
  * The map: rows number -> places, in LMDB and in memory before they get there.
  *
- * The file is opened when it is first asked, and made when there is a first row to write. A row of a place that is known
- * replaces the known one if it has a generation, else it is dropped: so a walk, which does not know generations, never
- * spoils what nodes left. A read-only mount asks the file and keeps its own rows in memory.
+ * The file is opened when it is first asked, and made when there is a first row to write. A row of
+ * a place that is known replaces the known one if it has a generation, else it is dropped: so a
+ * walk, which does not know generations, never spoils what nodes left. A read-only mount asks the
+ * file and keeps its own rows in memory.
  *
- * A damaged file is thrown away and made anew (it is a cache), unless the state says that it is the truth.
+ * A damaged file is thrown away and made anew (it is a cache), unless the state says that it is
+ * the truth.
  */
 #include "index/map_private.h"
 
@@ -29,8 +31,8 @@
 #include "layer/path.h"
 
 #define MAP_NAME "map.mdb"
-#define PENDING_FLUSH 4096	/* rows put one by one are written when there are so many */
-#define PENDING_MAX (1 << 20)	/* more are refused: the disk is full */
+#define PENDING_FLUSH 4096 /* rows put one by one are written when there are so many */
+#define PENDING_MAX (1 << 20) /* more are refused: the disk is full */
 #define BUCKETS_MIN 1024
 
 unsigned rvl_map_row_encode(uint64_t parent, const char *name, size_t name_len, uint32_t generation,
@@ -118,7 +120,9 @@ int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number, uint64
 		pending->text_size = size;
 	}
 	row = &pending->rows[pending->n];
-	*row = (struct rvl_map_pending_row){ .number = number, .parent = parent, .generation = generation,
+	*row = (struct rvl_map_pending_row){ .number = number,
+					     .parent = parent,
+					     .generation = generation,
 					     .name = (uint32_t)pending->text_len,
 					     .name_len = (uint8_t)name_len };
 	memcpy(pending->text + pending->text_len, name, name_len);
@@ -148,8 +152,9 @@ static int pending_init(struct rvl_map_pending *pending)
 	return pending->buckets ? 0 : -ENOMEM;
 }
 
-static struct rvl_map_pending_row *pending_find(const struct rvl_map_pending *pending, uint64_t number,
-						uint64_t parent, const char *name, size_t name_len)
+static struct rvl_map_pending_row *pending_find(const struct rvl_map_pending *pending,
+						uint64_t number, uint64_t parent, const char *name,
+						size_t name_len)
 {
 	if (!pending->n)
 		return NULL;
@@ -209,8 +214,10 @@ static int put_complete(struct rvl_store *store, MDB_txn *txn)
 	return rvl_store_errno(mdb_put(txn, store->meta, &key, &value, 0));
 }
 
-/* Sorts the rows: those with buckets cannot be found afterwards by other threads without a lock, so a copy is sorted. */
-int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending, bool is_complete)
+/* Sorts the rows: those with buckets cannot be found afterwards by other threads without a lock,
+ * so a copy is sorted. */
+int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending,
+			  bool is_complete)
 {
 	_cleanup_free_ struct rvl_map_pending_row *sorted = NULL;
 	const struct rvl_map_pending_row *rows = pending->rows;
@@ -290,8 +297,9 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 		return r;
 	rvl_count(damaged);
 	if (index->state->flags & RVL_STATE_MAP_IS_TRUTH) {
-		rvl_error("inodes/%s is damaged, and the only record of the numbers from before a rebind",
-			  MAP_NAME);
+		rvl_error(
+			"inodes/%s is damaged, and the only record of the numbers from before a rebind",
+			MAP_NAME);
 		return r;
 	}
 	if (!index->is_writable) {
@@ -339,7 +347,8 @@ int rvl_map_ensure(struct rvl_index *index, bool is_create)
 	struct rvl_map *map = index->map;
 	int r;
 
-	if (atomic_load_explicit(&map->is_opened, memory_order_acquire) && (!is_create || map->store))
+	if (atomic_load_explicit(&map->is_opened, memory_order_acquire) &&
+	    (!is_create || map->store))
 		return 0;
 	pthread_mutex_lock(&map->open_lock);
 	r = ensure_locked(index, is_create);
@@ -390,7 +399,8 @@ bool rvl_map_is_complete(struct rvl_index *index)
 
 /* Rows one by one. */
 
-static int put_pending(struct rvl_map *map, uint64_t number, const struct rvl_map_row *row, size_t *ret_n)
+static int put_pending(struct rvl_map *map, uint64_t number, const struct rvl_map_row *row,
+		       size_t *ret_n)
 {
 	size_t len = strlen(row->at.name);
 	struct rvl_map_pending_row *known;
@@ -437,8 +447,8 @@ static void unflush(struct rvl_map *map)
 		const char *name = map->flushing.text + row->name;
 
 		if (!pending_find(&map->pending, row->number, row->parent, name, row->name_len) &&
-		    rvl_map_pending_add(&map->pending, row->number, row->parent, name, row->name_len,
-					row->generation))
+		    rvl_map_pending_add(&map->pending, row->number, row->parent, name,
+					row->name_len, row->generation))
 			break; /* no memory: the map is a cache, a row less */
 	}
 	rvl_map_pending_release(&map->flushing);
@@ -519,7 +529,8 @@ static int found_add(struct found_rows *found, const void *value, size_t len)
 	return 0;
 }
 
-static int find_pending(const struct rvl_map_pending *pending, uint64_t number, struct found_rows *found)
+static int find_pending(const struct rvl_map_pending *pending, uint64_t number,
+			struct found_rows *found)
 {
 	int r = 0;
 
@@ -577,14 +588,16 @@ static int find_all(struct rvl_index *index, uint64_t number, struct found_rows 
 	return r ?: find_stored(map->store, number, found);
 }
 
-/* Has a row before this one, of the same place, been given already? Only rows still in memory make such. */
+/* Has a row before this one, of the same place, been given already? Only rows still in memory make
+ * such. */
 static bool is_repeated(const struct found_rows *found, size_t start)
 {
 	const uint8_t *row = found->v + start;
 	size_t len = rvl_get_le16(row);
 
 	for (size_t at = 0; at < start; at += 2 + rvl_get_le16(found->v + at))
-		if (rvl_get_le16(found->v + at) == len && !memcmp(found->v + at + 2, row + 2, len - 4))
+		if (rvl_get_le16(found->v + at) == len &&
+		    !memcmp(found->v + at + 2, row + 2, len - 4))
 			return true;
 	return false;
 }

@@ -2,11 +2,13 @@
 /*
  * The walk of the merged lower view that fills the map.
  *
- * Depth first, by listings and look-ups of the stack alone, so redirects, whiteouts and merges are settled by the code that
- * serves them. A name that is no directory costs no system call: number and type come from the listing. Rows are gathered,
- * sorted by number and written many at a time. Memory: the listings on the way down, and one batch.
+ * Depth first, by listings and look-ups of the stack alone, so redirects, whiteouts and merges are
+ * settled by the code that serves them. A name that is no directory costs no system call: number
+ * and type come from the listing. Rows are gathered, sorted by number and written many at a time.
+ * Memory: the listings on the way down, and one batch.
  *
- * What cannot be seen by users (damaged, forbidden) is left out and does not make the map incomplete: no number of it was shown.
+ * What cannot be seen by users (damaged, forbidden) is left out and does not make the map
+ * incomplete: no number of it was shown.
  */
 #include "index/map_private.h"
 
@@ -28,15 +30,15 @@
 
 /* A directory on the way down. */
 struct frame {
-	struct rvl_places places;    /* owned */
+	struct rvl_places places; /* owned */
 	struct rvl_listing *listing; /* counted; NULL: not read yet */
-	size_t next;		     /* in the listing: the next to look at for directories */
+	size_t next; /* in the listing: the next to look at for directories */
 	uint64_t number;
 };
 
 struct rvl_map_walk {
 	struct rvl_index *index; /* borrowed */
-	struct frame *frames;	 /* owned */
+	struct frame *frames; /* owned */
 	unsigned n, size;
 	struct rvl_map_pending batch; /* rows gathered */
 	uint64_t n_names, n_skipped;
@@ -126,7 +128,8 @@ static int add_row(struct rvl_map_walk *walk, const struct frame *frame, const c
 		if (r)
 			return r;
 	}
-	return rvl_map_pending_add(&walk->batch, number, frame->number, name, strlen(name), generation);
+	return rvl_map_pending_add(&walk->batch, number, frame->number, name, strlen(name),
+				   generation);
 }
 
 /* Is this an error of the one object, that users get too? */
@@ -155,15 +158,16 @@ static int look_up(struct rvl_map_walk *walk, const struct frame *frame, const c
 		   struct rvl_found *found, struct rvl_id *ret)
 {
 	const struct rvl_place *place;
-	int r = rvl_merge_lookup(walk->index->stack, &frame->places, name, NULL, frame->listing, found);
+	int r = rvl_merge_lookup(walk->index->stack, &frame->places, name, NULL, frame->listing,
+				 found);
 
 	if (r)
 		return r;
 	if (!found->places.n)
 		return -ENOENT;
 	place = &found->places.v[0];
-	return rvl_number_of_lower(walk->index, place->layer, place->layer->fd, place->path, &found->st,
-				   ret);
+	return rvl_number_of_lower(walk->index, place->layer, place->layer->fd, place->path,
+				   &found->st, ret);
 }
 
 static int add_file(struct rvl_map_walk *walk, const struct frame *frame,
@@ -260,7 +264,8 @@ static int finish(struct rvl_map_walk *walk)
 	return 0;
 }
 
-static int build_locked(struct rvl_index *index, const _Atomic bool *stop, _Atomic uint64_t *progress)
+static int build_locked(struct rvl_index *index, const _Atomic bool *stop,
+			_Atomic uint64_t *progress)
 {
 	struct rvl_map *map = index->map;
 	int r = 0;

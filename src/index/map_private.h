@@ -21,7 +21,7 @@ struct rvl_map_pending_row {
 /* Rows that are not in LMDB yet. */
 struct rvl_map_pending {
 	struct rvl_map_pending_row *rows; /* owned */
-	uint32_t *buckets;		  /* owned; index + 1 of the first row */
+	uint32_t *buckets; /* owned; index + 1 of the first row */
 	size_t n, size;
 	size_t n_buckets; /* 0: rows are only gathered, not to be found */
 	char *text; /* owned; the names */
@@ -33,26 +33,30 @@ struct rvl_map {
 	_Atomic bool is_opened;
 	_Atomic bool is_complete;
 	bool was_discarded; /* the file was damaged and made anew */
-	struct rvl_store *_Atomic store; /* owned; where rows go: file or memory. NULL until it is needed */
-	struct rvl_store *_Atomic below; /* owned or NULL; the file of a read-only mount, asked too */
+	struct rvl_store
+		*_Atomic store; /* owned; where rows go: file or memory. NULL until it is needed */
+	struct rvl_store
+		*_Atomic below; /* owned or NULL; the file of a read-only mount, asked too */
 
 	pthread_mutex_t pending_lock; /* guards the next two */
 	struct rvl_map_pending pending;
 	struct rvl_map_pending flushing; /* on their way to LMDB, still to be found */
-	pthread_mutex_t flush_lock;	 /* one flush at a time */
+	pthread_mutex_t flush_lock; /* one flush at a time */
 
 	pthread_mutex_t build_lock; /* one walk at a time; guards walk */
-	struct rvl_map_walk *walk;  /* owned; a walk that was stopped */
+	struct rvl_map_walk *walk; /* owned; a walk that was stopped */
 };
 
 int rvl_map_open(struct rvl_index *index, struct rvl_map **ret);
 /* Does not flush. Accepts NULL. */
 void rvl_map_free(struct rvl_map *map);
 
-/* Open what there is; is_create: make it where there is none. After 0 map->store may still be NULL without is_create. */
+/* Open what there is; is_create: make it where there is none. After 0 map->store may still be NULL
+ * without is_create. */
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
 
-/* One encode, one decode function of a row's value: parent (8), length of the name (1), name, generation (4). */
+/* One encode, one decode function of a row's value: parent (8), length of the name (1), name,
+ * generation (4). */
 #define RVL_MAP_ROW_MAX (8 + 1 + NAME_MAX + 4)
 unsigned rvl_map_row_encode(uint64_t parent, const char *name, size_t name_len, uint32_t generation,
 			    uint8_t buf[RVL_MAP_ROW_MAX]);
@@ -62,8 +66,10 @@ int rvl_map_row_decode(const void *buf, size_t len, struct rvl_map_row *ret); /*
 int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number, uint64_t parent,
 			const char *name, size_t name_len, uint32_t generation);
 void rvl_map_pending_release(struct rvl_map_pending *pending);
-/* All rows to LMDB in one transaction, in the order of their numbers; is_complete marks the map in the same one. */
-int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending, bool is_complete);
+/* All rows to LMDB in one transaction, in the order of their numbers; is_complete marks the map in
+ * the same one. */
+int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending,
+			  bool is_complete);
 
 void rvl_map_walk_free(struct rvl_map_walk *walk);
 

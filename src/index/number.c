@@ -8,11 +8,11 @@
  *     the computed one belongs by record to another object, or cannot be computed
  *                                         the next of the assigned counter, recorded, then shown
  *
- * Two numbers would be 0 and the root's: real inos 0 and 1 of instance 0. They have fixed places in the born counter's
- * instance, below its first number, and need no record.
+ * Two numbers would be 0 and the root's: real inos 0 and 1 of instance 0. They have fixed places
+ * in the born counter's instance, below its first number, and need no record.
  *
- * A counter gives out below `limit` without a lock. The state on disk holds the limit, so that after a crash it
- * goes on above all that was given out; a clean close writes the exact next.
+ * A counter gives out below `limit` without a lock. The state on disk holds the limit, so that
+ * after a crash it goes on above all that was given out; a clean close writes the exact next.
  */
 #include "index/number_private.h"
 
@@ -77,7 +77,8 @@ int rvl_numbers_new(struct rvl_index *index, struct rvl_numbers **ret)
 
 		counter->instance = state->counters[i].instance;
 		if (!index->is_writable) {
-			/* For this mount only: a random start, in a half that no durable counter gets to. */
+			/* For this mount only: a random start, in a half that no durable counter
+			 * gets to. */
 			if (getrandom(&next, sizeof(next), 0) != (ssize_t)sizeof(next))
 				next = (uintptr_t)numbers;
 			next = (1ULL << 47) | (next & ((1ULL << 46) - 1));
@@ -172,7 +173,8 @@ int rvl_number_born(struct rvl_index *index, struct rvl_id *ret)
 
 bool rvl_number_is_born(const struct rvl_index *index, uint64_t number)
 {
-	return number >> RVL_INSTANCE_SHIFT == index->numbers->counters[RVL_COUNTER_BORN].instance &&
+	return number >> RVL_INSTANCE_SHIFT ==
+		       index->numbers->counters[RVL_COUNTER_BORN].instance &&
 	       (number & RVL_REAL_INO_MASK) >= RVL_COUNTER_START;
 }
 
@@ -202,7 +204,8 @@ int rvl_device_add(struct rvl_numbers *numbers, dev_t dev, uint16_t instance)
 			  NULL :
 			  reallocarray(numbers->devices, numbers->n_devices + 1, sizeof(*devices));
 	if (devices) {
-		devices[numbers->n_devices++] = (struct rvl_device){ .dev = dev, .instance = instance };
+		devices[numbers->n_devices++] =
+			(struct rvl_device){ .dev = dev, .instance = instance };
 		numbers->devices = devices;
 	} else {
 		r = numbers->n_devices >= RVL_DEVICES_MAX ? -EOVERFLOW : -ENOMEM;
@@ -360,7 +363,8 @@ int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer,
 	return find_number(index, &real, ret);
 }
 
-int rvl_number_for_unstamped(struct rvl_index *index, const struct rvl_id *origin, struct rvl_id *ret)
+int rvl_number_for_unstamped(struct rvl_index *index, const struct rvl_id *origin,
+			     struct rvl_id *ret)
 {
 	enum rvl_entry_kind kind;
 	struct statx st;

@@ -17,7 +17,8 @@ struct rvl_counter {
 	uint16_t instance;
 };
 
-/* Numbers of a counter's instance below this are for real objects that fit nowhere else, see rvl_number_fixed. */
+/* Numbers of a counter's instance below this are for real objects that fit nowhere else, see
+ * rvl_number_fixed. */
 #define RVL_COUNTER_START 16
 #define RVL_COUNTER_BLOCK (1ULL << 20)
 
@@ -37,7 +38,7 @@ struct rvl_numbers {
 	struct rvl_counter counters[RVL_COUNTER_N];
 	struct rvl_layer_numbers *layers; /* owned; by layer index */
 	pthread_rwlock_t devices_lock; /* guards devices: what st_dev have what instance */
-	struct rvl_device *devices;    /* owned */
+	struct rvl_device *devices; /* owned */
 	unsigned n_devices;
 	pthread_mutex_t assign_lock; /* one assigning or making of instances at a time */
 };
@@ -54,7 +55,8 @@ void rvl_numbers_store(struct rvl_index *index);
 /* Instance of an st_dev in a layer. -ENOENT: not met yet. */
 int rvl_device_find(struct rvl_numbers *numbers, dev_t dev, uint16_t *ret);
 int rvl_device_add(struct rvl_numbers *numbers, dev_t dev, uint16_t instance);
-/* Instance for the filesystem with st_dev dev at (dirfd, name) of a layer; makes and records one on first sight. */
+/* Instance for the filesystem with st_dev dev at (dirfd, name) of a layer; makes and records one
+ * on first sight. */
 int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			const char *name, mode_t type, dev_t dev, uint16_t *ret);
 

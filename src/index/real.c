@@ -2,9 +2,10 @@
 /*
  * Tables real object <-> number: records in memory, their journal, and LMDB behind them.
  *
- * Order of a record: state flag HAS_REALS durable (once in the life of an overlay), journal, memory. Order of a flush: LMDB
- * with fsync, then the journal is cut, then memory is emptied. So after a crash a record is in the journal, in LMDB, or in both,
- * which is the same. A torn end of the journal was never shown: write(2) had not returned.
+ * Order of a record: state flag HAS_REALS durable (once in the life of an overlay), journal,
+ * memory. Order of a flush: LMDB with fsync, then the journal is cut, then memory is emptied. So
+ * after a crash a record is in the journal, in LMDB, or in both, which is the same. A torn end of
+ * the journal was never shown: write(2) had not returned.
  */
 #include "index/real.h"
 
@@ -28,7 +29,7 @@
 
 #define JOURNAL_NAME "assigned"
 #define JOURNAL_MAX_BYTES (64 << 20) /* more than pending records can ever make */
-#define REAL_KEY_SIZE 10	     /* instance, real ino; big-endian, so that neighbours are neighbours */
+#define REAL_KEY_SIZE 10 /* instance, real ino; big-endian, so that neighbours are neighbours */
 
 struct disk_record {
 	uint32_t checksum; /* of what follows */
@@ -129,7 +130,8 @@ static void chain(struct rvl_reals *reals, size_t i)
 {
 	struct record *record = &reals->records[i];
 	uint32_t *real_bucket = &reals->by_real[hash_real(&record->real) & (reals->n_buckets - 1)];
-	uint32_t *number_bucket = &reals->by_number[hash_number(record->number) & (reals->n_buckets - 1)];
+	uint32_t *number_bucket =
+		&reals->by_number[hash_number(record->number) & (reals->n_buckets - 1)];
 
 	record->next_real = *real_bucket;
 	record->next_number = *number_bucket;
@@ -198,7 +200,8 @@ static int add(struct rvl_reals *reals, const struct rvl_real *real, uint64_t nu
 	return 0;
 }
 
-/* One value of a table of LMDB, from the store or the one below it. Copies at most `size` bytes; returns the length. */
+/* One value of a table of LMDB, from the store or the one below it. Copies at most `size` bytes;
+ * returns the length. */
 static ssize_t store_get(struct rvl_index *index, bool is_by_real, const void *key, size_t key_len,
 			 void *buf, size_t size)
 {
@@ -218,8 +221,8 @@ static ssize_t store_get(struct rvl_index *index, bool is_by_real, const void *k
 		r = rvl_store_read_begin(stores[i], &txn);
 		if (r)
 			return r;
-		r = rvl_store_errno(mdb_get(
-			txn, is_by_real ? stores[i]->reals : stores[i]->owners, &k, &value));
+		r = rvl_store_errno(mdb_get(txn, is_by_real ? stores[i]->reals : stores[i]->owners,
+					    &k, &value));
 		if (!r && value.mv_size <= size)
 			memcpy(buf, value.mv_data, value.mv_size);
 		rvl_store_read_end(stores[i], txn);
@@ -425,12 +428,14 @@ int rvl_reals_flush(struct rvl_index *index)
 	return r;
 }
 
-/* A disk that is full must not stop readers: the number stays unique, but is not kept beyond this mount. */
+/* A disk that is full must not stop readers: the number stays unique, but is not kept beyond this
+ * mount. */
 static void warn_not_kept(struct rvl_reals *reals, int r)
 {
 	if (!reals->has_warned)
-		rvl_warn("assigned inode numbers cannot be recorded and hold for this mount only: %s",
-			 strerror(-r));
+		rvl_warn(
+			"assigned inode numbers cannot be recorded and hold for this mount only: %s",
+			strerror(-r));
 	reals->has_warned = true;
 }
 
@@ -495,7 +500,8 @@ static int load_records(struct rvl_reals *reals, const uint8_t *data, size_t len
 		done += RVL_REAL_RECORD_SIZE;
 	}
 	if (done < len) {
-		rvl_warn("inodes/%s: damaged after %zu bytes, the rest is left out", JOURNAL_NAME, done);
+		rvl_warn("inodes/%s: damaged after %zu bytes, the rest is left out", JOURNAL_NAME,
+			 done);
 		rvl_count(damaged);
 	}
 	reals->journal_size = done;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tables real object <-> number, both ways, for numbers that cannot be computed: claims (stamps that a lower layer
- * brought with it from when it was an upper) and assigned numbers. Private to src/index.
+ * Tables real object <-> number, both ways, for numbers that cannot be computed: claims (stamps
+ * that a lower layer brought with it from when it was an upper) and assigned numbers. Private to
+ * src/index.
  *
- * Where they are: new records in memory and in the journal inodes/assigned (one write(2) each, so they survive the death
- * of the process); when these are many, at rvl_reals_flush and at close in the map's LMDB file, durable.
- * Without a workdir: in memory only. Thread-safe; look-ups take a read lock, and none where there are no tables
- * (rvl_reals_is_empty).
+ * Where they are: new records in memory and in the journal inodes/assigned (one write(2) each, so
+ * they survive the death of the process); when these are many, at rvl_reals_flush and at close in
+ * the map's LMDB file, durable. Without a workdir: in memory only. Thread-safe; look-ups take a
+ * read lock, and none where there are no tables (rvl_reals_is_empty).
  */
 #ifndef RVL_INDEX_REAL_H
 #define RVL_INDEX_REAL_H
@@ -33,8 +34,9 @@ int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, uint64
 /* -ENOENT: no object has it by record. */
 int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *ret);
 /*
- * Record that `real` has `number`. When it returns 0 it can be shown. -EEXIST: one of both is recorded already (with
- * the other or another). If the disk is full the record holds for this mount only, with a warning.
+ * Record that `real` has `number`. When it returns 0 it can be shown. -EEXIST: one of both is
+ * recorded already (with the other or another). If the disk is full the record holds for this
+ * mount only, with a warning.
  */
 int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, uint64_t number);
 /* All records to LMDB, durable; the journal is emptied. */

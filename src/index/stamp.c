@@ -2,8 +2,9 @@
 /*
  * Stamps, and the private xattrs of upper objects wherever they are.
  *
- * An attribute is on the inode or on its companion. The inode is asked first, so the inode's value wins while one
- * is moved: to the companion it is written there before the inode's goes; to the inode, the other way round.
+ * An attribute is on the inode or on its companion. The inode is asked first, so the inode's value
+ * wins while one is moved: to the companion it is written there before the inode's goes; to the
+ * inode, the other way round.
  */
 #include "index/stamp.h"
 
@@ -21,7 +22,8 @@ static_assert(sizeof(struct disk_stamp) == RVL_STAMP_SIZE, "disk_stamp");
 
 void rvl_stamp_encode(const struct rvl_id *id, uint8_t buf[RVL_STAMP_SIZE])
 {
-	struct disk_stamp disk = { .number = htole64(id->number), .generation = htole32(id->generation) };
+	struct disk_stamp disk = { .number = htole64(id->number),
+				   .generation = htole32(id->generation) };
 
 	memcpy(buf, &disk, sizeof(disk));
 }
@@ -106,7 +108,8 @@ int rvl_upper_xattr_remove(struct rvl_index *index, int dirfd, const char *name,
 	if (rvl_companions_exist(index) && real_ino) {
 		on_companion = rvl_companion_find(index, dirfd, name, real_ino, false, companion);
 		if (!on_companion)
-			on_companion = rvl_xattr_remove(names, index->companions_fd, companion, which);
+			on_companion =
+				rvl_xattr_remove(names, index->companions_fd, companion, which);
 		if (on_companion && on_companion != -ENODATA)
 			return on_companion;
 	}
@@ -134,5 +137,6 @@ int rvl_stamp_set(struct rvl_index *index, int dirfd, const char *name, mode_t t
 	uint8_t buf[RVL_STAMP_SIZE];
 
 	rvl_stamp_encode(id, buf);
-	return rvl_upper_xattr_set(index, dirfd, name, type, real_ino, RVL_XATTR_INO, buf, sizeof(buf));
+	return rvl_upper_xattr_set(index, dirfd, name, type, real_ino, RVL_XATTR_INO, buf,
+				   sizeof(buf));
 }

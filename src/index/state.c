@@ -2,8 +2,9 @@
 /*
  * The state file: encode, decode, load, atomic replace.
  *
- * Invariants of what decode accepts: the checksum is right, instance ids are unique and below 0x8000, each lower's and
- * each counter's instance is in the list, paths hold no NUL. Who may use a state on which layers is decided in bind.c.
+ * Invariants of what decode accepts: the checksum is right, instance ids are unique and below
+ * 0x8000, each lower's and each counter's instance is in the list, paths hold no NUL. Who may use
+ * a state on which layers is decided in bind.c.
  */
 #include "index/state.h"
 
@@ -35,7 +36,7 @@ static_assert(sizeof(struct disk_counter) == 16, "disk_counter");
 
 struct disk_header {
 	uint8_t magic[8];
-	uint64_t checksum; /* rvl_hash of all that follows; place and meaning are the same in every version */
+	uint64_t checksum; /* rvl_hash of all that follows; the same in every version */
 	uint32_t version;
 	uint32_t size; /* of the file */
 	uint64_t compat;
@@ -335,7 +336,8 @@ static struct rvl_state *state_alloc(void)
 	return state;
 }
 
-static int decode_records(const uint8_t *data, size_t len, uint32_t n_records, struct rvl_state *state)
+static int decode_records(const uint8_t *data, size_t len, uint32_t n_records,
+			  struct rvl_state *state)
 {
 	for (uint32_t i = 0; i < n_records; i++) {
 		struct disk_record record;
@@ -433,7 +435,8 @@ void rvl_state_free(struct rvl_state *state)
 
 int rvl_state_load(int inodes_fd, struct rvl_state **ret)
 {
-	_cleanup_close_ int fd = openat(inodes_fd, STATE_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	_cleanup_close_ int fd =
+		openat(inodes_fd, STATE_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	_cleanup_free_ uint8_t *data = NULL;
 	struct stat st;
 	size_t n = 0;
@@ -484,7 +487,8 @@ int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatil
 	/* What is left of a former attempt is of no use to anybody. */
 	if (unlinkat(inodes_fd, STATE_TEMP_NAME, 0) && errno != ENOENT)
 		return -errno;
-	fd = openat(inodes_fd, STATE_TEMP_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = openat(inodes_fd, STATE_TEMP_NAME,
+		    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	r = write_all(fd, data, len);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The state (inodes/state): who this overlay is. One small file, replaced whole and atomically; docs/format.md
- * has its layout. What is here must be right after any crash: it is saved, durable, before anything
- * that depends on it is shown.
+ * The state (inodes/state): who this overlay is. One small file, replaced whole and atomically;
+ * docs/format.md has its layout. What is here must be right after any crash: it is saved, durable,
+ * before anything that depends on it is shown.
  */
 #ifndef RVL_INDEX_STATE_H
 #define RVL_INDEX_STATE_H
@@ -19,45 +19,46 @@
 #define RVL_STATE_PATH_MAX 4096
 #define RVL_STATE_INSTANCES_MAX 32768
 
-/* Feature bits that this version knows. An unknown incompat bit is a refusal, an unknown compat bit is kept. */
+/* Feature bits that this version knows. An unknown incompat bit is a refusal, an unknown compat
+ * bit is kept. */
 #define RVL_STATE_INCOMPAT_KNOWN 0ULL
 
 enum rvl_state_flag {
-	RVL_STATE_CLEAN = 1 << 0,	 /* the last mount was closed as it should be */
-	RVL_STATE_HAS_REALS = 1 << 1,	 /* claims or assigned numbers exist: see real.h */
+	RVL_STATE_CLEAN = 1 << 0, /* the last mount was closed as it should be */
+	RVL_STATE_HAS_REALS = 1 << 1, /* claims or assigned numbers exist: see real.h */
 	RVL_STATE_MAP_IS_TRUTH = 1 << 2, /* after a rebind: the map must not be made anew */
 	RVL_STATE_REALS_IN_MAP = 1 << 3, /* some of them are in map.mdb: it must be there */
 };
 
 enum rvl_instance_flag {
 	RVL_INSTANCE_IMPORTED = 1 << 0, /* known from the table of a layer that was an upper */
-	RVL_INSTANCE_COUNTER = 1 << 1,	/* numbers of a counter, not of a filesystem */
-	RVL_INSTANCE_RETIRED = 1 << 2,	/* nothing new gets a number of it */
+	RVL_INSTANCE_COUNTER = 1 << 1, /* numbers of a counter, not of a filesystem */
+	RVL_INSTANCE_RETIRED = 1 << 2, /* nothing new gets a number of it */
 };
 
 /* A space of numbers. */
 struct rvl_state_instance {
 	uint16_t id;
-	uint16_t flags;	    /* rvl_instance_flag */
-	uint64_t fs_magic;  /* 0 for counters */
+	uint16_t flags; /* rvl_instance_flag */
+	uint64_t fs_magic; /* 0 for counters */
 	uint8_t digest[16]; /* of the identity; what is compared */
-	uint8_t uuid[16];   /* of the filesystem, zeros where there is none */
+	uint8_t uuid[16]; /* of the filesystem, zeros where there is none */
 };
 
 enum rvl_state_root_flag {
 	RVL_ROOT_DATA_ONLY = 1 << 0,
-	RVL_ROOT_HAS_TABLE = 1 << 1,   /* the layer was an upper once */
+	RVL_ROOT_HAS_TABLE = 1 << 1, /* the layer was an upper once */
 	RVL_ROOT_CLAIMS_DONE = 1 << 2, /* its claims are recorded */
-	RVL_ROOT_UNSTABLE = 1 << 3,    /* the identity of its filesystem holds for one mount only */
+	RVL_ROOT_UNSTABLE = 1 << 3, /* the identity of its filesystem holds for one mount only */
 };
 
 /* The root of a layer, or the workdir. */
 struct rvl_state_root {
 	uint16_t instance; /* lowers only */
-	uint32_t flags;	   /* rvl_state_root_flag */
+	uint32_t flags; /* rvl_state_root_flag */
 	uint64_t ino;
 	struct rvl_handle handle; /* len 0: the filesystem has none */
-	char *path;		  /* owned; for messages only */
+	char *path; /* owned; for messages only */
 };
 
 enum rvl_state_counter { RVL_COUNTER_BORN, RVL_COUNTER_ASSIGNED, RVL_COUNTER_N };
@@ -66,10 +67,10 @@ struct rvl_state {
 	pthread_mutex_t lock; /* guards all below but uuid and key, and the file */
 	uint64_t compat, incompat;
 	uint8_t uuid[16];
-	uint8_t key[32];     /* of directory offsets */
+	uint8_t key[32]; /* of directory offsets */
 	uint8_t boot_id[16]; /* of the last mount */
-	uint32_t flags;	     /* rvl_state_flag */
-	uint16_t volatile_low; /* instances from here up were used for one mount each; 0x8000: none */
+	uint32_t flags; /* rvl_state_flag */
+	uint16_t volatile_low; /* from here up: instances of one mount each; 0x8000: none */
 	struct {
 		uint16_t instance;
 		uint64_t next; /* at and above nothing was ever given out */
@@ -78,7 +79,7 @@ struct rvl_state {
 	unsigned n_instances;
 	uint64_t used_ids[512]; /* bitmap of the instances' ids */
 	struct rvl_state_root upper, work; /* ino 0: none */
-	struct rvl_state_root *lowers;	   /* owned; topmost first */
+	struct rvl_state_root *lowers; /* owned; topmost first */
 	unsigned n_lowers;
 };
 
@@ -88,14 +89,16 @@ int rvl_state_new(struct rvl_state **ret);
 void rvl_state_free(struct rvl_state *state);
 void rvl_state_root_release(struct rvl_state_root *root);
 
-/* One encode, one decode function. decode: -EUCLEAN damaged, -EPROTONOSUPPORT a newer format (the checksum is right). */
+/* One encode, one decode function. decode: -EUCLEAN damaged, -EPROTONOSUPPORT a newer format (the
+ * checksum is right). */
 int rvl_state_encode(const struct rvl_state *state, uint8_t **ret, size_t *ret_len);
 int rvl_state_decode(const void *data, size_t len, struct rvl_state **ret);
 
 /* -ENOENT: there is none; -EUCLEAN, -EPROTONOSUPPORT as decode. Logs nothing. */
 int rvl_state_load(int inodes_fd, struct rvl_state **ret);
-/* Replace the file: state.new, fsync, rename, fsync of the directory (no fsync if is_volatile). After an error
- * the old file is in place (or the new one, whole). The caller holds state->lock where there are threads. */
+/* Replace the file: state.new, fsync, rename, fsync of the directory (no fsync if is_volatile).
+ * After an error the old file is in place (or the new one, whole). The caller holds state->lock
+ * where there are threads. */
 int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatile);
 
 struct rvl_state_instance *rvl_state_instance_by_id(const struct rvl_state *state, uint16_t id);

@@ -2,10 +2,11 @@
 /*
  * LMDB: opening a store safely, and transactions without its lock file.
  *
- * Why the barrier is enough. A write transaction T+1 may reuse the pages that transaction T and those before it freed.
- * A reader of snapshot T or later does not use them; a reader of an older one does. At the begin of T+1 the writer takes
- * the barrier exclusively, so all readers have ended; those that come later find snapshot T, or T+1 when its meta page
- * is written. That page is written without a lock: a reader that sees it before the commit has returned (its id is above
+ * Why the barrier is enough. A write transaction T+1 may reuse the pages that transaction T and
+ * those before it freed. A reader of snapshot T or later does not use them; a reader of an older
+ * one does. At the begin of T+1 the writer takes the barrier exclusively, so all readers have
+ * ended; those that come later find snapshot T, or T+1 when its meta page is written. That page is
+ * written without a lock: a reader that sees it before the commit has returned (its id is above
  * `published`) tries again, so a meta page is never used half written.
  */
 #include "index/store.h"
@@ -62,7 +63,8 @@ int rvl_store_errno(int rc)
 	}
 }
 
-/* The file must hold every page that its newest snapshot counts: else a read of the mapping is SIGBUS. */
+/* The file must hold every page that its newest snapshot counts: else a read of the mapping is
+ * SIGBUS. */
 static int check_size(MDB_env *env, int fd)
 {
 	MDB_envinfo info;
@@ -123,7 +125,8 @@ static int open_databases(struct rvl_store *store, MDB_txn *txn, unsigned create
 static int put_meta(struct rvl_store *store, MDB_txn *txn, const uint8_t uuid[16])
 {
 	uint8_t format[4];
-	MDB_val key = { .mv_data = (void *)RVL_STORE_META_UUID, .mv_size = strlen(RVL_STORE_META_UUID) };
+	MDB_val key = { .mv_data = (void *)RVL_STORE_META_UUID,
+			.mv_size = strlen(RVL_STORE_META_UUID) };
 	MDB_val value = { .mv_data = (void *)uuid, .mv_size = 16 };
 	int rc = mdb_put(txn, store->meta, &key, &value, 0);
 
@@ -158,7 +161,8 @@ static int check_meta(struct rvl_store *store, MDB_txn *txn, const uint8_t uuid[
 	return 0;
 }
 
-/* Tell readers of the newest snapshot. Its id is asked for: a commit without changes has made none. */
+/* Tell readers of the newest snapshot. Its id is asked for: a commit without changes has made
+ * none. */
 static int publish(struct rvl_store *store)
 {
 	MDB_txn *txn;
@@ -218,8 +222,11 @@ int rvl_store_open(int fd, const uint8_t uuid[16], bool is_read_only, bool is_du
 		return -ENOMEM;
 	store->is_read_only = is_read_only;
 	store->is_durable = is_durable;
-	/* Without fsync of the meta page the newest transaction may be lost, but none is ever half there. */
-	flags |= is_read_only ? MDB_RDONLY : is_durable ? MDB_NOMETASYNC : MDB_NOSYNC | MDB_NOMETASYNC;
+	/* Without fsync of the meta page the newest transaction may be lost, but none is ever half
+	 * there. */
+	flags |= is_read_only ? MDB_RDONLY :
+		 is_durable   ? MDB_NOMETASYNC :
+				MDB_NOSYNC | MDB_NOMETASYNC;
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&store->barrier, &attr);
@@ -272,10 +279,12 @@ int rvl_store_read_begin(struct rvl_store *store, MDB_txn **ret)
 			return rvl_store_errno(rc);
 		}
 		/* acquire: pairs with the release after the commit that wrote this meta page */
-		if (mdb_txn_id(txn) <= atomic_load_explicit(&store->published, memory_order_acquire))
+		if (mdb_txn_id(txn) <=
+		    atomic_load_explicit(&store->published, memory_order_acquire))
 			break;
 		mdb_txn_abort(txn);
-		if (tries >= STORE_READ_TRIES) { /* a commit failed so that LMDB could not undo it */
+		/* A commit failed so that LMDB could not undo it. */
+		if (tries >= STORE_READ_TRIES) {
 			pthread_rwlock_unlock(&store->barrier);
 			return -EIO;
 		}

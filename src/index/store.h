@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The LMDB file under the map and the tables of real objects: opening, transactions, errors. Private to src/index; only
- * store.c, map.c, map_build.c and real.c include it.
+ * The LMDB file under the map and the tables of real objects: opening, transactions, errors.
+ * Private to src/index; only store.c, map.c, map_build.c and real.c include it.
  *
- * LMDB runs without its lock file (MDB_NOLOCK), so that nothing of it outlives the process and an in-memory
- * store can be a memfd. What the lock file would do is done here: one writer at a time; a write transaction begins
- * when every reader of an older snapshot has ended; a reader takes only a snapshot whose commit has returned.
- * So readers never wait for a commit's fsync. One process at a time: guarded by rvl_stack_lock.
+ * LMDB runs without its lock file (MDB_NOLOCK), so that nothing of it outlives the process and an
+ * in-memory store can be a memfd. What the lock file would do is done here: one writer at a time;
+ * a write transaction begins when every reader of an older snapshot has ended; a reader takes only
+ * a snapshot whose commit has returned. So readers never wait for a commit's fsync. One process at
+ * a time: guarded by rvl_stack_lock.
  */
 #ifndef RVL_INDEX_STORE_H
 #define RVL_INDEX_STORE_H
@@ -19,10 +20,10 @@
 
 struct rvl_store {
 	MDB_env *env; /* owned */
-	MDB_dbi rows;	/* number -> places, many for hard links */
-	MDB_dbi reals;	/* (instance, real ino) -> number: claims and assigned numbers */
+	MDB_dbi rows; /* number -> places, many for hard links */
+	MDB_dbi reals; /* (instance, real ino) -> number: claims and assigned numbers */
 	MDB_dbi owners; /* number -> (instance, real ino) */
-	MDB_dbi meta;	/* names of RVL_STORE_META_… */
+	MDB_dbi meta; /* names of RVL_STORE_META_… */
 	pthread_rwlock_t barrier; /* read: a reader's transaction */
 	pthread_mutex_t write_lock;
 	_Atomic uint64_t published; /* id of the last transaction whose commit returned */
@@ -30,14 +31,15 @@ struct rvl_store {
 	bool is_durable; /* commits are made with fsync */
 };
 
-#define RVL_STORE_META_UUID "uuid"	   /* 16 bytes: of the overlay */
-#define RVL_STORE_META_FORMAT "format"	   /* 4 bytes, little-endian */
-#define RVL_STORE_META_COMPLETE "complete" /* one byte, 1: the map has every object of the lower view */
+#define RVL_STORE_META_UUID "uuid" /* 16 bytes: of the overlay */
+#define RVL_STORE_META_FORMAT "format" /* 4 bytes, little-endian */
+#define RVL_STORE_META_COMPLETE \
+	"complete" /* one byte, 1: the map has every object of the lower view */
 
 /*
- * Open the store in fd (borrowed: the path of LMDB is /proc/self/fd/N). An empty file is made a store of this overlay
- * unless is_read_only. -EUCLEAN: damaged, or of another overlay; -EPROTONOSUPPORT: newer; -ENOENT: empty and
- * is_read_only.
+ * Open the store in fd (borrowed: the path of LMDB is /proc/self/fd/N). An empty file is made a
+ * store of this overlay unless is_read_only. -EUCLEAN: damaged, or of another overlay;
+ * -EPROTONOSUPPORT: newer; -ENOENT: empty and is_read_only.
  */
 int rvl_store_open(int fd, const uint8_t uuid[16], bool is_read_only, bool is_durable,
 		   struct rvl_store **ret);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The instance table: what the stamps of an upper mean, kept on its root (overlay.instances) so that it travels with them.
- * At most 2 KiB; what does not fit is left out, and the stamps of an instance that is left out mean
- * "instance n of overlay <uuid>": unique, but not to be recognised as a filesystem.
+ * The instance table: what the stamps of an upper mean, kept on its root (overlay.instances) so
+ * that it travels with them. At most 2 KiB; what does not fit is left out, and the stamps of an
+ * instance that is left out mean "instance n of overlay <uuid>": unique, but not to be recognised
+ * as a filesystem.
  */
 #ifndef RVL_INDEX_TABLE_H
 #define RVL_INDEX_TABLE_H

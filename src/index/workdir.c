@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * workdir/work and workdir/inodes. Nothing else in the workdir is touched: the kernel's overlayfs keeps its own
- * index in workdir/index.
+ * workdir/work and workdir/inodes. Nothing else in the workdir is touched: the kernel's overlayfs
+ * keeps its own index in workdir/index.
  */
 #include "index/workdir.h"
 
@@ -112,9 +112,10 @@ static int check_incompat(const struct rvl_stack *stack, int temp_fd)
 	for (errno = 0; (entry = readdir(dir)); errno = 0) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		rvl_error("workdir=%s: work/%s/%s is there: the last mount was %s, and what is in upper "
-			  "may not be whole. Throw upper and workdir away, or remove that directory",
-			  stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name);
+		rvl_error(
+			"workdir=%s: work/%s/%s is there: the last mount was %s, and what is in upper "
+			"may not be whole. Throw upper and workdir away, or remove that directory",
+			stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name);
 		return -EINVAL;
 	}
 	return -errno;

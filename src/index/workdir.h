@@ -6,17 +6,20 @@
 #include "layer/layer.h"
 
 /*
- * Open a directory directly inside the workdir ("work", "inodes"), made (mode 0, where the process may use such a
- * directory; else 0700) if is_create. Returns a readable descriptor, owned by the caller; -ENOENT; -ENOTDIR, logged.
+ * Open a directory directly inside the workdir ("work", "inodes"), made (mode 0, where the process
+ * may use such a directory; else 0700) if is_create. Returns a readable descriptor, owned by the
+ * caller; -ENOENT; -ENOTDIR, logged.
  */
 int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_create);
 
 /*
  * Remove what is in work/, but not work/incompat/. -EINVAL, logged: something is in work/incompat/
- * (a volatile mount's mark): the upper may have lost data, as the kernel (ovl_workdir_cleanup_recurse) refuses.
+ * (a volatile mount's mark): the upper may have lost data, as the kernel
+ * (ovl_workdir_cleanup_recurse) refuses.
  */
 int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd);
-/* The mark of a volatile mount: work/incompat/volatile, as the kernel makes and never removes it. */
+/* The mark of a volatile mount: work/incompat/volatile, as the kernel makes and never removes it.
+ * */
 int rvl_workdir_mark_volatile(int temp_fd);
 
 #endif

@@ -130,6 +130,8 @@ static int layer_init(struct rvl_layer *layer, const struct rvl_xattr_names *nam
 	if (layer->fs_magic == SQUASHFS_MAGIC && n == -ENODATA)
 		n = rvl_xattrat_list(layer->fd, "", NULL, 0);
 	layer->has_xattrs = n != -EOPNOTSUPP;
+	layer->has_aufs = !layer->is_upper &&
+			  rvl_xattrat_get(layer->fd, "", names->name[RVL_XATTR_INSTANCES], NULL, 0) < 0;
 	return 0;
 }
 

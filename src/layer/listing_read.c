@@ -127,7 +127,7 @@ static int read_entry(const struct reader *rd, const struct dirent64 *de)
 				 rd->layer->path, name);
 		return 0;
 	}
-	if (!rd->layer->is_upper && rvl_aufs_is_reserved(name)) {
+	if (rd->layer->has_aufs && rvl_aufs_is_reserved(name)) {
 		name = rvl_aufs_hidden_name(name);
 		if (!name)
 			return 0;

@@ -2,9 +2,9 @@
 /*
  * One writer: flock(2) on upper and workdir, and a look for kernel overlays that use them.
  *
- * flock belongs to the inode, so the descriptors may be of another mount of the directory. The kernel's overlayfs
- * takes no lock that could be seen; its mounts in this mount namespace are found in mountinfo. One in another namespace is
- * not.
+ * flock belongs to the inode, so the descriptors may be of another mount of the directory. The
+ * kernel's overlayfs takes no lock that could be seen; its mounts in this mount namespace are
+ * found in mountinfo. One in another namespace is not.
  */
 #include "layer/lock.h"
 
@@ -52,7 +52,8 @@ static void find_holder(int fd, char ret[HOLDER_SIZE])
 	for (unsigned i = 0; !pid && i < LINES_MAX && fgets(line, sizeof(line), f); i++) {
 		int holder;
 
-		if (sscanf(line, "%*s FLOCK %*s %*s %d %x:%x:%llu", &holder, &major, &minor, &ino) == 4 &&
+		if (sscanf(line, "%*s FLOCK %*s %*s %d %x:%x:%llu", &holder, &major, &minor,
+			   &ino) == 4 &&
 		    ino == st.st_ino && makedev(major, minor) == st.st_dev)
 			pid = holder;
 	}
@@ -190,13 +191,15 @@ static int check_kernel_mounts(int fd, const char *option, const char *path)
 	return r;
 }
 
-static int lock_directory(int fd, const char *option, const char *path, int64_t deadline_ms, int *ret)
+static int lock_directory(int fd, const char *option, const char *path, int64_t deadline_ms,
+			  int *ret)
 {
 	_cleanup_close_ int copy = open_directory(fd);
 	int r;
 
 	if (copy < 0) {
-		rvl_error("%s=%s: cannot be opened for its lock: %s", option, path, strerror(-copy));
+		rvl_error("%s=%s: cannot be opened for its lock: %s", option, path,
+			  strerror(-copy));
 		return copy;
 	}
 	r = lock_until(copy, option, path, deadline_ms);
@@ -214,10 +217,11 @@ int rvl_stack_lock(const struct rvl_stack *stack, int timeout_ms, int ret_fds[2]
 	int r = 0;
 
 	if (stack->has_upper)
-		r = lock_directory(stack->layers[0].fd, "upperdir", stack->layers[0].path, deadline_ms,
-				   &upper_fd);
+		r = lock_directory(stack->layers[0].fd, "upperdir", stack->layers[0].path,
+				   deadline_ms, &upper_fd);
 	if (!r && stack->work_fd >= 0)
-		r = lock_directory(stack->work_fd, "workdir", stack->work_path, deadline_ms, &work_fd);
+		r = lock_directory(stack->work_fd, "workdir", stack->work_path, deadline_ms,
+				   &work_fd);
 	if (r)
 		return r;
 	ret_fds[0] = rvl_take_fd(&upper_fd);

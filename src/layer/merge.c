@@ -125,7 +125,9 @@ static int is_opaque(const struct search *s, const struct rvl_layer *layer, int 
 		if (r < 0)
 			return r;
 	}
-	return opaque == RVL_OPAQUE_YES ? 1 : rvl_aufs_is_opaque(dirfd, name);
+	if (opaque == RVL_OPAQUE_YES)
+		return 1;
+	return layer->has_aufs ? rvl_aufs_is_opaque(dirfd, name) : 0;
 }
 
 /* The layers below a directory that is merged, or a file without data: is there more, and where? */
@@ -156,7 +158,7 @@ static int prepare_below(struct search *s, const struct rvl_layer *layer, int di
 			return 0;
 		}
 	}
-	if (!s->hint) {
+	if (!s->hint && layer->has_aufs) {
 		r = rvl_aufs_is_whited_out(dirfd, component);
 		if (r < 0)
 			return r;
@@ -179,7 +181,7 @@ static int component_absent(struct search *s, const struct rvl_layer *layer, int
 				 layer->path, component);
 	else if (error != -ENOENT && error != -ENOTDIR && error != -ENAMETOOLONG)
 		return error;
-	if (s->hint || s->is_last)
+	if (s->hint || s->is_last || !layer->has_aufs)
 		return 0;
 	r = rvl_aufs_is_whited_out(dirfd, component);
 	if (r > 0)
@@ -193,8 +195,11 @@ static int search_component(struct search *s, const struct rvl_layer *layer, int
 			    struct statx *ret)
 {
 	bool is_end = *post == '\0';
-	int r = rvl_path_statx(dirfd, component, STATX_WANTED, ret);
+	int r;
 
+	if (layer->has_aufs && rvl_aufs_is_reserved(component))
+		return 0;
+	r = rvl_path_statx(dirfd, component, STATX_WANTED, ret);
 	if (r < 0)
 		return component_absent(s, layer, dirfd, component, r);
 	r = is_whiteout(s, layer, dirfd, component, ret);
@@ -435,8 +440,6 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 
 	*ret = found;
 	if (parent->n == 0 && start[0] != '/')
-		return 0;
-	if (rvl_aufs_is_reserved(start))
 		return 0;
 	if (hint && start[0] != '/') {
 		s.hint = rvl_listing_find(hint, hint->secret, start);

@@ -9,10 +9,11 @@
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/file.h"
+#include "overlay/prot.h"
 
-/* What FS_IOC_SETFLAGS may change through the overlay. Immutable and append-only are not among them: as real flags on upper
- * they would forbid the server its own work. */
-#define FLAGS_SETTABLE (FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | FS_COMPR_FL | FS_NOCOW_FL)
+/* What FS_IOC_SETFLAGS may change on the real object; immutable and append-only are overlay.protattr. */
+#define FLAGS_PROTECTED (FS_IMMUTABLE_FL | FS_APPEND_FL)
+#define FLAGS_SETTABLE (FLAGS_PROTECTED | FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | FS_COMPR_FL | FS_NOCOW_FL)
 
 /* /proc/self/fd/N: the one way to chmod, chown and set times through an O_PATH descriptor on every kernel. */
 #define FD_PATH_SIZE 32
@@ -105,6 +106,14 @@ static int set_real(const struct rvl_real *real, const struct stat *attr, unsign
 	return r;
 }
 
+/* Anything but "now" for the times, which an append-only file allows. */
+static bool is_explicit(const struct stat *attr, unsigned mask)
+{
+	return mask & (RVL_SET_MODE | RVL_SET_UID | RVL_SET_GID | RVL_SET_SIZE) ||
+	       (mask & RVL_SET_ATIME && attr->st_atim.tv_nsec != UTIME_NOW) ||
+	       (mask & RVL_SET_MTIME && attr->st_mtim.tv_nsec != UTIME_NOW);
+}
+
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr, unsigned mask,
 			struct rvl_entry *ret)
 {
@@ -115,6 +124,8 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 
 	if (r == 0)
 		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rvl_prot_check(node, is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
 		r = rvl_copy_up(node, copy_flags);
 	if (r == 0)
@@ -188,7 +199,11 @@ int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret
 		return fd;
 	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0)
 		return -errno;
-	*ret = (unsigned)flags;
+	r = rvl_prot_get(node);
+	if (r < 0)
+		return r;
+	*ret = (unsigned)flags & ~(unsigned)FLAGS_PROTECTED;
+	*ret |= (r & RVL_PROT_IMMUTABLE ? FS_IMMUTABLE_FL : 0) | (r & RVL_PROT_APPEND ? FS_APPEND_FL : 0);
 	return 0;
 }
 
@@ -209,8 +224,13 @@ int rvl_overlay_set_flags(struct rvl_overlay *ov, uint64_t number, unsigned flag
 		return fd;
 	if (ioctl(fd, FS_IOC_GETFLAGS, &old) < 0)
 		return -errno;
+	/* a lower's real flags stayed behind at copy-up */
+	old &= ~FLAGS_PROTECTED;
 	if ((flags ^ (unsigned)old) & ~(unsigned)FLAGS_SETTABLE)
 		return -EOPNOTSUPP;
-	new = (int)flags;
-	return ioctl(fd, FS_IOC_SETFLAGS, &new) < 0 ? -errno : 0;
+	new = (int)(flags & ~(unsigned)FLAGS_PROTECTED);
+	if (new != old && ioctl(fd, FS_IOC_SETFLAGS, &new) < 0)
+		return -errno;
+	return rvl_prot_set(node, (flags & FS_IMMUTABLE_FL ? RVL_PROT_IMMUTABLE : 0) |
+					  (flags & FS_APPEND_FL ? RVL_PROT_APPEND : 0));
 }

@@ -19,6 +19,7 @@
 #include "overlay/decode.h"
 #include "overlay/lookup.h"
 #include "overlay/nlink.h"
+#include "overlay/prot.h"
 #include "overlay/remove.h"
 #include "overlay/temp.h"
 
@@ -69,6 +70,8 @@ static int copy_data(struct copy_up *c)
 
 	if (!S_ISREG(c->st.stx_mode) || c->st.stx_size == 0 || c->flags & RVL_COPY_UP_NO_DATA)
 		return 0;
+	if (c->node->is_data_missing)
+		return -EIO;
 	if (!data)
 		data = &c->node->lower.v[0];
 	from = rvl_retry_emfile(c->ov, rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
@@ -87,7 +90,7 @@ static int set_private(struct copy_up *c)
 	char nlink[RVL_NLINK_VALUE_SIZE];
 	struct rvl_handle origin;
 	struct rvl_name_at at;
-	int r = 0;
+	int prot, r = 0;
 
 	if (rvl_handle_get(c->lower.dirfd, c->lower.name, c->ov->layer_uuids[top->layer->index], &origin) == 0)
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, value, rvl_handle_encode(&origin, value));
@@ -106,6 +109,19 @@ static int set_private(struct copy_up *c)
 		/* all names are lower ones as yet: visible = index link + (names - 1) */
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, nlink,
 				       rvl_nlink_format((int)c->st.stx_nlink - 1, nlink));
+		if (r < 0)
+			return r;
+	}
+	if (c->node->is_user_whiteout) {
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_WHITEOUT, "y", 1);
+		if (r < 0)
+			return r;
+	}
+	prot = rvl_prot_get(c->node);
+	if (prot > 0) {
+		char text[2];
+
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_PROTATTR, text, rvl_prot_format(prot, text));
 		if (r < 0)
 			return r;
 	}

@@ -20,7 +20,9 @@
 #include "layer/path.h"
 #include "overlay/acl.h"
 #include "overlay/copyup.h"
+#include "overlay/prot.h"
 #include "overlay/remove.h"
+#include "overlay/special.h"
 #include "overlay/lookup.h"
 #include "overlay/temp.h"
 
@@ -30,6 +32,7 @@ struct creation {
 	const char *name;
 	const char *target; /* of a symlink */
 	dev_t rdev;
+	bool is_user_whiteout;
 	bool has_whiteout;
 	bool is_hiding; /* lower has something there: a directory must be opaque */
 	struct rvl_id id;
@@ -78,6 +81,8 @@ static int make(struct creation *c)
 	}
 	if (r == 0)
 		r = rvl_temp_stamp(&c->temp, &c->id);
+	if (r == 0 && c->is_user_whiteout)
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_WHITEOUT, "y", 1);
 	if (r == 0 && S_ISDIR(in->mode) && c->is_hiding)
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_OPAQUE, "y", 1);
 	if (r == 0 && in->access_len)
@@ -151,12 +156,14 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 	if (!node)
 		return -ENOMEM;
 	node->upper_ino = c->temp.ino;
+	node->is_user_whiteout = c->is_user_whiteout;
 	atomic_store(&node->has_upper, true);
 	r = rvl_node_set_place(node, c->dir.node->id.number, c->name);
 	if (r < 0) {
 		rvl_node_free(node);
 		return r;
 	}
+	rvl_prot_none(node);
 	*ret = rvl_node_insert(node);
 	if (rvl_node_is_dir(node) && c->temp.fd >= 0)
 		rvl_upper_dir_add(c->ov, c->id.number, rvl_take_fd(&c->temp.fd));
@@ -197,10 +204,16 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 	struct rvl_node _cleanup_node_ *dir = NULL;
 	int r = rvl_check_name(name);
 
+	if (S_ISCHR(mode) && rdev == makedev(0, 0)) {
+		c.is_user_whiteout = true;
+		c.rdev = RVL_USER_WHITEOUT_RDEV;
+	}
 	if (r == 0)
 		r = rvl_check_writable(ov);
 	if (r == 0)
 		r = rvl_node_get_dir(ov, parent, &dir);
+	if (r == 0)
+		r = rvl_prot_check(dir, RVL_PROT_IMMUTABLE);
 	if (r == 0)
 		r = rvl_dir_lock_write(dir, &c.dir);
 	if (r == 0)
@@ -223,6 +236,13 @@ static int reply(struct rvl_node *node, bool is_open, struct rvl_entry *ret)
 	return 0;
 }
 
+int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+
+	return create(ov, cred, parent, name, S_IFCHR, makedev(0, 0), NULL, &node);
+}
+
 int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
 		      mode_t mode, dev_t rdev, struct rvl_entry *ret)
 {
@@ -233,9 +253,6 @@ int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint6
 		return -EINVAL;
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
-	/* would be a whiteout: refused as by the kernel's ovl_mknod */
-	if (S_ISCHR(mode) && rdev == makedev(0, 0))
-		return -EPERM;
 	r = create(ov, cred, parent, name, mode, rdev, NULL, &node);
 	return r < 0 ? r : reply(node, false, ret);
 }

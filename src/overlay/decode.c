@@ -88,9 +88,7 @@ static int by_map(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 	int r = rvl_map_get(ov->index, number, try_row, &search);
 
 	if ((r == 0 || r == -ENOENT) && !rvl_map_is_complete(ov->index)) {
-		pthread_mutex_lock(&ov->map_lock);
-		r = rvl_map_is_complete(ov->index) ? 0 : rvl_map_build(ov->index, &ov->is_stopping, &ov->map_progress);
-		pthread_mutex_unlock(&ov->map_lock);
+		r = rvl_overlay_build_map(ov);
 		if (r == 0)
 			r = rvl_map_get(ov->index, number, try_row, &search);
 	}

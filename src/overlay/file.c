@@ -11,6 +11,7 @@
 #include "index/log.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
+#include "overlay/prot.h"
 #include "overlay/remove.h"
 
 static int open_upper(struct rvl_node *node, bool is_write)
@@ -27,6 +28,8 @@ static int open_lower(struct rvl_node *node)
 {
 	const struct rvl_place *place = node->data.layer ? &node->data : &node->lower.v[0];
 
+	if (node->is_data_missing)
+		return -EIO;
 	if (!node->data.layer && node->lower.n == 0)
 		return -ESTALE;
 	return rvl_retry_emfile(node->ov,
@@ -74,7 +77,11 @@ int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 	if (!S_ISREG(node->type))
 		return rvl_node_is_dir(node) ? -EISDIR : -ENXIO;
 	if (is_truncate || (flags & O_ACCMODE) != O_RDONLY)
+		r = rvl_prot_check(node, is_truncate || !(flags & O_APPEND) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
+	if (r == 0 && (is_truncate || (flags & O_ACCMODE) != O_RDONLY))
 		r = rvl_copy_up(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
+	if (r == 0 && node->is_data_missing && !rvl_node_has_upper(node))
+		r = -EIO;
 	if (r == 0 && is_truncate) {
 		r = rvl_file_pin(node, true, &file.fd);
 		if (r == 0 && ftruncate(file.fd.fd, 0) < 0)

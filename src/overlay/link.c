@@ -10,6 +10,7 @@
 #include "index/entry.h"
 #include "overlay/copyup.h"
 #include "overlay/lookup.h"
+#include "overlay/prot.h"
 #include "overlay/remove.h"
 #include "overlay/temp.h"
 
@@ -73,6 +74,10 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 		r = -EPERM;
 	if (r == 0)
 		r = rvl_node_get_dir(ov, parent, &dir);
+	if (r == 0)
+		r = rvl_prot_check(dir, RVL_PROT_IMMUTABLE);
+	if (r == 0)
+		r = rvl_prot_check(node, RVL_PROT_ANY);
 	if (r == 0)
 		r = rvl_copy_up(node, 0);
 	if (r == 0)

@@ -16,6 +16,7 @@
 #include "overlay/decode.h"
 #include "overlay/identify.h"
 #include "overlay/nlink.h"
+#include "overlay/special.h"
 
 #define LOOKUP_LISTING_MAX 4096 /* names; larger lower directories are looked up layer by layer */
 #define LOCK_RETRIES 16
@@ -209,6 +210,7 @@ static int take_lower(struct rvl_node *dir, const char *name, const char *redire
 	node->lower = found->places;
 	found->places = (struct rvl_places){};
 	node->data = found->data;
+	node->is_data_missing = found->is_metacopy && !found->data.layer;
 	found->data = (struct rvl_place){};
 	if (!rvl_node_is_dir(node))
 		return 0;
@@ -274,6 +276,7 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	if (!node)
 		return -ENOMEM;
 	node->upper_ino = upper->st.stx_ino;
+	node->is_user_whiteout = rvl_is_user_whiteout(ov, dir->fd.fd.fd, name, &upper->st);
 	atomic_store(&node->has_upper, true);
 	if (rvl_node_is_dir(node))
 		r = take_lower(dir->node, name, upper->redirect, lower, node);
@@ -304,6 +307,7 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 	node->upper_ino = stx->stx_ino;
 	atomic_store(&node->has_upper, true);
 	rvl_entry_path(id->number, path);
+	node->is_user_whiteout = rvl_is_user_whiteout(ov, ov->index->inodes_fd, path, stx);
 	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
 	if (r < 0) {
 		rvl_node_free(node);
@@ -348,6 +352,7 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 	node = rvl_node_new(ov, &id, lower->st.stx_mode);
 	if (!node)
 		return -ENOMEM;
+	node->is_user_whiteout = rvl_is_user_whiteout(ov, top->layer->fd, top->path, &lower->st);
 	r = take_lower(dir->node, name, NULL, lower, node);
 	if (r < 0) {
 		rvl_node_free(node);

@@ -32,6 +32,8 @@ struct rvl_node {
 	/* the lower part. Directory: all its places; other: where its data and attributes are while !has_upper */
 	struct rvl_places lower; /* owned */
 	struct rvl_place data;	 /* metacopy: where the data is, path counted; layer NULL if not */
+	bool is_user_whiteout;	 /* a device 0:0 that a user made (overlay/special.h) */
+	bool is_data_missing;	 /* metacopy, but no layer has the data: attributes only */
 	const char *view_path;	 /* counted refstr; directory with a lower part: its path in the merged lower view */
 	unsigned lower_nlink;	 /* non-directory: st_nlink in lower */
 
@@ -45,6 +47,7 @@ struct rvl_node {
 	/* non-directory in upper: visible links = st_nlink + nlink_diff; -1: the index link only */
 	int nlink_diff;
 	bool has_nlink_xattr;
+	_Atomic int prot; /* overlay/prot.h */
 	uint64_t log_id; /* the log record that keeps this orphan; 0: none */
 
 	/* directory: listings, counted; leaf locks */

@@ -124,6 +124,22 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	free(ov);
 }
 
+int rvl_overlay_build_map(struct rvl_overlay *ov)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&ov->map_lock);
+	if (!rvl_map_is_complete(ov->index))
+		r = rvl_map_build(ov->index, &ov->is_stopping, &ov->map_progress);
+	pthread_mutex_unlock(&ov->map_lock);
+	return r;
+}
+
+void rvl_overlay_stop(struct rvl_overlay *ov)
+{
+	atomic_store(&ov->is_stopping, true);
+}
+
 void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);

@@ -40,6 +40,14 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 /* Collects orphans (no connection is live any more) unless the mount lives on elsewhere. Accepts NULL. */
 void rvl_overlay_close(struct rvl_overlay *ov);
 
+/*
+ * Walk the lower view into the map, unless that is done: for a thread of the caller's that has nothing else to do. Returns when
+ * it is done, with an error, or soon after rvl_overlay_stop (-EINTR).
+ */
+int rvl_overlay_build_map(struct rvl_overlay *ov);
+/* Long work ends soon. */
+void rvl_overlay_stop(struct rvl_overlay *ov);
+
 /* Who asks: for the owner of new objects. */
 struct rvl_cred {
 	uid_t uid;
@@ -111,8 +119,8 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name);
 int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name);
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; others -EINVAL. cred: for the whiteout. */
-int rvl_overlay_rename(struct rvl_overlay *ov, uint64_t parent, const char *name, uint64_t to_parent,
-		       const char *to_name, unsigned flags);
+int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		       uint64_t to_parent, const char *to_name, unsigned flags);
 
 /* ---- files (file.c) ---- Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
 /* Counts one open; with write flags the file is copied up; O_TRUNC truncates. */

@@ -28,8 +28,9 @@ struct rvl_overlay {
 	_Atomic uint64_t map_progress; /* objects walked so far */
 };
 
-/* Names of a change: valid, not too long, and the overlay is writable. */
+/* -EINVAL, -ENAMETOOLONG */
 int rvl_check_name(const char *name);
+/* -EROFS */
 int rvl_check_writable(const struct rvl_overlay *ov);
 
 #endif

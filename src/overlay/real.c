@@ -7,6 +7,7 @@
 #include "overlay/real.h"
 
 #include <fcntl.h>
+#include <sys/sysmacros.h>
 
 #include "index/stamp.h"
 #include "layer/path.h"
@@ -149,11 +150,20 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 	ret->btime = (struct timespec){};
 	if (stx->stx_mask & STATX_BTIME)
 		ret->btime = (struct timespec){ stx->stx_btime.tv_sec, stx->stx_btime.tv_nsec };
+	if (node->is_user_whiteout)
+		ret->st.st_rdev = makedev(0, 0);
 	if (rvl_node_is_dir(node)) {
-		/* as the kernel's ovl_getattr: the links of a merged directory are not counted */
-		if (node->lower.n + is_upper > 1)
+		/* The links of a merged directory are not counted (kernel: ovl_getattr); those of a lower one neither, so
+		 * that they stay what they are when it becomes merged. */
+		if (atomic_load(&node->is_dead))
+			ret->st.st_nlink = 0;
+		else if (node->lower.n)
 			ret->st.st_nlink = 1;
-	} else if (is_upper) {
+	} else if (!is_upper) {
+		/* unlinked while it is open: its one name was whited out */
+		if (atomic_load(&node->is_dead))
+			ret->st.st_nlink = 0;
+	} else {
 		long n = (long)stx->stx_nlink + node->nlink_diff;
 
 		ret->st.st_nlink = n > 0 ? (nlink_t)n : 0;

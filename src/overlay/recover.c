@@ -129,9 +129,12 @@ static int recover_create(struct recovery *rc)
 		return at.number == rc->record->number ? 0 : bury(rc, false);
 	if (!at.upper.exists)
 		return 0;
+	/* made and not stamped yet: empty, and with the mode of what is in the making */
 	is_half = at.number == rc->record->number ||
-		  (at.number == 0 && at.upper.st.stx_size == 0 && !(at.upper.st.stx_mode & 07777)) ||
-		  (at.number == 0 && S_ISDIR(at.upper.st.stx_mode) && !(at.upper.st.stx_mode & 07777));
+		  (at.number == 0 && S_ISDIR(at.upper.st.stx_mode) &&
+		   (at.upper.st.stx_mode & 07777) == RVL_TEMP_DIR_MODE) ||
+		  (at.number == 0 && !S_ISDIR(at.upper.st.stx_mode) && at.upper.st.stx_size == 0 &&
+		   (at.upper.st.stx_mode & 07777) == RVL_TEMP_MODE);
 	if (!is_half)
 		return 0;
 	if (unlinkat(at.fd.fd.fd, at.name, S_ISDIR(at.upper.st.stx_mode) ? AT_REMOVEDIR : 0) < 0)

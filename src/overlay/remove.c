@@ -20,6 +20,7 @@
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/nlink.h"
+#include "overlay/prot.h"
 #include "overlay/temp.h"
 
 #define RETRIES 16
@@ -168,8 +169,12 @@ static int unlink_locked(struct removal *rm)
 /* Everything that the name stands for, with the directory locked. */
 static int look(struct removal *rm)
 {
-	int r = rvl_lookup_locked(&rm->dir, rm->name, &rm->node);
+	int r = rvl_prot_check(rm->dir.node, RVL_PROT_ANY);
 
+	if (r == 0)
+		r = rvl_lookup_locked(&rm->dir, rm->name, &rm->node);
+	if (r == 0)
+		r = rvl_prot_check(rm->node, RVL_PROT_ANY);
 	if (r == 0)
 		r = rvl_upper_look(rm->ov, rm->dir.fd.fd.fd, rm->name, &rm->upper);
 	if (r == 0)

@@ -19,7 +19,9 @@
 #include "overlay/copyup.h"
 #include "overlay/lookup.h"
 #include "overlay/nlink.h"
+#include "overlay/prot.h"
 #include "overlay/remove.h"
+#include "overlay/special.h"
 #include "overlay/temp.h"
 
 #define RETRIES 16
@@ -68,12 +70,30 @@ static int look(struct renaming *rn, struct end *end)
 	return r;
 }
 
+/* Immutable and append-only objects and directories keep their names. */
+static int check_protected(struct renaming *rn)
+{
+	int r = rvl_prot_check(rn->from.dir.node, RVL_PROT_ANY);
+
+	if (r == 0)
+		r = rvl_prot_check(rn->to.dir.node, rn->to.node ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
+	if (r == 0)
+		r = rvl_prot_check(rn->from.node, RVL_PROT_ANY);
+	if (r == 0 && rn->to.node)
+		r = rvl_prot_check(rn->to.node, RVL_PROT_ANY);
+	return r;
+}
+
 static int check(struct renaming *rn)
 {
 	struct rvl_node *node = rn->from.node, *target = rn->to.node;
+	int r;
 
 	if (!node)
 		return -ENOENT;
+	r = check_protected(rn);
+	if (r < 0)
+		return r;
 	if (rn->is_exchange && !target)
 		return -ENOENT;
 	if (rn->flags & RENAME_NOREPLACE && target)
@@ -314,27 +334,16 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 	return rvl_copy_up(node, flags);
 }
 
-int rvl_overlay_rename(struct rvl_overlay *ov, uint64_t parent, const char *name, uint64_t to_parent,
-		       const char *to_name, unsigned flags)
+static int rename_names(struct rvl_overlay *ov, uint64_t parent, const char *name, uint64_t to_parent,
+			const char *to_name, unsigned flags)
 {
 	struct renaming rn = { .ov = ov, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE };
 	struct rvl_node _cleanup_node_ *from = NULL, _cleanup_node_ *to = NULL;
 	bool is_done = false;
-	int r;
+	int r = rvl_node_get_dir(ov, parent, &from);
 
-	/* RENAME_WHITEOUT would let users make whiteouts of ours: refused as by the kernel's ovl_rename */
-	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
-	    (rn.is_exchange && flags & RENAME_NOREPLACE))
-		return -EINVAL;
 	rn.from.name = name;
 	rn.to.name = to_name;
-	r = rvl_check_name(name);
-	if (r == 0)
-		r = rvl_check_name(to_name);
-	if (r == 0)
-		r = rvl_check_writable(ov);
-	if (r == 0)
-		r = rvl_node_get_dir(ov, parent, &from);
 	if (r == 0)
 		r = rvl_node_get_dir(ov, to_parent, &to);
 	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
@@ -342,4 +351,29 @@ int rvl_overlay_rename(struct rvl_overlay *ov, uint64_t parent, const char *name
 		release(&rn);
 	}
 	return r == 0 && !is_done ? -EIO : r;
+}
+
+int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
+		       uint64_t to_parent, const char *to_name, unsigned flags)
+{
+	bool has_whiteout = flags & RENAME_WHITEOUT;
+	int r;
+
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
+	    (flags & RENAME_EXCHANGE && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
+		return -EINVAL;
+	r = rvl_check_name(name);
+	if (r == 0)
+		r = rvl_check_name(to_name);
+	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
+		r = rename_names(ov, parent, name, to_parent, to_name, flags & ~(unsigned)RENAME_WHITEOUT);
+	if (r < 0 || !has_whiteout)
+		return r;
+	/* The kernel keeps both directories locked until the reply: nobody else takes the name. */
+	r = rvl_create_user_whiteout(ov, cred, parent, name);
+	if (r < 0)
+		(void)rename_names(ov, to_parent, to_name, parent, name, RENAME_NOREPLACE);
+	return r;
 }

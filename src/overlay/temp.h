@@ -22,7 +22,9 @@ struct rvl_temp {
 /* Where it is made: in work/ under a fresh name, or at dirfd/name (both borrowed until release). */
 void rvl_temp_begin(struct rvl_temp *temp, struct rvl_overlay *ov);
 void rvl_temp_begin_at(struct rvl_temp *temp, struct rvl_overlay *ov, int dirfd, const char *name);
-/* Make it: mode 0, owner the server's. -EEXIST, -ENOSPC … */
+/* Make it: its owner is the server, who alone may use it until it gets its mode: RVL_TEMP_MODE, for directories with search. -EEXIST, -ENOSPC … */
+#define RVL_TEMP_MODE 0600
+#define RVL_TEMP_DIR_MODE 0700
 int rvl_temp_file(struct rvl_temp *temp);
 int rvl_temp_dir(struct rvl_temp *temp);
 int rvl_temp_symlink(struct rvl_temp *temp, const char *target);

@@ -10,6 +10,18 @@
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/file.h"
+#include "overlay/prot.h"
+
+static bool is_acl(const char *name)
+{
+	return strncmp(name, "system.posix_acl_", 17) == 0;
+}
+
+static bool is_known_namespace(const char *name)
+{
+	return is_acl(name) || strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
+	       strncmp(name, "security.", 9) == 0;
+}
 
 ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf, size_t size)
 {
@@ -28,7 +40,7 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 		return r;
 	n = rvl_xattrat_get(real.dirfd, real.name, layer_name, buf, size);
 	/* a lower that knows no xattrs has none; the overlay does know them */
-	if (n == -EOPNOTSUPP && !real.is_upper)
+	if (n == -EOPNOTSUPP && !real.is_upper && is_known_namespace(name))
 		return -ENODATA;
 	return n == -ENOENT ? -ESTALE : n;
 }
@@ -72,6 +84,8 @@ static int prepare_change(struct rvl_overlay *ov, uint64_t number, const char *n
 		r = rvl_xattr_to_layer(&ov->stack->xattr, name, escaped, ret_name);
 	if (r == 0)
 		r = rvl_node_get(ov, number, ret_node);
+	if (r == 0)
+		r = rvl_prot_check(*ret_node, RVL_PROT_ANY);
 	if (r == 0)
 		r = rvl_copy_up(*ret_node, 0);
 	if (r == 0)
@@ -117,6 +131,8 @@ int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char 
 
 	/* what is not there needs no copy-up to say so */
 	n = rvl_overlay_getxattr(ov, number, name, NULL, 0);
+	if (n == -ENODATA && is_acl(name))
+		return 0; /* an object without ACL is what was asked for */
 	if (n < 0)
 		return (int)n;
 	r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);

@@ -24,27 +24,52 @@ static bool has_group(char *list, gid_t gid)
 	return false;
 }
 
+/* /proc/PID/status of the caller, or NULL. */
+static FILE *open_status(const struct fuse_ctx *ctx)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", ctx->pid);
+	return ctx->pid > 0 ? fopen(path, "re") : NULL;
+}
+
+static bool has_capability(const char *line, unsigned capability)
+{
+	return !strncmp(line, "CapEff:", 7) && strtoull(line + 7, NULL, 16) & (1ULL << capability);
+}
+
 bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	_cleanup_free_ char *line = NULL;
-	char path[64];
 	size_t size = 0;
 	bool may = false;
 	FILE *status;
 
 	if (ctx->gid == gid)
 		return true;
-	snprintf(path, sizeof(path), "/proc/%d/status", ctx->pid);
-	status = ctx->pid > 0 ? fopen(path, "re") : NULL;
+	status = open_status(ctx);
 	if (!status)
 		return ctx->uid == 0;
-	while (!may && getline(&line, &size, status) > 0) {
-		if (!strncmp(line, "Groups:", 7))
-			may = has_group(line + 7, gid);
-		else if (!strncmp(line, "CapEff:", 7))
-			may = strtoull(line + 7, NULL, 16) & (1ULL << CAP_FSETID);
-	}
+	while (!may && getline(&line, &size, status) > 0)
+		may = !strncmp(line, "Groups:", 7) ? has_group(line + 7, gid) :
+						      has_capability(line, CAP_FSETID);
+	fclose(status);
+	return may;
+}
+
+bool rvl_caller_may_trusted(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	_cleanup_free_ char *line = NULL;
+	size_t size = 0;
+	bool may = false;
+	FILE *status = open_status(ctx);
+
+	if (!status)
+		return ctx->uid == 0;
+	while (!may && getline(&line, &size, status) > 0)
+		may = has_capability(line, CAP_SYS_ADMIN);
 	fclose(status);
 	return may;
 }

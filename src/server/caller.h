@@ -13,4 +13,7 @@
  */
 bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid);
 
+/* May he see and set trusted.* attributes (CAP_SYS_ADMIN)? */
+bool rvl_caller_may_trusted(fuse_req_t req);
+
 #endif

@@ -613,8 +613,9 @@ int rvl_options_for_fuse(const struct rvl_options *options, char **ret)
 	rvl_optstring_escape(
 		to, options->subtype && *options->subtype ? options->subtype : "reverlay", ",");
 	for (size_t i = 0; i < sizeof(fuse_flags) / sizeof(fuse_flags[0]); i++) {
-		const char *name = options->flags & fuse_flags[i].flag ? fuse_flags[i].on :
-									 fuse_flags[i].off;
+		/* without upper nothing can be written, and callers should see it (statvfs) */
+		const unsigned long flags = options->flags | (options->upper ? 0 : MS_RDONLY);
+		const char *name = flags & fuse_flags[i].flag ? fuse_flags[i].on : fuse_flags[i].off;
 
 		if (name)
 			fprintf(to, ",%s", name);

@@ -51,6 +51,9 @@ void rvl_req_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
 		    const char *to_name, unsigned flags)
 {
-	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), parent, name, to_parent,
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	const struct rvl_cred cred = { .uid = ctx->uid, .gid = ctx->gid };
+
+	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), &cred, parent, name, to_parent,
 						 to_name, flags));
 }

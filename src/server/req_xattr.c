@@ -27,13 +27,38 @@ void rvl_req_getxattr(fuse_req_t req, fuse_ino_t number, const char *name, size_
 	rvl_reply_bytes(req, r, buf, size == 0);
 }
 
+/* trusted.* is for the privileged alone; filesystems with a list of their own see to it, FUSE does not. */
+static ssize_t drop_trusted(fuse_req_t req, char *list, ssize_t len)
+{
+	bool is_asked = false;
+	char *to = list;
+
+	for (char *name = list, *next; name < list + len; name = next) {
+		next = name + strlen(name) + 1;
+		if (!strncmp(name, "trusted.", 8)) {
+			if (!is_asked && rvl_caller_may_trusted(req))
+				return len;
+			is_asked = true;
+			continue;
+		}
+		memmove(to, name, next - name);
+		to += next - name;
+	}
+	return to - list;
+}
+
 void rvl_req_listxattr(fuse_req_t req, fuse_ino_t number, size_t size)
 {
-	_cleanup_free_ char *buf = buffer_for(size);
+	/* the whole list, also where only its length is asked for: names may have to go */
+	_cleanup_free_ char *buf = buffer_for(RVL_XATTR_LIST_MAX);
 	ssize_t r = -ENOMEM;
 
 	if (buf)
-		r = rvl_overlay_listxattr(rvl_overlay_of(req), number, buf, size);
+		r = rvl_overlay_listxattr(rvl_overlay_of(req), number, buf, RVL_XATTR_LIST_MAX);
+	if (r > 0)
+		r = drop_trusted(req, buf, r);
+	if (size && r > (ssize_t)size)
+		r = -ERANGE;
 	rvl_reply_bytes(req, r, buf, size == 0);
 }
 

@@ -209,6 +209,19 @@ static void *wait_for_signal(void *arg)
 	return NULL;
 }
 
+/* ---- the map, built early for nfs_export=on ---- */
+
+static void *build_map(void *arg)
+{
+	struct rvl_server *server = arg;
+	int r = rvl_overlay_build_map(server->overlay);
+
+	if (r < 0 && r != -EINTR)
+		rvl_warn("the map of the lower layers is not complete (%s): handles are decoded later",
+			 strerror(-r));
+	return NULL;
+}
+
 /* ---- the session's life ---- */
 
 static unsigned max_threads(void)
@@ -227,7 +240,8 @@ static int loop(struct rvl_server *server)
 {
 	const unsigned n_threads = max_threads();
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	pthread_t thread;
+	pthread_t thread, map_thread;
+	bool has_map_thread;
 	int r;
 
 	if (!config)
@@ -237,9 +251,14 @@ static int loop(struct rvl_server *server)
 	fuse_loop_cfg_set_idle_threads(config, n_threads);
 	r = -pthread_create(&thread, NULL, wait_for_signal, server);
 	if (r == 0) {
+		has_map_thread = server->options.has_nfs_export &&
+				 pthread_create(&map_thread, NULL, build_map, server) == 0;
 		r = fuse_session_loop_mt(server->session, config);
 		pthread_cancel(thread);
 		pthread_join(thread, NULL);
+		rvl_overlay_stop(server->overlay);
+		if (has_map_thread)
+			pthread_join(map_thread, NULL);
 	}
 	fuse_loop_cfg_destroy(config);
 	if (r < 0)

@@ -10,8 +10,8 @@ import threading
 import pytest
 
 import sysc
-from rvl import (assert_same, ACL, CAPS, IS_KERNEL, OLD, ino, listing, run, snapshot, standard_tree, write,
-                 xattrs_of)
+from rvl import (ACL, CAPS, IS_KERNEL, OLD, assert_same, ino, listing, run, snapshot, standard_tree,
+                 write, xattrs_of)
 
 # Each makes upper's copy in its own way, and changes nothing else that is compared.
 TRIGGERS = {

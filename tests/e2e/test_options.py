@@ -401,16 +401,17 @@ def test_daemon(ready):
 def test_relative_paths(ready):
     """Relative paths mean the caller's working directory, also for a daemon."""
     text = f"lowerdir={os.path.relpath(ready.lowers[0], ready.base)},upperdir=upper,workdir=work"
-    (ready.base / "m").mkdir()
-    result = subprocess.run([REVERLAY, "-o", text, "m"], cwd=ready.base, timeout=30, check=False,
+    name = f"relative-{os.getpid()}"  # servers are found by it
+    (ready.base / name).mkdir()
+    result = subprocess.run([REVERLAY, "-o", text, name], cwd=ready.base, timeout=30, check=False,
                             stderr=subprocess.PIPE, text=True)
     assert result.returncode == 0, result.stderr
     try:
-        write(ready.base / "m/new")
+        write(ready.base / name / "new")
         assert (ready.upper / "new").exists()
     finally:
-        pids = rvl.servers_of("m")
-        run("umount", ready.base / "m")
+        pids = rvl.servers_of(name)
+        run("umount", ready.base / name)
         for pid in pids:
             wait_gone(pid)
 

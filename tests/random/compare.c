@@ -24,20 +24,24 @@ static bool is_special(mode_t mode)
 	return !S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode);
 }
 
-static int compare_mtime(struct world *w, const struct stat *o, const struct stat *m, const char *what)
+static int compare_mtime(struct world *w, const struct stat *o, const struct stat *m,
+			 const char *what)
 {
 	int64_t os = o->st_mtim.tv_sec, ms = m->st_mtim.tv_sec;
 
 	if (is_special(o->st_mode) || ident_mtime_is_loose(o->st_ino))
-		return 0; /* DIFF_SPECIAL_MTIME, DIFF_MMAP_MTIME */
+		return 0; /* DIFF_SPECIAL_MTIME, DIFF_MMAP_MTIME, DIFF_XFS_RENAME_MTIME */
+	if (S_ISDIR(o->st_mode) && o->st_nlink == 0)
+		return 0; /* DIFF_DEAD_DIR_MTIME */
 	if (os < RND_RECENT_S ? os == ms && o->st_mtim.tv_nsec == m->st_mtim.tv_nsec :
 				ms >= os - RECENT_SLACK_S && ms <= os + RECENT_SLACK_S)
 		return 0;
-	return rnd_fail(w, "mtime", "%s: mtime: oracle %lld.%09ld, mount %lld.%09ld", what, (long long)os,
-			o->st_mtim.tv_nsec, (long long)ms, m->st_mtim.tv_nsec);
+	return rnd_fail(w, "mtime", "%s: mtime: oracle %lld.%09ld, mount %lld.%09ld", what,
+			(long long)os, o->st_mtim.tv_nsec, (long long)ms, m->st_mtim.tv_nsec);
 }
 
-static int compare_nlink(struct world *w, const struct stat *o, const struct stat *m, const char *what)
+static int compare_nlink(struct world *w, const struct stat *o, const struct stat *m,
+			 const char *what)
 {
 	if (S_ISDIR(o->st_mode) || o->st_nlink == m->st_nlink)
 		return 0;
@@ -45,26 +49,29 @@ static int compare_nlink(struct world *w, const struct stat *o, const struct sta
 		return 0; /* DIFF_HIDDEN_LINKS */
 	if (o->st_nlink == 0 && diff_ok(DIFF_K_UNLINKED_NLINK))
 		return 0;
-	return rnd_fail(w, "nlink", "%s: nlink: oracle %lu (and %u hidden in layers), mount %lu", what,
-			(unsigned long)o->st_nlink, ident_bias(o->st_ino), (unsigned long)m->st_nlink);
+	return rnd_fail(w, "nlink", "%s: nlink: oracle %lu (and %u hidden in layers), mount %lu",
+			what, (unsigned long)o->st_nlink, ident_bias(o->st_ino),
+			(unsigned long)m->st_nlink);
 }
 
-static int compare_stat(struct world *w, const struct stat *o, const struct stat *m, const char *what)
+static int compare_stat(struct world *w, const struct stat *o, const struct stat *m,
+			const char *what)
 {
 	static _Atomic dev_t mount_dev;
 	dev_t dev = mount_dev;
 
 	if (o->st_mode != m->st_mode)
-		return rnd_fail(w, "mode", "%s: mode: oracle %o, mount %o", what, o->st_mode, m->st_mode);
+		return rnd_fail(w, "mode", "%s: mode: oracle %o, mount %o", what, o->st_mode,
+				m->st_mode);
 	if (o->st_uid != m->st_uid || o->st_gid != m->st_gid)
-		return rnd_fail(w, "owner", "%s: owner: oracle %u:%u, mount %u:%u", what, o->st_uid, o->st_gid,
-				m->st_uid, m->st_gid);
+		return rnd_fail(w, "owner", "%s: owner: oracle %u:%u, mount %u:%u", what, o->st_uid,
+				o->st_gid, m->st_uid, m->st_gid);
 	if (!S_ISDIR(o->st_mode) && o->st_size != m->st_size)
-		return rnd_fail(w, "size", "%s: size: oracle %lld, mount %lld", what, (long long)o->st_size,
-				(long long)m->st_size);
+		return rnd_fail(w, "size", "%s: size: oracle %lld, mount %lld", what,
+				(long long)o->st_size, (long long)m->st_size);
 	if (o->st_rdev != m->st_rdev)
-		return rnd_fail(w, "rdev", "%s: rdev: oracle %llx, mount %llx", what, (unsigned long long)o->st_rdev,
-				(unsigned long long)m->st_rdev);
+		return rnd_fail(w, "rdev", "%s: rdev: oracle %llx, mount %llx", what,
+				(unsigned long long)o->st_rdev, (unsigned long long)m->st_rdev);
 	if (compare_nlink(w, o, m, what) < 0 || compare_mtime(w, o, m, what) < 0)
 		return -1;
 	/* One st_dev for all; after a remount it may be another one, and the root is looked at first. */
@@ -93,15 +100,17 @@ static size_t xattr_split(char *list, ssize_t len, char **v, size_t cap)
 	return n;
 }
 
-static int compare_xattr_value(struct world *w, const char *op, const char *mp, const char *name, const char *what)
+static int compare_xattr_value(struct world *w, const char *op, const char *mp, const char *name,
+			       const char *what)
 {
 	uint8_t *a = w->buf, *b = w->buf2;
-	ssize_t n = getxattr(op, name, a, XATTR_BYTES_MAX), m = getxattr(mp, name, b, XATTR_BYTES_MAX);
+	ssize_t n = getxattr(op, name, a, XATTR_BYTES_MAX),
+		m = getxattr(mp, name, b, XATTR_BYTES_MAX);
 
 	if (n == m && (n <= 0 || !memcmp(a, b, (size_t)n)))
 		return 0;
-	return rnd_fail(w, "xattr", "%s: xattr %s: oracle %zd bytes, mount %zd bytes%s", what, name, n, m,
-			n == m ? ", other content" : "");
+	return rnd_fail(w, "xattr", "%s: xattr %s: oracle %zd bytes, mount %zd bytes%s", what, name,
+			n, m, n == m ? ", other content" : "");
 }
 
 static int compare_xattrs(struct world *w, int ofd, int mfd, const char *what)
@@ -118,7 +127,9 @@ static int compare_xattrs(struct world *w, int ofd, int mfd, const char *what)
 	n = ol && ml ? listxattr(op, ol, XATTR_BYTES_MAX) : -1;
 	m = ol && ml ? listxattr(mp, ml, XATTR_BYTES_MAX) : -1;
 	if (n < 0 || m < 0) {
-		r = n == m ? 0 : rnd_fail(w, "xattr", "%s: listxattr: oracle %zd, mount %zd (%m)", what, n, m);
+		r = n == m ? 0 :
+			     rnd_fail(w, "xattr", "%s: listxattr: oracle %zd, mount %zd (%m)", what,
+				      n, m);
 		goto out;
 	}
 	on = xattr_split(ol, n, ov, MAX);
@@ -126,8 +137,9 @@ static int compare_xattrs(struct world *w, int ofd, int mfd, const char *what)
 	for (i = 0; i < on && i < mn && !strcmp(ov[i], mv[i]); i++)
 		;
 	if (i < on || i < mn) {
-		r = rnd_fail(w, "xattr", "%s: xattr names: oracle %zu, mount %zu; first to differ: %s, %s", what, on, mn,
-			     i < on ? ov[i] : "-", i < mn ? mv[i] : "-");
+		r = rnd_fail(w, "xattr",
+			     "%s: xattr names: oracle %zu, mount %zu; first to differ: %s, %s",
+			     what, on, mn, i < on ? ov[i] : "-", i < mn ? mv[i] : "-");
 		goto out;
 	}
 	for (i = 0; i < on && r == 0; i++)
@@ -141,19 +153,22 @@ out:
 static int compare_open_data(struct world *w, int o, int m, const char *what)
 {
 	for (off_t at = 0;;) {
-		ssize_t n = pread(o, w->buf, RND_BUF_BYTES, at), k = pread(m, w->buf2, RND_BUF_BYTES, at);
+		ssize_t n = pread(o, w->buf, RND_BUF_BYTES, at),
+			k = pread(m, w->buf2, RND_BUF_BYTES, at);
 		size_t i = 0;
 
 		if (n != k)
-			return rnd_fail(w, "data", "%s: read at %lld: oracle %zd bytes, mount %zd (%s)", what,
+			return rnd_fail(w, "data",
+					"%s: read at %lld: oracle %zd bytes, mount %zd (%s)", what,
 					(long long)at, n, k, k < 0 ? strerror(errno) : "");
 		if (n <= 0)
 			return 0;
 		if (memcmp(w->buf, w->buf2, (size_t)n)) {
 			while (w->buf[i] == w->buf2[i])
 				i++;
-			return rnd_fail(w, "data", "%s: content differs at byte %lld: oracle %02x, mount %02x", what,
-					(long long)at + (long long)i, w->buf[i], w->buf2[i]);
+			return rnd_fail(w, "data",
+					"%s: content differs at byte %lld: oracle %02x, mount %02x",
+					what, (long long)at + (long long)i, w->buf[i], w->buf2[i]);
 		}
 		at += n;
 	}
@@ -169,7 +184,8 @@ static int compare_data(struct world *w, int ofd, int mfd, const char *what)
 	o = open(op, O_RDONLY | O_CLOEXEC | O_NOATIME);
 	m = open(mp, O_RDONLY | O_CLOEXEC | O_NOATIME);
 	if (o < 0 || m < 0)
-		r = (o < 0) == (m < 0) ? 0 : rnd_fail(w, "data", "%s: open to read fails: %m", what);
+		r = (o < 0) == (m < 0) ? 0 :
+					 rnd_fail(w, "data", "%s: open to read fails: %m", what);
 	else
 		r = compare_open_data(w, o, m, what);
 	if (o >= 0)
@@ -186,8 +202,8 @@ static int compare_target(struct world *w, int ofd, int mfd, const char *what)
 
 	if (n == m && n >= 0 && !memcmp(a, b, (size_t)n))
 		return 0;
-	return rnd_fail(w, "symlink", "%s: target: oracle \"%.*s\", mount \"%.*s\"", what, n < 0 ? 0 : (int)n, a,
-			m < 0 ? 0 : (int)m, b);
+	return rnd_fail(w, "symlink", "%s: target: oracle \"%.*s\", mount \"%.*s\"", what,
+			n < 0 ? 0 : (int)n, a, m < 0 ? 0 : (int)m, b);
 }
 
 int compare_fds(struct world *w, int ofd, int mfd, const char *what, uint32_t check)
@@ -219,7 +235,8 @@ int compare_path(struct world *w, const struct op *o, const char *path, uint32_t
 	int merr = mfd < 0 ? errno : 0, r = 0;
 
 	if (oerr != merr)
-		r = rnd_fail(w, "lookup", "\"%.3000s\": look-up: oracle %s, mount %s", path, strerror(oerr), strerror(merr));
+		r = rnd_fail(w, "lookup", "\"%.3000s\": look-up: oracle %s, mount %s", path,
+			     strerror(oerr), strerror(merr));
 	else if (oerr == 0)
 		r = compare_fds(w, ofd, mfd, path, check);
 	if (ofd >= 0)

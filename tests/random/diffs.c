@@ -15,7 +15,8 @@ static const struct {
 	[DIFF_CTIME] = { "ctime", false, "cannot be set: copy-up changes it" },
 	[DIFF_ATIME] = { "atime", false,
 			 "reads do not change it in lower; compared only right after utimensat" },
-	[DIFF_DEV] = { "dev", false, "the mount has a st_dev of its own: one for all objects (checked)" },
+	[DIFF_DEV] = { "dev", false,
+		       "the mount has a st_dev of its own: one for all objects (checked)" },
 	[DIFF_MMAP_MTIME] = { "mmap-mtime", false,
 			      "when a store to a mapping changes mtime is up to the filesystem (tmpfs: never)" },
 	[DIFF_SPECIAL_MTIME] = { "special-mtime", false,
@@ -33,6 +34,17 @@ static const struct {
 	[DIFF_ZERO_RANGE] = { "zero-range", false,
 			      "tmpfs has no FALLOC_FL_ZERO_RANGE, and overlay or FUSE take the setuid bit or the capability away "
 			      "before it says so; left out there" },
+	[DIFF_BTRFS_PUNCH] = { "btrfs-punch", false,
+			       "btrfs does not take the setuid bit or the capability away when it punches a hole; "
+			       "left out there" },
+	[DIFF_DEAD_DIR_MTIME] = { "dead-dir-mtime", false,
+				  "the mtime of a removed directory, seen through a descriptor: taking whiteouts "
+				  "out of it may change it" },
+	[DIFF_XFS_RENAME_MTIME] = { "xfs-rename-mtime", false,
+				    "xfs changes a directory's own mtime when it is exchanged with something "
+				    "in another directory, such as a whiteout" },
+	[DIFF_DEAD_DIR_TMPFILE] = { "dead-dir-tmpfile", false,
+				    "O_TMPFILE in a directory that was removed may be ENOENT; left out" },
 	[DIFF_ORDER] = { "order", false, "order of names in a directory" },
 	[DIFF_K_STALE_FD] = { "kernel-stale-fd", true,
 			      "a descriptor or mapping from before copy-up does not see later writes" },
@@ -40,11 +52,14 @@ static const struct {
 			       "the number of a dead upper object comes back for another one" },
 	[DIFF_K_GHOSTS] = { "kernel-ghosts", true,
 			    "whiteouts in a directory that merges with nothing are listed, but not found" },
-	[DIFF_K_LIST_SIZE] = { "kernel-list-size", true, "llistxattr counts private names in the size it asks for" },
-	[DIFF_K_REDIRECT] = { "kernel-redirect", true, "rename of a directory is EXDEV when its redirect gets too long" },
+	[DIFF_K_LIST_SIZE] = { "kernel-list-size", true,
+			       "llistxattr counts private names in the size it asks for" },
+	[DIFF_K_REDIRECT] = { "kernel-redirect", true,
+			      "rename of a directory is EXDEV when its redirect gets too long" },
 	[DIFF_K_UNLINKED_NLINK] = { "kernel-unlinked-nlink", true,
 				    "fstat of a lower file that was unlinked while open still shows its links" },
-	[DIFF_K_EMPTY_ACL] = { "kernel-empty-acl", true, "setting an empty ACL where there is none is ENODATA" },
+	[DIFF_K_EMPTY_ACL] = { "kernel-empty-acl", true,
+			       "setting an empty ACL where there is none is ENODATA" },
 	[DIFF_K_UNLINKED_CHANGE] = { "kernel-unlinked-change", true,
 				     "a change through a descriptor to a lower file that was unlinked is EEXIST or ESTALE, "
 				     "or brings its name back" },
@@ -60,6 +75,6 @@ bool diff_ok(enum diff d)
 void diff_print_all(FILE *f)
 {
 	for (int i = 0; i < DIFF_COUNT; i++)
-		fprintf(f, "%-18s %-14s %s\n", diffs[i].name, diffs[i].is_kernel_only ? "--kernel only" : "",
-			diffs[i].reason);
+		fprintf(f, "%-18s %-14s %s\n", diffs[i].name,
+			diffs[i].is_kernel_only ? "--kernel only" : "", diffs[i].reason);
 }

@@ -17,9 +17,16 @@
 enum { WALK_DEPTH_MAX = 20, FREE_DEPTH_MAX = 4 };
 enum want { WANT_ANY, WANT_DIR, WANT_FILE };
 
-static const char *const xattr_names[] = { "user.a", "user.b", "user.\xc3\xbc", "user.long-name-of-an-attribute",
-					   "trusted.rvl", "security.capability", "user.", "trusted.overlay.x",
-					   "user.overlay.opaque", "nonsense.x" };
+static const char *const xattr_names[] = { "user.a",
+					   "user.b",
+					   "user.\xc3\xbc",
+					   "user.long-name-of-an-attribute",
+					   "trusted.rvl",
+					   "security.capability",
+					   "user.",
+					   "trusted.overlay.x",
+					   "user.overlay.opaque",
+					   "nonsense.x" };
 
 /* ---- names ---- */
 
@@ -84,7 +91,8 @@ static int walk(struct world *w, int base, char *path, enum want want, const cha
 		steps++;
 		if (type != DT_DIR || (want != WANT_FILE && !rng_chance(&w->rng, 65)))
 			break;
-		next = openat(fd, path + before + (before ? 1 : 0), O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+		next = openat(fd, path + before + (before ? 1 : 0),
+			      O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
 		close(fd);
 		fd = next;
 	}
@@ -142,7 +150,8 @@ static char *gen_path(struct world *w, const struct op *o, enum want want, bool 
 		memset(path + strlen(path), 0, 300);
 		if (*path)
 			strcat(path, "/");
-		memset(path + strlen(path), 'y', 254 + rng_below(&w->rng, 3)); /* 256 is one too long */
+		memset(path + strlen(path), 'y',
+		       254 + rng_below(&w->rng, 3)); /* 256 is one too long */
 	} else if (is_free != (dice < 20)) {
 		if (walk(w, base, path, WANT_DIR, NULL) > FREE_DEPTH_MAX)
 			*path = 0;
@@ -197,7 +206,9 @@ static int64_t gen_off(struct world *w)
 
 static uint32_t gen_mode(struct world *w, bool is_dir)
 {
-	static const uint32_t file[] = { 0644, 0666, 0600, 0777, 0755, 0444, 0, 04755, 02755, 02644 };
+	static const uint32_t file[] = {
+		0644, 0666, 0600, 0777, 0755, 0444, 0, 04755, 02755, 02644
+	};
 	static const uint32_t dir[] = { 0755, 0777, 0777, 0777, 01777, 02775, 0700, 0555, 0, 0775 };
 
 	if (rng_chance(&w->rng, 10))
@@ -226,7 +237,8 @@ static int gen_slot(struct world *w, bool want_read, bool want_write)
 		found = slot;
 		flags = fcntl(fd, F_GETFL);
 		if (!(flags & O_PATH) && (!want_read || (flags & O_ACCMODE) != O_WRONLY) &&
-		    (!want_write || (flags & O_ACCMODE) != O_RDONLY) && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		    (!want_write || (flags & O_ACCMODE) != O_RDONLY) && fstat(fd, &st) == 0 &&
+		    S_ISREG(st.st_mode))
 			break;
 		if (!want_read && !want_write)
 			break;
@@ -253,12 +265,14 @@ static void gen_open(struct world *w, struct op *o)
 	static const struct {
 		uint32_t flag;
 		unsigned int percent;
-	} bits[] = { { O_CREAT, 45 },	{ O_EXCL, 12 },	   { O_TRUNC, 14 }, { O_APPEND, 14 }, { O_DIRECTORY, 8 },
-		     { O_NOFOLLOW, 10 }, { O_NOATIME, 3 }, { O_PATH, 3 },   { O_DSYNC, 2 } };
+	} bits[] = { { O_CREAT, 45 },  { O_EXCL, 12 },	   { O_TRUNC, 14 },
+		     { O_APPEND, 14 }, { O_DIRECTORY, 8 }, { O_NOFOLLOW, 10 },
+		     { O_NOATIME, 3 }, { O_PATH, 3 },	   { O_DSYNC, 2 } };
 
 	o->slot = (int)rng_below(&w->rng, RND_SLOTS);
 	o->mode = gen_mode(w, false);
-	o->flags = (uint32_t[]){ O_RDONLY, O_RDONLY, O_RDWR, O_RDWR, O_WRONLY }[rng_below(&w->rng, 5)];
+	o->flags =
+		(uint32_t[]){ O_RDONLY, O_RDONLY, O_RDWR, O_RDWR, O_WRONLY }[rng_below(&w->rng, 5)];
 	if (o->kind == OP_TMPFILE) {
 		if (rng_chance(&w->rng, 10))
 			o->flags |= O_EXCL;
@@ -269,24 +283,30 @@ static void gen_open(struct world *w, struct op *o)
 		if (rng_chance(&w->rng, bits[i].percent))
 			o->flags |= bits[i].flag;
 	if (o->flags & O_DIRECTORY)
-		o->flags &= ~(uint32_t)(rng_chance(&w->rng, 90) ? O_ACCMODE | O_CREAT | O_TRUNC : 0);
-	o->p = gen_path(w, o, o->flags & O_DIRECTORY ? WANT_DIR : WANT_FILE, (o->flags & O_CREAT) && rng_chance(&w->rng, 60));
+		o->flags &=
+			~(uint32_t)(rng_chance(&w->rng, 90) ? O_ACCMODE | O_CREAT | O_TRUNC : 0);
+	o->p = gen_path(w, o, o->flags & O_DIRECTORY ? WANT_DIR : WANT_FILE,
+			(o->flags & O_CREAT) && rng_chance(&w->rng, 60));
 }
 
 static void gen_io(struct world *w, struct op *o)
 {
 	bool is_write = o->kind == OP_WRITE || o->kind == OP_PWRITE || o->kind == OP_FTRUNCATE ||
-			o->kind == OP_FALLOCATE || o->kind == OP_MAPWRITE || o->kind == OP_COPYRANGE;
-	bool is_free = o->kind == OP_CLOSE || o->kind == OP_FSTAT || o->kind == OP_FCHMOD || o->kind == OP_FCHOWN;
+			o->kind == OP_FALLOCATE || o->kind == OP_MAPWRITE ||
+			o->kind == OP_COPYRANGE;
+	bool is_free = o->kind == OP_CLOSE || o->kind == OP_FSTAT || o->kind == OP_FCHMOD ||
+		       o->kind == OP_FCHOWN;
 	struct stat st;
 
-	o->slot = gen_slot(w, !is_free && (!is_write || o->kind == OP_MAPWRITE), is_write && o->kind != OP_COPYRANGE);
+	o->slot = gen_slot(w, !is_free && (!is_write || o->kind == OP_MAPWRITE),
+			   is_write && o->kind != OP_COPYRANGE);
 	o->seed = rng_next(&w->rng);
 	o->off = gen_off(w);
 	o->len = gen_len(w);
 	switch (o->kind) {
 	case OP_WRITE:
-		if (w->ora.fd[o->slot] >= 0 && fstat(w->ora.fd[o->slot], &st) == 0 && st.st_size > 400000)
+		if (w->ora.fd[o->slot] >= 0 && fstat(w->ora.fd[o->slot], &st) == 0 &&
+		    st.st_size > 400000)
 			o->kind = OP_FTRUNCATE;
 		break;
 	case OP_FTRUNCATE:
@@ -296,8 +316,11 @@ static void gen_io(struct world *w, struct op *o)
 		o->flags = (uint32_t)rng_below(&w->rng, 3);
 		break;
 	case OP_FALLOCATE:
-		o->flags = (uint32_t[]){ 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					 FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+		o->flags = (uint32_t[]){ 0,
+					 FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					 FALLOC_FL_ZERO_RANGE,
+					 FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 					 FALLOC_FL_PUNCH_HOLE }[rng_below(&w->rng, 6)];
 		break;
 	case OP_MAPHOLD:
@@ -324,7 +347,8 @@ static void gen_io(struct world *w, struct op *o)
 static void gen_times(struct world *w, struct op *o)
 {
 	for (int i = 0; i < 2; i++) {
-		int64_t t = (int64_t)rng_below(&w->rng, 1500000000) - (rng_chance(&w->rng, 3) ? 100000000 : 0);
+		int64_t t = (int64_t)rng_below(&w->rng, 1500000000) -
+			    (rng_chance(&w->rng, 3) ? 100000000 : 0);
 
 		*(i ? &o->len : &o->off) = t;
 	}
@@ -340,7 +364,10 @@ static void gen_xattr(struct world *w, struct op *o)
 {
 	uint64_t dice = rng_below(&w->rng, 100);
 
-	o->q = strdup(xattr_names[dice < 75 ? dice % 4 : dice < 83 ? 4 : dice < 90 ? 5 : 6 + dice % 4]);
+	o->q = strdup(xattr_names[dice < 75 ? dice % 4 :
+				  dice < 83 ? 4 :
+				  dice < 90 ? 5 :
+					      6 + dice % 4]);
 	o->seed = rng_next(&w->rng);
 	o->len = (int64_t)rng_below(&w->rng, dice % 10 ? 120 : 300);
 	if (o->kind == OP_GETXATTR)
@@ -351,7 +378,8 @@ static void gen_xattr(struct world *w, struct op *o)
 		o->flags = rng_chance(&w->rng, 70) ? 0 : 1 + (uint32_t)rng_below(&w->rng, 3);
 	if (o->kind == OP_SETACL || o->kind == OP_GETACL) {
 		free(o->q);
-		o->q = strdup(rng_chance(&w->rng, 50) ? "system.posix_acl_access" : "system.posix_acl_default");
+		o->q = strdup(rng_chance(&w->rng, 50) ? "system.posix_acl_access" :
+							"system.posix_acl_default");
 		o->mode = (uint32_t)rng_below(&w->rng, ACL_VARIANTS);
 		o->len = 4096;
 	}
@@ -361,8 +389,14 @@ static void gen_names(struct world *w, struct op *o)
 {
 	static const struct {
 		uint32_t mode, dev;
-	} nodes[] = { { S_IFIFO, 0 }, { S_IFSOCK, 0 }, { S_IFCHR, 0x103 }, { S_IFCHR, 0x105 }, { S_IFBLK, 120 << 8 | 7 },
-		      { S_IFREG, 0 }, { S_IFCHR, 240 << 8 | 9 }, { S_IFDIR, 0 } };
+	} nodes[] = { { S_IFIFO, 0 },
+		      { S_IFSOCK, 0 },
+		      { S_IFCHR, 0x103 },
+		      { S_IFCHR, 0x105 },
+		      { S_IFBLK, 120 << 8 | 7 },
+		      { S_IFREG, 0 },
+		      { S_IFCHR, 240 << 8 | 9 },
+		      { S_IFDIR, 0 } };
 	size_t i = rng_below(&w->rng, 8);
 	uint64_t dice = rng_below(&w->rng, 100);
 
@@ -397,9 +431,10 @@ static void gen_names(struct world *w, struct op *o)
 
 static void gen_paths(struct world *w, struct op *o)
 {
-	bool is_free = o->kind == OP_MKDIR || o->kind == OP_SYMLINK || o->kind == OP_MKNOD || o->kind == OP_LINKFD ||
-		       (o->kind == OP_PUT && rng_chance(&w->rng, 60));
-	enum want want = o->kind == OP_RMDIR || o->kind == OP_READDIR || o->kind == OP_READDIRCHG || o->kind == OP_RMTREE ?
+	bool is_free = o->kind == OP_MKDIR || o->kind == OP_SYMLINK || o->kind == OP_MKNOD ||
+		       o->kind == OP_LINKFD || (o->kind == OP_PUT && rng_chance(&w->rng, 60));
+	enum want want = o->kind == OP_RMDIR || o->kind == OP_READDIR || o->kind == OP_READDIRCHG ||
+					 o->kind == OP_RMTREE ?
 				 WANT_DIR :
 			 o->kind == OP_UNLINK || o->kind == OP_TRUNCATE ? WANT_FILE :
 									  WANT_ANY;
@@ -457,7 +492,8 @@ static enum op_kind gen_kind(struct world *w)
 
 static uint32_t gen_check(struct world *w, enum op_kind kind)
 {
-	uint32_t check = (rng_chance(&w->rng, 20) ? CHECK_XATTR : 0) | (rng_chance(&w->rng, 40) ? CHECK_DATA : 0) |
+	uint32_t check = (rng_chance(&w->rng, 20) ? CHECK_XATTR : 0) |
+			 (rng_chance(&w->rng, 40) ? CHECK_DATA : 0) |
 			 (rng_chance(&w->rng, 30) ? CHECK_PARENT : 0);
 
 	if (kind >= OP_CHMOD && kind <= OP_GETACL)

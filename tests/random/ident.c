@@ -16,8 +16,8 @@
 
 struct object {
 	ino_t oino, mino; /* mino 0: not seen on the mount yet */
-	int pin;	  /* owned, or -1 */
-	bool is_loose;	  /* DIFF_MMAP_MTIME */
+	int pin; /* owned, or -1 */
+	bool is_loose; /* DIFF_MMAP_MTIME */
 	unsigned int bias; /* DIFF_HIDDEN_LINKS */
 };
 
@@ -26,7 +26,7 @@ struct ino_map {
 	struct {
 		ino_t key;
 		uint32_t value;
-	} *v;
+	} * v;
 	size_t n, cap;
 };
 
@@ -148,19 +148,21 @@ static int claim(struct world *w, struct object *obj, ino_t mino, const char *wh
 		bool is_dead = pin_is_dead(objects[other].pin);
 
 		if (!is_dead || !diff_ok(DIFF_K_INO_REUSE))
-			return rnd_fail(w, "ino-shared", "%s: number %llu is also that of another %s object", what,
+			return rnd_fail(w, "ino-shared",
+					"%s: number %llu is also that of another %s object", what,
 					(unsigned long long)mino, is_dead ? "(dead)" : "living");
 		objects[other].mino = 0;
 	}
 	if (map_get(&dead, mino, NULL) && !diff_ok(DIFF_K_INO_REUSE))
-		return rnd_fail(w, "ino-reused", "%s: number %llu was that of an object that died", what,
-				(unsigned long long)mino);
+		return rnd_fail(w, "ino-reused", "%s: number %llu was that of an object that died",
+				what, (unsigned long long)mino);
 	obj->mino = mino;
 	map_put(&by_mount, mino, (uint32_t)(obj - objects));
 	return 0;
 }
 
-int ident_check(struct world *w, const struct stat *o, const struct stat *m, int ofd, const char *what)
+int ident_check(struct world *w, const struct stat *o, const struct stat *m, int ofd,
+		const char *what)
 {
 	struct object *obj;
 	int r = 0;

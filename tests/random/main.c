@@ -170,7 +170,8 @@ static uint64_t number(const char *s, const char *name, uint64_t min)
 	unsigned long long v = strtoull(s, &end, 0);
 
 	if (*end || end == s || v < min) {
-		fprintf(stderr, "rvl-random: --%s: not a number from %llu on: %s\n", name, (unsigned long long)min, s);
+		fprintf(stderr, "rvl-random: --%s: not a number from %llu on: %s\n", name,
+			(unsigned long long)min, s);
 		exit(2);
 	}
 	return v;
@@ -196,7 +197,8 @@ static void parse_text(int id, const char *name)
 		break;
 	case OPT_LAYER:
 		if (cfg.layer_count == RND_LAYERS_MAX) {
-			fprintf(stderr, "rvl-random: --%s: more than %d layers\n", name, RND_LAYERS_MAX);
+			fprintf(stderr, "rvl-random: --%s: more than %d layers\n", name,
+				RND_LAYERS_MAX);
 			exit(2);
 		}
 		cfg.layers[cfg.layer_count++] = optarg;
@@ -326,7 +328,8 @@ static int test(void)
 	int r;
 
 	if (!cfg.mnt || !cfg.oracle || (cfg.shrink && !cfg.reset)) {
-		fprintf(stderr, "rvl-random: --mnt and --oracle are needed, and --reset for --shrink\n");
+		fprintf(stderr,
+			"rvl-random: --mnt and --oracle are needed, and --reset for --shrink\n");
 		return 2;
 	}
 	snprintf(log, sizeof(log), "rvl-random-%llu.ops", (unsigned long long)cfg.seed);
@@ -344,13 +347,14 @@ static int test(void)
 		uint64_t n = rnd_failure->done;
 		double t = now_s() - start;
 
-		printf("seed %llu: %llu operations in %.1f s (%.0f a second), no difference\n", (unsigned long long)cfg.seed,
-		       (unsigned long long)n, t, (double)n / t);
+		printf("seed %llu: %llu operations in %.1f s (%.0f a second), no difference\n",
+		       (unsigned long long)cfg.seed, (unsigned long long)n, t, (double)n / t);
 		return 0;
 	}
 	printf("DIFFERENCE, seed %llu, %s\n", (unsigned long long)cfg.seed, rnd_failure->text);
 	snprintf(thread_log, sizeof(thread_log), cfg.threads > 1 && !cfg.replay ? "%s.t%d" : "%s",
-		 cfg.replay ? cfg.replay : cfg.log, rnd_failure->thread < 0 ? 0 : rnd_failure->thread);
+		 cfg.replay ? cfg.replay : cfg.log,
+		 rnd_failure->thread < 0 ? 0 : rnd_failure->thread);
 	printf("operations: %s\n", thread_log);
 	fflush(stdout);
 	if (cfg.shrink)
@@ -375,10 +379,12 @@ int main(int argc, char **argv)
 	if (a.populate) {
 		r = populate(a.populate, cfg.seed, a.with_whiteouts, cfg.threads);
 		if (r < 0)
-			fprintf(stderr, "rvl-random: --populate %s: %s\n", a.populate, strerror(-r));
+			fprintf(stderr, "rvl-random: --populate %s: %s\n", a.populate,
+				strerror(-r));
 		return r < 0 ? 2 : 0;
 	}
-	rnd_failure = mmap(NULL, sizeof(*rnd_failure), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	rnd_failure = mmap(NULL, sizeof(*rnd_failure), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (rnd_failure == MAP_FAILED)
 		return 2;
 	return test();

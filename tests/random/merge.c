@@ -114,7 +114,8 @@ static int copy_attributes(int from, int dirfd, const char *name, const struct s
 }
 
 /* 1: linked to an earlier name; 0: to be copied. */
-static int link_earlier(struct merge *g, const struct stat *st, int dirfd, const char *name, const char *path)
+static int link_earlier(struct merge *g, const struct stat *st, int dirfd, const char *name,
+			const char *path)
 {
 	struct link_seen *l;
 
@@ -131,11 +132,13 @@ static int link_earlier(struct merge *g, const struct stat *st, int dirfd, const
 	if (!l)
 		return -ENOMEM;
 	g->links = l;
-	l[g->link_count++] = (struct link_seen){ st->st_dev, st->st_ino, st->st_nlink, 1, strdup(path) };
+	l[g->link_count++] =
+		(struct link_seen){ st->st_dev, st->st_ino, st->st_nlink, 1, strdup(path) };
 	return 0;
 }
 
-static int copy_object(struct merge *g, int from, const struct stat *st, int dirfd, const char *name, const char *path)
+static int copy_object(struct merge *g, int from, const struct stat *st, int dirfd,
+		       const char *name, const char *path)
 {
 	char target[PATH_MAX];
 	int r = link_earlier(g, st, dirfd, name, path), to;
@@ -165,7 +168,8 @@ static int copy_object(struct merge *g, int from, const struct stat *st, int dir
 static int merge_dir(struct merge *g, const int *layers, size_t n, int dst, const char *path);
 
 /* One name over all layers of its directory. */
-static int merge_name(struct merge *g, const int *layers, size_t n, int dst, const char *path, const char *name)
+static int merge_name(struct merge *g, const int *layers, size_t n, int dst, const char *path,
+		      const char *name)
 {
 	int below[RND_LAYERS_MAX], r = 0, to;
 	struct stat top = { 0 }, st;

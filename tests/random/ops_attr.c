@@ -43,7 +43,8 @@ static void res_time(struct res *r, const struct timespec *t)
 	size_t len = strlen(r->head);
 
 	r->sum = data_hash(r->sum, t, sizeof(*t));
-	snprintf(r->head + len, sizeof(r->head) - len, " %lld.%09ld", (long long)t->tv_sec, t->tv_nsec);
+	snprintf(r->head + len, sizeof(r->head) - len, " %lld.%09ld", (long long)t->tv_sec,
+		 t->tv_nsec);
 }
 
 void exec_utimens(struct side *s, const struct op *o, struct res *r)
@@ -138,9 +139,10 @@ static void exec_statfs(const struct op *o, struct res *r)
 	res_set(r, statfs(o->p, &fs));
 	if (r->ret < 0)
 		return;
-	if (fs.f_bsize <= 0 || fs.f_namelen < 255 || fs.f_bfree > fs.f_blocks || fs.f_bavail > fs.f_bfree ||
-	    fs.f_blocks == 0 || fs.f_ffree > fs.f_files)
-		snprintf(r->why, sizeof(r->why), "statfs makes no sense: bsize %ld namelen %ld blocks %llu free %llu",
+	if (fs.f_bsize <= 0 || fs.f_namelen < 255 || fs.f_bfree > fs.f_blocks ||
+	    fs.f_bavail > fs.f_bfree || fs.f_blocks == 0 || fs.f_ffree > fs.f_files)
+		snprintf(r->why, sizeof(r->why),
+			 "statfs makes no sense: bsize %ld namelen %ld blocks %llu free %llu",
 			 (long)fs.f_bsize, (long)fs.f_namelen, (unsigned long long)fs.f_blocks,
 			 (unsigned long long)fs.f_bfree);
 }
@@ -161,8 +163,8 @@ void exec_look(struct side *s, const struct op *o, struct res *r)
 					       S_ISDIR(st.st_mode) ? 0 : (uint64_t)st.st_size };
 
 			r->sum = data_hash(0, v, sizeof(v));
-			snprintf(r->head, sizeof(r->head), "%o %u:%u %lld", st.st_mode, st.st_uid, st.st_gid,
-				 (long long)st.st_size);
+			snprintf(r->head, sizeof(r->head), "%o %u:%u %lld", st.st_mode, st.st_uid,
+				 st.st_gid, (long long)st.st_size);
 		}
 		break;
 	case OP_STATFS:

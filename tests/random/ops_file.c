@@ -25,7 +25,7 @@ void res_set(struct res *r, long ret)
 
 void res_data(struct res *r, const void *buf, size_t len)
 {
-	size_t n = len < sizeof(r->head) - 1 ? len : sizeof(r->head) - 1;
+	size_t n = len < 40 ? len : 40;
 
 	r->sum = data_hash(r->sum, buf, len);
 	memcpy(r->head, buf, n);
@@ -83,7 +83,8 @@ void exec_close(struct side *s, const struct op *o, struct res *r)
 
 void exec_put(struct side *s, const struct op *o, struct res *r)
 {
-	int fd = open(o->p, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, o->mode);
+	int fd = open(o->p, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
+		      o->mode);
 	ssize_t n;
 
 	if (fd < 0) {
@@ -100,7 +101,8 @@ void exec_put(struct side *s, const struct op *o, struct res *r)
 void exec_read(struct side *s, const struct op *o, struct res *r)
 {
 	int fd = slot_fd(s, o->slot);
-	ssize_t n = o->kind == OP_READ ? read(fd, s->buf, (size_t)o->len) : pread(fd, s->buf, (size_t)o->len, o->off);
+	ssize_t n = o->kind == OP_READ ? read(fd, s->buf, (size_t)o->len) :
+					 pread(fd, s->buf, (size_t)o->len, o->off);
 
 	res_set(r, n);
 	if (n > 0)
@@ -113,7 +115,8 @@ void exec_write(struct side *s, const struct op *o, struct res *r)
 	ssize_t n;
 
 	data_fill(s->buf, (size_t)o->len, o->seed);
-	n = o->kind == OP_WRITE ? write(fd, s->buf, (size_t)o->len) : pwrite(fd, s->buf, (size_t)o->len, o->off);
+	n = o->kind == OP_WRITE ? write(fd, s->buf, (size_t)o->len) :
+				  pwrite(fd, s->buf, (size_t)o->len, o->off);
 	res_set(r, n);
 }
 
@@ -128,7 +131,8 @@ void exec_lseek(struct side *s, const struct op *o, struct res *r)
 	struct stat st;
 
 	if (is_regular(fd, &st))
-		res_set(r, lseek(fd, o->off, (int)o->flags)); /* a directory's offsets are its own */
+		res_set(r,
+			lseek(fd, o->off, (int)o->flags)); /* a directory's offsets are its own */
 }
 
 static bool is_zero(const uint8_t *p, size_t n)
@@ -160,23 +164,25 @@ void exec_seekhole(struct side *s, const struct op *o, struct res *r)
 	}
 	end = data < 0 ? st.st_size : data;
 	if (data >= st.st_size || (data >= 0 && data < o->off))
-		snprintf(r->why, sizeof(r->why), "SEEK_DATA %lld gives %lld, size %lld", (long long)o->off,
-			 (long long)data, (long long)st.st_size);
+		snprintf(r->why, sizeof(r->why), "SEEK_DATA %lld gives %lld, size %lld",
+			 (long long)o->off, (long long)data, (long long)st.st_size);
 	n = end - o->off > 0 ? pread(fd, s->buf, (size_t)(end - o->off), o->off) : 0;
 	if (n > 0 && !is_zero(s->buf, (size_t)n))
-		snprintf(r->why, sizeof(r->why), "SEEK_DATA %lld gives %lld, but there is data between",
-			 (long long)o->off, (long long)data);
+		snprintf(r->why, sizeof(r->why),
+			 "SEEK_DATA %lld gives %lld, but there is data between", (long long)o->off,
+			 (long long)data);
 	hole = lseek(fd, o->off, SEEK_HOLE);
 	if (hole < o->off || hole > st.st_size)
-		snprintf(r->why, sizeof(r->why), "SEEK_HOLE %lld gives %lld, size %lld", (long long)o->off,
-			 (long long)hole, (long long)st.st_size);
+		snprintf(r->why, sizeof(r->why), "SEEK_HOLE %lld gives %lld, size %lld",
+			 (long long)o->off, (long long)hole, (long long)st.st_size);
 	lseek(fd, was, SEEK_SET);
 	res_set(r, 0);
 }
 
 void exec_truncate(struct side *s, const struct op *o, struct res *r)
 {
-	res_set(r, o->kind == OP_TRUNCATE ? truncate(o->p, o->len) : ftruncate(slot_fd(s, o->slot), o->len));
+	res_set(r, o->kind == OP_TRUNCATE ? truncate(o->p, o->len) :
+					    ftruncate(slot_fd(s, o->slot), o->len));
 }
 
 void exec_fallocate(struct side *s, const struct op *o, struct res *r)
@@ -196,7 +202,8 @@ void exec_map(struct side *s, const struct op *o, struct res *r)
 		return;
 	if ((off_t)len > st.st_size - o->off)
 		len = (size_t)(st.st_size - o->off);
-	p = mmap(NULL, len, o->kind == OP_MAPWRITE ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, o->off);
+	p = mmap(NULL, len, o->kind == OP_MAPWRITE ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
+		 fd, o->off);
 	if (p == MAP_FAILED) {
 		res_set(r, -1);
 		return;
@@ -244,7 +251,8 @@ void exec_copyrange(struct side *s, const struct op *o, struct res *r)
 		return;
 	res_set(r, copy_file_range(in, &off_in, out, &off_out, (size_t)o->len, 0));
 	if (r->ret >= 0 && (off_in - o->off != r->ret || off_out - o->off2 != r->ret))
-		snprintf(r->why, sizeof(r->why), "copy_file_range copied %ld, offsets moved by %lld and %lld", r->ret,
+		snprintf(r->why, sizeof(r->why),
+			 "copy_file_range copied %ld, offsets moved by %lld and %lld", r->ret,
 			 (long long)(off_in - o->off), (long long)(off_out - o->off2));
 }
 

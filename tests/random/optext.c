@@ -19,24 +19,30 @@
 
 const struct op_class op_classes[OP_KINDS] = {
 	[OP_OPEN] = { "open", 110, exec_open, T_P | T_S, "fd%s = open(%p, %f, %m)" },
-	[OP_TMPFILE] = { "tmpfile", 10, exec_tmpfile, T_P | T_S, "fd%s = open(%p, O_TMPFILE|%f, %m)" },
-	[OP_LINKFD] = { "linkfd", 14, exec_linkfd, T_P | T_S, "linkat(\"/proc/self/fd/fd%s\", %p, AT_SYMLINK_FOLLOW)" },
+	[OP_TMPFILE] = { "tmpfile", 10, exec_tmpfile, T_P | T_S,
+			 "fd%s = open(%p, O_TMPFILE|%f, %m)" },
+	[OP_LINKFD] = { "linkfd", 14, exec_linkfd, T_P | T_S,
+			"linkat(\"/proc/self/fd/fd%s\", %p, AT_SYMLINK_FOLLOW)" },
 	[OP_CLOSE] = { "close", 50, exec_close, T_S, "close(fd%s)" },
-	[OP_PUT] = { "put", 60, exec_put, T_P, "write %l bytes (seed %d) to %p, opened with O_CREAT|O_TRUNC, %m" },
+	[OP_PUT] = { "put", 60, exec_put, T_P,
+		     "write %l bytes (seed %d) to %p, opened with O_CREAT|O_TRUNC, %m" },
 	[OP_READ] = { "read", 30, exec_read, T_S, "read(fd%s, %l)" },
 	[OP_PREAD] = { "pread", 40, exec_read, T_S, "pread(fd%s, %l, @%o)" },
 	[OP_WRITE] = { "write", 40, exec_write, T_S, "write(fd%s, %l, seed %d)" },
 	[OP_PWRITE] = { "pwrite", 40, exec_write, T_S, "pwrite(fd%s, %l, @%o, seed %d)" },
 	[OP_LSEEK] = { "lseek", 15, exec_lseek, T_S, "lseek(fd%s, %o, whence %f)" },
-	[OP_SEEKHOLE] = { "seekhole", 10, exec_seekhole, T_S, "lseek(fd%s, %o, SEEK_DATA and SEEK_HOLE)" },
+	[OP_SEEKHOLE] = { "seekhole", 10, exec_seekhole, T_S,
+			  "lseek(fd%s, %o, SEEK_DATA and SEEK_HOLE)" },
 	[OP_FTRUNCATE] = { "ftruncate", 20, exec_truncate, T_S, "ftruncate(fd%s, %l)" },
 	[OP_TRUNCATE] = { "truncate", 20, exec_truncate, T_P, "truncate(%p, %l)" },
 	[OP_FALLOCATE] = { "fallocate", 20, exec_fallocate, T_S, "fallocate(fd%s, %f, @%o, %l)" },
-	[OP_MAPWRITE] = { "mapwrite", 20, exec_map, T_S, "mmap(fd%s, %l, @%o), store (seed %d), msync, munmap" },
+	[OP_MAPWRITE] = { "mapwrite", 20, exec_map, T_S,
+			  "mmap(fd%s, %l, @%o), store (seed %d), msync, munmap" },
 	[OP_MAPREAD] = { "mapread", 15, exec_map, T_S, "mmap(fd%s, %l, @%o), load, munmap" },
 	[OP_MAPHOLD] = { "maphold", 8, exec_map, T_S, "map%s = mmap(fd%s, MAP_SHARED)" },
 	[OP_MAPCHECK] = { "mapcheck", 20, exec_mapcheck, T_S, "load from map%s" },
-	[OP_COPYRANGE] = { "copyrange", 15, exec_copyrange, T_S | T_S2, "copy_file_range(fd%s @%o, fd%t @%O, %l)" },
+	[OP_COPYRANGE] = { "copyrange", 15, exec_copyrange, T_S | T_S2,
+			   "copy_file_range(fd%s @%o, fd%t @%O, %l)" },
 	[OP_FSYNC] = { "fsync", 6, exec_fsync, T_S, "fsync(fd%s)" },
 	[OP_FSTAT] = { "fstat", 20, exec_fstat, T_S, "fstat(fd%s)" },
 	[OP_MKDIR] = { "mkdir", 55, exec_names, T_P, "mkdir(%p, %m)" },
@@ -48,20 +54,27 @@ const struct op_class op_classes[OP_KINDS] = {
 	[OP_RENAME] = { "rename", 130, exec_names, T_P | T_Q, "renameat2(%p, %q, %f)" },
 	[OP_MKNOD] = { "mknod", 15, exec_names, T_P, "mknod(%p, %m, dev %f)" },
 	[OP_RMTREE] = { "rmtree", 3, exec_rmtree, T_P, "rm -r %p" },
-	[OP_READDIR] = { "readdir", 30, exec_readdir, T_P, "readdir(%p) by %l bytes, again from the %oth" },
-	[OP_READDIRCHG] = { "readdirchg", 8, exec_readdirchg, T_P, "readdir(%p) by %l bytes, %f names changed on the way" },
+	[OP_READDIR] = { "readdir", 30, exec_readdir, T_P,
+			 "readdir(%p) by %l bytes, again from the %oth" },
+	[OP_READDIRCHG] = { "readdirchg", 8, exec_readdirchg, T_P,
+			    "readdir(%p) by %l bytes, %f names changed on the way" },
 	[OP_CHMOD] = { "chmod", 35, exec_mode, T_P, "chmod(%p, %m)" },
 	[OP_FCHMOD] = { "fchmod", 12, exec_mode, T_S, "fchmod(fd%s, %m)" },
 	[OP_CHOWN] = { "chown", 25, exec_mode, T_P, "fchownat(%p, %o, %l, %f)" },
 	[OP_FCHOWN] = { "fchown", 8, exec_mode, T_S, "fchown(fd%s, %o, %l)" },
-	[OP_UTIMENS] = { "utimens", 25, exec_utimens, T_P, "utimensat(%p, atime %o, mtime %l, ns %O, %f)" },
-	[OP_FUTIMENS] = { "futimens", 10, exec_utimens, T_S, "futimens(fd%s, atime %o, mtime %l, ns %O, %f)" },
-	[OP_SETXATTR] = { "setxattr", 25, exec_xattr, T_P, "lsetxattr(%p, %q, %l bytes of seed %d, %f)" },
+	[OP_UTIMENS] = { "utimens", 25, exec_utimens, T_P,
+			 "utimensat(%p, atime %o, mtime %l, ns %O, %f)" },
+	[OP_FUTIMENS] = { "futimens", 10, exec_utimens, T_S,
+			  "futimens(fd%s, atime %o, mtime %l, ns %O, %f)" },
+	[OP_SETXATTR] = { "setxattr", 25, exec_xattr, T_P,
+			  "lsetxattr(%p, %q, %l bytes of seed %d, %f)" },
 	[OP_GETXATTR] = { "getxattr", 12, exec_xattr, T_P, "lgetxattr(%p, %q, %l)" },
 	[OP_LISTXATTR] = { "listxattr", 8, exec_xattr, T_P, "llistxattr(%p, %l)" },
 	[OP_REMOVEXATTR] = { "removexattr", 12, exec_xattr, T_P, "lremovexattr(%p, %q)" },
-	[OP_FSETXATTR] = { "fsetxattr", 8, exec_xattr, T_S, "fsetxattr(fd%s, %q, %l bytes of seed %d, %f)" },
-	[OP_SETACL] = { "setacl", 15, exec_xattr, T_P, "setxattr(%p, %q, ACL variant %m of seed %d)" },
+	[OP_FSETXATTR] = { "fsetxattr", 8, exec_xattr, T_S,
+			   "fsetxattr(fd%s, %q, %l bytes of seed %d, %f)" },
+	[OP_SETACL] = { "setacl", 15, exec_xattr, T_P,
+			"setxattr(%p, %q, ACL variant %m of seed %d)" },
 	[OP_GETACL] = { "getacl", 6, exec_xattr, T_P, "getxattr(%p, %q)" },
 	[OP_ACCESS] = { "access", 15, exec_look, T_P, "faccessat(%p, %m)" },
 	[OP_STAT] = { "stat", 20, exec_look, T_P, "stat(%p)" },
@@ -76,9 +89,9 @@ static const struct {
 	uint32_t bit;
 	const char *name;
 } open_names[] = {
-	{ O_CREAT, "O_CREAT" },	      { O_EXCL, "O_EXCL" },	    { O_TRUNC, "O_TRUNC" },
-	{ O_APPEND, "O_APPEND" },     { O_DIRECTORY, "O_DIRECTORY" }, { O_NOFOLLOW, "O_NOFOLLOW" },
-	{ O_NOATIME, "O_NOATIME" },   { O_PATH, "O_PATH" },	    { O_DSYNC, "O_DSYNC" },
+	{ O_CREAT, "O_CREAT" },	    { O_EXCL, "O_EXCL" },	    { O_TRUNC, "O_TRUNC" },
+	{ O_APPEND, "O_APPEND" },   { O_DIRECTORY, "O_DIRECTORY" }, { O_NOFOLLOW, "O_NOFOLLOW" },
+	{ O_NOATIME, "O_NOATIME" }, { O_PATH, "O_PATH" },	    { O_DSYNC, "O_DSYNC" },
 };
 
 void op_init(struct op *o)
@@ -120,20 +133,24 @@ static void print_flags(FILE *f, const struct op *o)
 				fprintf(f, "|%s", open_names[i].name);
 		break;
 	case OP_RENAME:
-		print_bits(f, o->flags, (const char *const[]){ "RENAME_NOREPLACE", "RENAME_EXCHANGE", NULL });
+		print_bits(f, o->flags,
+			   (const char *const[]){ "RENAME_NOREPLACE", "RENAME_EXCHANGE", NULL });
 		break;
 	case OP_FALLOCATE:
 		print_bits(f, o->flags,
-			   (const char *const[]){ "KEEP_SIZE", "PUNCH_HOLE", "4", "COLLAPSE", "ZERO_RANGE", NULL });
+			   (const char *const[]){ "KEEP_SIZE", "PUNCH_HOLE", "4", "COLLAPSE",
+						  "ZERO_RANGE", NULL });
 		break;
 	case OP_UTIMENS:
 	case OP_FUTIMENS:
 		print_bits(f, o->flags,
-			   (const char *const[]){ "ATIME_NOW", "ATIME_OMIT", "MTIME_NOW", "MTIME_OMIT", "NOFOLLOW", NULL });
+			   (const char *const[]){ "ATIME_NOW", "ATIME_OMIT", "MTIME_NOW",
+						  "MTIME_OMIT", "NOFOLLOW", NULL });
 		break;
 	case OP_SETXATTR:
 	case OP_FSETXATTR:
-		print_bits(f, o->flags, (const char *const[]){ "XATTR_CREATE", "XATTR_REPLACE", NULL });
+		print_bits(f, o->flags,
+			   (const char *const[]){ "XATTR_CREATE", "XATTR_REPLACE", NULL });
 		break;
 	case OP_MKNOD:
 		fprintf(f, "%u:%u", o->flags >> 8, o->flags & 255);
@@ -281,7 +298,8 @@ int op_parse(const char *line, struct op *ret_op)
 
 	op_init(&o);
 	for (o.kind = 0; o.kind < OP_KINDS; o.kind++)
-		if (strlen(op_classes[o.kind].name) == len && !memcmp(op_classes[o.kind].name, line, len))
+		if (strlen(op_classes[o.kind].name) == len &&
+		    !memcmp(op_classes[o.kind].name, line, len))
 			break;
 	if (o.kind == OP_KINDS)
 		return -EINVAL;

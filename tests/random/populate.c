@@ -27,7 +27,8 @@ struct populate {
 	int top;
 };
 
-static const mode_t file_modes[] = { 0644, 0644, 0600, 0666, 0777, 0755, 0444, 0000, 04755, 02755, 06711 };
+static const mode_t file_modes[] = { 0644, 0644, 0600,	0666,  0777, 0755,
+				     0444, 0000, 04755, 02755, 06711 };
 static const mode_t dir_modes[] = { 0755, 0755, 0777, 0777, 01777, 02775, 0700, 0000, 0555 };
 
 static int64_t old_time(struct rng *r)
@@ -51,7 +52,8 @@ static int put_xattrs(struct populate *p, const char *path, bool is_dir, bool is
 		size_t len = rng_below(&p->rng, 150);
 
 		data_fill(buf, len, rng_next(&p->rng));
-		if (setxattr(path, rng_chance(&p->rng, 50) ? "user.a" : "user.\xc3\xbc", buf, len, 0) < 0)
+		if (setxattr(path, rng_chance(&p->rng, 50) ? "user.a" : "user.\xc3\xbc", buf, len,
+			     0) < 0)
 			return -errno;
 	}
 	if (rng_chance(&p->rng, 8)) {
@@ -73,7 +75,8 @@ static int finish(struct populate *p, int dirfd, const char *name, mode_t mode)
 	char path[64];
 	int fd, r;
 
-	if (fchownat(dirfd, name, ids[rng_below(&p->rng, 4)], ids[rng_below(&p->rng, 4)], AT_SYMLINK_NOFOLLOW) < 0)
+	if (fchownat(dirfd, name, ids[rng_below(&p->rng, 4)], ids[rng_below(&p->rng, 4)],
+		     AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	if (mode != NO_MODE && fchmodat(dirfd, name, mode, 0) < 0)
 		return -errno;
@@ -81,7 +84,8 @@ static int finish(struct populate *p, int dirfd, const char *name, mode_t mode)
 	if (fd < 0)
 		return -errno;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	r = fstat(fd, &st) < 0 ? -errno : put_xattrs(p, path, S_ISDIR(st.st_mode), S_ISREG(st.st_mode));
+	r = fstat(fd, &st) < 0 ? -errno :
+				 put_xattrs(p, path, S_ISDIR(st.st_mode), S_ISREG(st.st_mode));
 	close(fd);
 	return r < 0 ? r : set_times(dirfd, name, old_time(&p->rng));
 }
@@ -110,7 +114,10 @@ static int put_special(struct populate *p, int dirfd, const char *name)
 	static const struct {
 		mode_t mode;
 		unsigned int major, minor;
-	} v[] = { { S_IFIFO | 0666, 0, 0 }, { S_IFSOCK | 0600, 0, 0 }, { S_IFCHR | 0666, 1, 3 }, { S_IFBLK | 0640, 120, 3 } };
+	} v[] = { { S_IFIFO | 0666, 0, 0 },
+		  { S_IFSOCK | 0600, 0, 0 },
+		  { S_IFCHR | 0666, 1, 3 },
+		  { S_IFBLK | 0640, 120, 3 } };
 	size_t i = rng_below(&p->rng, 4);
 
 	if (mknodat(dirfd, name, v[i].mode, makedev(v[i].major, v[i].minor)) < 0)
@@ -122,7 +129,8 @@ static int put_symlink(struct populate *p, int dirfd, const char *name)
 {
 	char target[64];
 
-	snprintf(target, sizeof(target), rng_chance(&p->rng, 50) ? "%s" : "%s/b", rnd_names[rng_below(&p->rng, 6)]);
+	snprintf(target, sizeof(target), rng_chance(&p->rng, 50) ? "%s" : "%s/b",
+		 rnd_names[rng_below(&p->rng, 6)]);
 	if (symlinkat(target, dirfd, name) < 0)
 		return -errno;
 	return finish(p, dirfd, name, NO_MODE);
@@ -138,7 +146,8 @@ static int put_link(struct populate *p, int dirfd, const char *name)
 	return linkat(p->top, from, dirfd, name, 0) < 0 ? -errno : 0;
 }
 
-static int populate_dir(struct populate *p, int parent, const char *name, const char *path, int depth);
+static int populate_dir(struct populate *p, int parent, const char *name, const char *path,
+			int depth);
 
 static int put_any(struct populate *p, int dirfd, const char *name, const char *path, int depth)
 {
@@ -161,7 +170,8 @@ static int put_any(struct populate *p, int dirfd, const char *name, const char *
 	return put_file(p, dirfd, name);
 }
 
-static int populate_dir(struct populate *p, int parent, const char *name, const char *path, int depth)
+static int populate_dir(struct populate *p, int parent, const char *name, const char *path,
+			int depth)
 {
 	int fd, r = 0;
 
@@ -203,13 +213,19 @@ static int deep_chain(struct populate *p, int dirfd)
 	return r;
 }
 
+/* Hard links stay within one top. */
+static void forget_files(struct populate *p)
+{
+	for (size_t i = 0; i < p->file_count; i++)
+		free(p->files[i]);
+	p->file_count = 0;
+}
+
 static int populate_top(struct populate *p, int dirfd, const char *name)
 {
 	int fd, r;
 
-	for (size_t i = 0; i < p->file_count; i++)
-		free(p->files[i]);
-	p->file_count = 0;
+	forget_files(p);
 	if (mkdirat(dirfd, name, 0777) < 0 && errno != EEXIST)
 		return -errno;
 	p->top = fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -219,6 +235,7 @@ static int populate_top(struct populate *p, int dirfd, const char *name)
 	if (r >= 0)
 		r = deep_chain(p, fd);
 	close(fd);
+	forget_files(p);
 	return r < 0 ? r : set_times(dirfd, name, old_time(&p->rng));
 }
 

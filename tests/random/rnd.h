@@ -20,12 +20,12 @@
 #include <sys/types.h>
 
 enum {
-	RND_SLOTS = 64,		    /* open files kept on each side */
+	RND_SLOTS = 64, /* open files kept on each side */
 	RND_THREADS_MAX = 16,
 	RND_LAYERS_MAX = 64,
-	RND_BUF_BYTES = 1 << 20,    /* the longest read or write, and the longest listing */
+	RND_BUF_BYTES = 1 << 20, /* the longest read or write, and the longest listing */
 	RND_FILE_BYTES_MAX = 3 << 19, /* no op makes a file longer than this */
-	RND_TREE_SOFT_MAX = 900,    /* above this many objects the generator prefers to remove */
+	RND_TREE_SOFT_MAX = 900, /* above this many objects the generator prefers to remove */
 };
 
 /* A time before this was set explicitly (populate and utimensat use older ones only). */
@@ -48,7 +48,7 @@ void text_escape(FILE *f, const char *s, bool brief);
 /* Prints @s with long runs shortened, but else as it is. */
 void text_brief(FILE *f, const char *s);
 char *text_unescape(const char *s, const char **ret_end); /* owned by the caller */
-int shell(const char *cmd);				   /* exit code, or -1 */
+int shell(const char *cmd); /* exit code, or -1 */
 
 /* A directory's names, sorted, without "." and "..". */
 struct name_entry {
@@ -96,6 +96,10 @@ enum diff {
 	DIFF_WHITEOUT_DEV,
 	DIFF_ORDER,
 	DIFF_ZERO_RANGE,
+	DIFF_DEAD_DIR_MTIME,
+	DIFF_XFS_RENAME_MTIME,
+	DIFF_BTRFS_PUNCH,
+	DIFF_DEAD_DIR_TMPFILE,
 	DIFF_NOTEMPTY,
 	DIFF_K_STALE_FD,
 	DIFF_K_INO_REUSE,
@@ -165,22 +169,22 @@ enum op_kind {
 	OP_STAT,
 	OP_STATFS,
 	OP_UMASK,
-	OP_DROP,    /* drop the machine's caches */
-	OP_CHECK,   /* compare the whole tree */
+	OP_DROP, /* drop the machine's caches */
+	OP_CHECK, /* compare the whole tree */
 	OP_REMOUNT, /* close all, umount, mount, compare the whole tree */
 	OP_KINDS,
 };
 
 struct op {
 	enum op_kind kind;
-	int user;	/* index into rnd_users */
-	int base;	/* slot of the directory that paths start from, or -1 for the root */
+	int user; /* index into rnd_users */
+	int base; /* slot of the directory that paths start from, or -1 for the root */
 	int slot, slot2;
 	uint32_t flags, mode;
 	int64_t off, len, off2;
 	uint64_t seed;
 	uint32_t check; /* enum check_bits: how much is compared afterwards */
-	char *p, *q;	/* owned */
+	char *p, *q; /* owned */
 };
 
 enum check_bits { CHECK_XATTR = 1, CHECK_DATA = 2, CHECK_PARENT = 4, CHECK_ALL = 7 };
@@ -199,9 +203,9 @@ enum utime_flags { UT_A_NOW = 1, UT_A_OMIT = 2, UT_M_NOW = 4, UT_M_OMIT = 8, UT_
 struct res {
 	long ret;
 	int err;
-	uint64_t sum;	 /* hash over returned data */
-	char head[48];	 /* start of it, to be read by people */
-	char why[512];	 /* not empty: wrong in itself, whatever the other side says */
+	uint64_t sum; /* hash over returned data */
+	char head[400]; /* start of it, to be read by people */
+	char why[512]; /* not empty: wrong in itself, whatever the other side says */
 };
 
 struct held_map {
@@ -210,11 +214,11 @@ struct held_map {
 };
 
 struct side {
-	int root;		   /* O_PATH descriptor of the world's root */
+	int root; /* O_PATH descriptor of the world's root */
 	bool is_mount;
-	int fd[RND_SLOTS];	   /* owned, -1 when free */
+	int fd[RND_SLOTS]; /* owned, -1 when free */
 	struct held_map map[RND_SLOTS];
-	uint8_t *buf;		   /* borrowed from the world, RND_BUF_BYTES */
+	uint8_t *buf; /* borrowed from the world, RND_BUF_BYTES */
 };
 
 typedef void (*op_exec_fn)(struct side *s, const struct op *o, struct res *r);
@@ -233,9 +237,9 @@ extern const struct op_class op_classes[OP_KINDS];
 
 void op_init(struct op *o);
 void op_release(struct op *o);
-void op_print(FILE *f, const struct op *o);		/* for people */
-void op_write(FILE *f, const struct op *o);		/* for op_parse() */
-int op_parse(const char *line, struct op *ret_op);	/* 0 or -EINVAL */
+void op_print(FILE *f, const struct op *o); /* for people */
+void op_write(FILE *f, const struct op *o); /* for op_parse() */
+int op_parse(const char *line, struct op *ret_op); /* 0 or -EINVAL */
 
 struct op_list {
 	struct op *v; /* owned */
@@ -284,10 +288,10 @@ struct world {
 	struct rng rng;
 	struct side ora, mnt;
 	uint64_t step;
-	size_t objects;	   /* seen by the last whole check */
+	size_t objects; /* seen by the last whole check */
 	bool slot_rdonly[RND_SLOTS];
 	uint8_t *buf, *buf2; /* owned */
-	FILE *log;	   /* owned */
+	FILE *log; /* owned */
 	char log_path[PATH_MAX];
 	struct op cur;
 	atomic_uint_least64_t beat; /* counted up at every op, read by the watchdog */
@@ -315,7 +319,8 @@ int tree_check(struct world *w, int ofd, int mfd, const char *where, const char 
 int tree_fingerprint(int dirfd, uint64_t *ret_hash);
 
 void ident_init(void);
-int ident_check(struct world *w, const struct stat *o, const struct stat *m, int ofd, const char *what);
+int ident_check(struct world *w, const struct stat *o, const struct stat *m, int ofd,
+		const char *what);
 bool ident_mtime_is_loose(ino_t oracle_ino);
 void ident_set_loose(ino_t oracle_ino, bool is_loose);
 void ident_set_bias(ino_t oracle_ino, unsigned int hidden_links);

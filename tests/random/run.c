@@ -113,7 +113,8 @@ static bool is_open_somewhere(ino_t oracle_ino)
 
 	for (unsigned int t = 0; t < world_count; t++)
 		for (int i = 0; i < RND_SLOTS; i++)
-			if (worlds[t].ora.fd[i] >= 0 && fstat(worlds[t].ora.fd[i], &st) == 0 && st.st_ino == oracle_ino)
+			if (worlds[t].ora.fd[i] >= 0 && fstat(worlds[t].ora.fd[i], &st) == 0 &&
+			    st.st_ino == oracle_ino)
 				return true;
 	return false;
 }
@@ -158,7 +159,8 @@ static int check_own(struct world *w)
 	snprintf(own, sizeof(own), "t%d-", w->id);
 	o = openat(w->ora.root, "../shared", O_PATH | O_CLOEXEC);
 	m = openat(w->mnt.root, "../shared", O_PATH | O_CLOEXEC);
-	r = o < 0 || m < 0 ? rnd_fail(w, "lookup", "../shared: %m") : tree_check(w, o, m, "../shared", own);
+	r = o < 0 || m < 0 ? rnd_fail(w, "lookup", "../shared: %m") :
+			     tree_check(w, o, m, "../shared", own);
 	if (o >= 0)
 		close(o);
 	if (m >= 0)
@@ -174,7 +176,8 @@ static int remount(struct world *w)
 	if (meet() < 0)
 		return -1;
 	if (w->id == worlds[0].id) {
-		if (run_command(w, "umount", cfg.umount) < 0 || run_command(w, "mount", cfg.mount) < 0)
+		if (run_command(w, "umount", cfg.umount) < 0 ||
+		    run_command(w, "mount", cfg.mount) < 0)
 			return -1;
 		if (check_all(w) < 0)
 			return -1;
@@ -425,10 +428,12 @@ int run_all(const struct op_list *list)
 	for (unsigned int i = 0; i < world_count; i++)
 		if (worlds[i].log)
 			fclose(worlds[i].log);
-	if (r == 0 && run_command(&worlds[0], "umount", cfg.umount) == 0 && fingerprint(&worlds[0], after) == 0)
+	if (r == 0 && run_command(&worlds[0], "umount", cfg.umount) == 0 &&
+	    fingerprint(&worlds[0], after) == 0)
 		for (size_t i = 1; i < cfg.layer_count; i++)
 			if (before[i] != after[i])
-				r = rnd_fail(&worlds[0], "layer-changed", "lower layer %s is not as it was", cfg.layers[i]);
+				r = rnd_fail(&worlds[0], "layer-changed",
+					     "lower layer %s is not as it was", cfg.layers[i]);
 	if (r == 0 && !rnd_failure->failed && !cfg.is_replay)
 		for (unsigned int i = 0; i < world_count; i++)
 			unlink(worlds[i].log_path);
@@ -462,7 +467,9 @@ int run_forked(const struct op_list *list, unsigned int timeout_s)
 			seen = rnd_failure->done;
 			since = time(NULL);
 		} else if (time(NULL) - since > (time_t)timeout_s) {
-			rnd_fail(NULL, "hang", "no operation finished for %u s; the last line of the log is it", timeout_s);
+			rnd_fail(NULL, "hang",
+				 "no operation finished for %u s; the last line of the log is it",
+				 timeout_s);
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
 			if (world_is_single(list))
@@ -474,7 +481,9 @@ int run_forked(const struct op_list *list, unsigned int timeout_s)
 	}
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	rnd_fail(NULL, "died", "the tester died of signal %d; the last line of the log is the operation", WTERMSIG(status));
+	rnd_fail(NULL, "died",
+		 "the tester died of signal %d; the last line of the log is the operation",
+		 WTERMSIG(status));
 	if (world_is_single(list))
 		rnd_failure->step = rnd_failure->done;
 	rnd_failure->op = OP_KINDS;

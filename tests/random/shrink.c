@@ -137,8 +137,8 @@ int shrink_run(const char *ops_path)
 		shrink(&l);
 		snprintf(path, sizeof(path), "%s.min", ops_path);
 		op_list_write(&l, path);
-		printf("Shortest failing list, %zu of %zu operations (%u tries), also in %s (--replay):\n", l.n, all.n,
-		       tries, path);
+		printf("Shortest failing list, %zu of %zu operations (%u tries), also in %s (--replay):\n",
+		       l.n, all.n, tries, path);
 		op_list_print(stdout, &l);
 		printf("It ends with:\n%s\n", best_text);
 	}

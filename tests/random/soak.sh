@@ -20,7 +20,7 @@ if [ -z "${RVL_SOAK_NS:-}" ]; then
 fi
 top=$(cd "$(dirname "$0")/../.." && pwd)
 fs=reverlay program=$top/build/reverlay tester=$top/build/tests/random/rvl-random on=tmpfs layers=3 seed=1 runs=1
-ops=250000 options= threads=1 pass=
+ops=250000 options="" threads=1 pass=""
 while [ $# -gt 0 ]; do
 	case $1 in
 	--fs) fs=$2; shift ;;
@@ -61,7 +61,7 @@ ext4 | xfs | btrfs)
 *) mkdir -p "$on"; base=$(mktemp -d "$on/rvl-soak.XXXXXX") ;;
 esac
 
-lowers= lower_args= i=1
+lowers="" lower_args="" i=1
 while [ "$i" -le "$layers" ]; do
 	lowers="${lowers:+$lowers:}$base/low$i"
 	lower_args="$lower_args --lower $base/low$i"
@@ -81,7 +81,7 @@ reset_cmd="rm -rf $base/upper $base/work && mkdir $base/upper $base/work && chmo
 each=$((ops / threads)) failed=0 run=0
 while [ "$run" -lt "$runs" ]; do
 	s=$((seed + run))
-	rm -rf "$base"/low* "$base/mnt" "$base/oracle"
+	rm -rf "${base:?}"/low* "${base:?}/mnt" "${base:?}/oracle"
 	mkdir "$base/mnt" "$base/oracle"
 	i=1
 	while [ "$i" -le "$layers" ]; do

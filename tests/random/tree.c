@@ -35,25 +35,30 @@ static void keep_own(struct name_list *l, const char *own)
 		l->n = kept;
 }
 
-static int compare_names(struct world *w, const struct name_list *o, const struct name_list *m, const char *where)
+static int compare_names(struct world *w, const struct name_list *o, const struct name_list *m,
+			 const char *where)
 {
 	size_t i, j;
 
 	for (i = 0; i + 1 < m->n; i++)
 		if (!strcmp(m->v[i].name, m->v[i + 1].name))
-			return rnd_fail(w, "readdir", "%s: \"%s\" is listed twice", where, m->v[i].name);
+			return rnd_fail(w, "readdir", "%s: \"%s\" is listed twice", where,
+					m->v[i].name);
 	for (i = 0, j = 0; i < o->n || j < m->n; i++, j++) {
 		int c = i == o->n ? 1 : j == m->n ? -1 : strcmp(o->v[i].name, m->v[j].name);
 
 		if (c < 0)
-			return rnd_fail(w, "readdir", "%s: \"%s\" is missing on the mount", where, o->v[i].name);
+			return rnd_fail(w, "readdir", "%s: \"%s\" is missing on the mount", where,
+					o->v[i].name);
 		if (c > 0)
-			return rnd_fail(w, "readdir", "%s: \"%s\" is on the mount only", where, m->v[j].name);
+			return rnd_fail(w, "readdir", "%s: \"%s\" is on the mount only", where,
+					m->v[j].name);
 	}
 	return 0;
 }
 
-static int check_entry(struct world *w, int ofd, int mfd, const struct name_entry *e, const char *where)
+static int check_entry(struct world *w, int ofd, int mfd, const struct name_entry *e,
+		       const char *where)
 {
 	int o = openat(ofd, e->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	int m = openat(mfd, e->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -64,12 +69,13 @@ static int check_entry(struct world *w, int ofd, int mfd, const struct name_entr
 	if (asprintf(&what, "%s/%s", where, e->name) < 0)
 		abort();
 	if (o < 0 || m < 0)
-		r = rnd_fail(w, "lookup", "%s: listed, but cannot be opened on the %s: %m", what, o < 0 ? "oracle" : "mount");
+		r = rnd_fail(w, "lookup", "%s: listed, but cannot be opened on the %s: %m", what,
+			     o < 0 ? "oracle" : "mount");
 	else if (fstat(m, &st) < 0)
 		r = rnd_fail(w, "stat", "%s: %m", what);
 	else if (e->ino != st.st_ino && !diff_ok(DIFF_K_D_INO))
-		r = rnd_fail(w, "d_ino", "%s: d_ino %llu, st_ino %llu", what, (unsigned long long)e->ino,
-			     (unsigned long long)st.st_ino);
+		r = rnd_fail(w, "d_ino", "%s: d_ino %llu, st_ino %llu", what,
+			     (unsigned long long)e->ino, (unsigned long long)st.st_ino);
 	else if (e->type != IFTODT(st.st_mode))
 		r = rnd_fail(w, "d_type", "%s: d_type %u, mode %o", what, e->type, st.st_mode);
 	else
@@ -93,7 +99,8 @@ int tree_check(struct world *w, int ofd, int mfd, const char *where, const char 
 	keep_own(&o, own);
 	keep_own(&m, own);
 	if (a < 0 || b < 0)
-		r = rnd_fail(w, "readdir", "%s: list: oracle %s, mount %s", where, strerror(-a), strerror(-b));
+		r = rnd_fail(w, "readdir", "%s: list: oracle %s, mount %s", where, strerror(-a),
+			     strerror(-b));
 	else
 		r = compare_names(w, &o, &m, where);
 	for (size_t i = 0; r == 0 && i < m.n; i++)
@@ -116,9 +123,9 @@ static int hash_object(int fd, uint64_t *h)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	/* ctime as well: a layer must not even be touched; atime too where the filesystem keeps it */
-	const int64_t v[] = { (int64_t)st.st_ino,     st.st_mode,	   st.st_uid,
-			      st.st_gid,	      (int64_t)st.st_nlink,	   (int64_t)st.st_rdev,
-			      st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec,
+	const int64_t v[] = { (int64_t)st.st_ino, st.st_mode,		st.st_uid,
+			      st.st_gid,	  (int64_t)st.st_nlink, (int64_t)st.st_rdev,
+			      st.st_mtim.tv_sec,  st.st_mtim.tv_nsec,	st.st_ctim.tv_sec,
 			      st.st_ctim.tv_nsec };
 
 	*h = data_hash(*h, v, sizeof(v));
@@ -155,7 +162,8 @@ int tree_fingerprint(int dirfd, uint64_t *ret_hash)
 		if (fd < 0)
 			r = -errno;
 		else
-			r = l.v[i].type == DT_DIR ? tree_fingerprint(fd, ret_hash) : hash_object(fd, ret_hash);
+			r = l.v[i].type == DT_DIR ? tree_fingerprint(fd, ret_hash) :
+						    hash_object(fd, ret_hash);
 		if (fd >= 0)
 			close(fd);
 	}

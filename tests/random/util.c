@@ -231,8 +231,8 @@ void name_list_drop_ghosts(struct name_list *l, int dirfd)
 	if (!diff_ok(DIFF_K_GHOSTS))
 		return;
 	for (size_t i = 0; i < l->n; i++)
-		if (l->v[i].type != DT_CHR || fstatat(dirfd, l->v[i].name, &st, AT_SYMLINK_NOFOLLOW) == 0 ||
-		    errno != ENOENT)
+		if (l->v[i].type != DT_CHR ||
+		    fstatat(dirfd, l->v[i].name, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT)
 			l->v[kept++] = l->v[i];
 	l->n = kept;
 }
@@ -268,7 +268,8 @@ size_t acl_fill(uint8_t *buf, uint64_t seed, uint32_t variant)
 		return 4;
 	p = acl_entry(p, USER_OBJ, (uint16_t)rng_below(&r, 8) | (variant == 4 ? 0 : 4), UINT32_MAX);
 	if (variant == 1 || variant == 3)
-		p = acl_entry(p, USER, (uint16_t)rng_below(&r, 8), 1001 + (uint32_t)rng_below(&r, 2));
+		p = acl_entry(p, USER, (uint16_t)rng_below(&r, 8),
+			      1001 + (uint32_t)rng_below(&r, 2));
 	p = acl_entry(p, GROUP_OBJ, (uint16_t)rng_below(&r, 8), UINT32_MAX);
 	if (variant == 2 || variant == 3)
 		p = acl_entry(p, GROUP, (uint16_t)rng_below(&r, 8), 1003);

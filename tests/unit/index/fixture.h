@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * For the tests of the index: a temporary directory on a real filesystem, layers in it, a stack and an index on them.
+ * For the tests of the index: a temporary directory on a real filesystem, layers in it, a stack
+ * and an index on them.
  */
 #ifndef RVL_TESTS_INDEX_FIXTURE_H
 #define RVL_TESTS_INDEX_FIXTURE_H
@@ -82,7 +83,8 @@ FIXTURE_UNUSED static int fixture_setup(void **state)
 	return sh("mkdir l1 l2 u w");
 }
 
-FIXTURE_UNUSED static int open_stack(const char *lowers, const char *upper, const char *work, int flags)
+FIXTURE_UNUSED static int open_stack(const char *lowers, const char *upper, const char *work,
+				     int flags)
 {
 	const char *paths[RVL_LAYERS_MAX + 1];
 	char copy[4096], up[4096], wo[4096], *save = NULL;
@@ -107,9 +109,11 @@ FIXTURE_UNUSED static int open_stack(const char *lowers, const char *upper, cons
 }
 
 /* Stack and index; names are relative to the fixture's directory, lowers are separated by ":". */
-FIXTURE_UNUSED static int open_index(const char *lowers, const char *upper, const char *work, int flags)
+FIXTURE_UNUSED static int open_index(const char *lowers, const char *upper, const char *work,
+				     int flags)
 {
-	struct rvl_index_config config = { .stack = &stack, .is_read_only = flags & RO,
+	struct rvl_index_config config = { .stack = &stack,
+					   .is_read_only = flags & RO,
 					   .is_offline = flags & OFFLINE,
 					   .is_volatile = flags & VOLATILE };
 	int r = open_stack(lowers, upper, work, flags);
@@ -187,9 +191,11 @@ FIXTURE_UNUSED static int lower_id(unsigned layer, const char *path, struct rvl_
 {
 	struct statx stx;
 
-	assert_int_equal(rvl_path_statx(stack.layers[layer].fd, path, STATX_BASIC_STATS | STATX_BTIME, &stx),
+	assert_int_equal(rvl_path_statx(stack.layers[layer].fd, path,
+					STATX_BASIC_STATS | STATX_BTIME, &stx),
 			 0);
-	return rvl_number_of_lower(idx, &stack.layers[layer], stack.layers[layer].fd, path, &stx, ret);
+	return rvl_number_of_lower(idx, &stack.layers[layer], stack.layers[layer].fd, path, &stx,
+				   ret);
 }
 
 FIXTURE_UNUSED static uint64_t lower_number(unsigned layer, const char *path)

@@ -14,7 +14,8 @@ static void stamp(const char *path, uint64_t number)
 	assert_int_equal(lsetxattr(at("%s", path), "trusted.overlay.ino", buf, sizeof(buf), 0), 0);
 }
 
-/* An overlay of `lowers` with upper and work, with some born and copied-up files in upper. Returns the born number. */
+/* An overlay of `lowers` with upper and work, with some born and copied-up files in upper. Returns
+ * the born number. */
 static uint64_t use_as_upper(const char *lowers, const char *upper, const char *work)
 {
 	char path[64];
@@ -31,7 +32,8 @@ static uint64_t use_as_upper(const char *lowers, const char *upper, const char *
 
 static void stamped_objects_keep_their_numbers(void **unused)
 {
-	/* An upper becomes the topmost lower: born and copied-up objects keep theirs, over remounts too. */
+	/* An upper becomes the topmost lower: born and copied-up objects keep theirs, over
+	 * remounts too. */
 	uint64_t born, base;
 
 	make_file(at("l1/f"));
@@ -100,7 +102,8 @@ static void names_of_one_inode_claim_once(void **unused)
 {
 	uint64_t born = use_as_upper("l1", "u", "w");
 
-	assert_int_equal(sh("ln u/born u/again && mkdir u/d && ln u/born u/d/third && mkdir u2 w2"), 0);
+	assert_int_equal(sh("ln u/born u/again && mkdir u/d && ln u/born u/d/third && mkdir u2 w2"),
+			 0);
 	assert_int_equal(open_index("u:l1", "u2", "w2", 0), 0);
 	assert_true(lower_number(1, "again") == born);
 	assert_true(lower_number(1, "d/third") == born);
@@ -108,7 +111,8 @@ static void names_of_one_inode_claim_once(void **unused)
 
 static void a_claim_beats_arithmetic(void **unused)
 {
-	/* A stamp with the number that another lower object would have by its inode: that one is renumbered. */
+	/* A stamp with the number that another lower object would have by its inode: that one is
+	 * renumbered. */
 	uint64_t victim;
 
 	make_file(at("l1/victim"));
@@ -124,12 +128,15 @@ static void a_claim_beats_arithmetic(void **unused)
 		assert_int_equal(open_index("u:l1", "u2", "w2", 0), 0);
 		assert_true(lower_number(1, "thief") == victim);
 		if (!round)
-			assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[2], victim, 8, &dirent), -EAGAIN);
+			assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[2], victim, 8,
+							      &dirent),
+					 -EAGAIN);
 		assert_true(lower_number(2, "victim") != victim);
 		if (round)
 			assert_true(lower_number(2, "victim") == assigned);
 		assigned = lower_number(2, "victim");
-		assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[2], victim, 8, &dirent), 0);
+		assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[2], victim, 8, &dirent),
+				 0);
 		assert_true(dirent == assigned);
 		close_index();
 	}
@@ -147,9 +154,13 @@ static void forged_stamps_do_no_harm(void **unused)
 		make_file(at("u/%s", names[i]));
 	stamp("u/a", RVL_NUMBER_ROOT);
 	stamp("u/b", 0x7fffffffffffffffULL);
-	assert_int_equal(setxattr(at("u/c"), "trusted.overlay.ino", "\0\0\0\0\0\0\0\0\0\0\0\0", 12, 0), 0);
-	assert_int_equal(setxattr(at("u/d"), "trusted.overlay.ino", "\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 12, 0), 0);
-	assert_int_equal(setxattr(at("u/e"), "trusted.overlay.ino", "much too long for a stamp", 25, 0), 0);
+	assert_int_equal(
+		setxattr(at("u/c"), "trusted.overlay.ino", "\0\0\0\0\0\0\0\0\0\0\0\0", 12, 0), 0);
+	assert_int_equal(setxattr(at("u/d"), "trusted.overlay.ino",
+				  "\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", 12, 0),
+			 0);
+	assert_int_equal(
+		setxattr(at("u/e"), "trusted.overlay.ino", "much too long for a stamp", 25, 0), 0);
 	assert_int_equal(sh("mkdir u2 w2"), 0);
 	assert_int_equal(open_index("u:l1", "u2", "w2", 0), 0);
 	for (unsigned i = 0; i < 5; i++) {
@@ -165,7 +176,8 @@ static void forged_stamps_do_no_harm(void **unused)
 
 static void ids_that_are_taken_are_translated(void **unused)
 {
-	/* A table says that instance 0 is some filesystem we do not have: it is taken over; two such: one is translated. */
+	/* A table says that instance 0 is some filesystem we do not have: it is taken over; two
+	 * such: one is translated. */
 	struct rvl_table table = { .n = 1 };
 	uint8_t buf[RVL_TABLE_MAX_BYTES];
 
@@ -177,7 +189,8 @@ static void ids_that_are_taken_are_translated(void **unused)
 		memset(table.rows[0].digest, (int)(0x10 + i), 16);
 		snprintf(path, sizeof(path), "l%u", i);
 		assert_int_equal(setxattr(at("%s", path), "trusted.overlay.instances", buf,
-					  rvl_table_encode(&table, buf), 0), 0);
+					  rvl_table_encode(&table, buf), 0),
+				 0);
 		assert_int_equal(sh("touch l%u/f", i), 0);
 		snprintf(path, sizeof(path), "l%u/f", i);
 		stamp(path, 999);
@@ -195,7 +208,9 @@ static void damaged_tables_are_left_out(void **unused)
 	make_file(at("l1/f"));
 	stamp("l1/f", 4242);
 	for (unsigned i = 0; i < 4; i++) {
-		assert_int_equal(setxattr(at("l1"), "trusted.overlay.instances", values[i], strlen(values[i]), 0), 0);
+		assert_int_equal(setxattr(at("l1"), "trusted.overlay.instances", values[i],
+					  strlen(values[i]), 0),
+				 0);
 		assert_int_equal(open_index("l1", "u", "w", 0), 0);
 		assert_true(lower_number(1, "f") == ino_of(at("l1/f")));
 		close_index();
@@ -205,7 +220,8 @@ static void damaged_tables_are_left_out(void **unused)
 
 static void interrupted_claims_are_read_again(void **unused)
 {
-	/* Killed before the claims were marked as done: the next mount comes to the same numbers. */
+	/* Killed before the claims were marked as done: the next mount comes to the same numbers.
+	 * */
 	uint64_t born = use_as_upper("l1", "u", "w");
 	int fd;
 

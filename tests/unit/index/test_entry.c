@@ -88,7 +88,8 @@ static void directory_records_come_back(void **unused)
 
 			fill(&dir, is_merged);
 			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, false), 0);
-			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, false), -EEXIST);
+			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, false),
+					 -EEXIST);
 			assert_int_equal(rvl_entry_put_directory(idx, number, &dir, true), 0);
 			assert_int_equal(look(number), RVL_ENTRY_DIRECTORY);
 			assert_int_equal(rvl_entry_get_directory(idx, number, &out), 0);
@@ -124,7 +125,8 @@ static void records_of_another_kind_are_not_directories(void **unused)
 	assert_int_equal(rvl_entry_get_directory(idx, 6100, &out), -EUCLEAN);
 	assert_int_equal(mkdir(at("w/inodes/05"), 0700) && errno != EEXIST, 0);
 	assert_int_equal(mkdir(at("w/inodes/05/#5"), 0700), 0);
-	assert_int_equal(rvl_entry_look(idx, 5, &(enum rvl_entry_kind){ 0 }, &(struct statx){ 0 }), -EUCLEAN);
+	assert_int_equal(rvl_entry_look(idx, 5, &(enum rvl_entry_kind){ 0 }, &(struct statx){ 0 }),
+			 -EUCLEAN);
 }
 
 static void damaged_records_are_refused(void **unused)
@@ -142,8 +144,10 @@ static void damaged_records_are_refused(void **unused)
 		snprintf(name, sizeof(name), "trusted.overlay.%s", names[i]);
 		for (size_t len = 0; len < sizeof(value); len += 3) {
 			assert_int_equal(rvl_entry_put_directory(idx, 0x7100, &dir, true), 0);
-			memset(value, i % 3 ? (int)len : 0xff, sizeof(value)); /* a parent with bit 63 */
-			assert_int_equal(setxattr(at("w/inodes/00/#28928"), name, value, len, 0), 0);
+			memset(value, i % 3 ? (int)len : 0xff,
+			       sizeof(value)); /* a parent with bit 63 */
+			assert_int_equal(setxattr(at("w/inodes/00/#28928"), name, value, len, 0),
+					 0);
 			assert_int_equal(rvl_entry_get_directory(idx, 0x7100, &out), -EUCLEAN);
 		}
 	}

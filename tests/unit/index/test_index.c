@@ -33,7 +33,8 @@ static void numbers_of_the_topmost_lower_are_the_real_ones(void **unused)
 
 static void born_numbers_never_repeat(void **unused)
 {
-	/* Over a clean close they go on exactly; after a kill some are skipped, none comes twice. */
+	/* Over a clean close they go on exactly; after a kill some are skipped, none comes twice.
+	 * */
 	struct rvl_id id, next;
 
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
@@ -120,8 +121,10 @@ static void upper_without_its_index_is_refused(void **unused)
 static void kernel_made_uppers_are_taken(void **unused)
 {
 	/* What the kernel's overlay left in upper and workdir: its index stays. */
-	assert_int_equal(sh("mkdir w/index w/work && touch w/index/00fb w/work/left && mkdir -p w/work/a/b/c && "
-			    "touch u/file && mknod u/gone c 0 0"), 0);
+	assert_int_equal(
+		sh("mkdir w/index w/work && touch w/index/00fb w/work/left && mkdir -p w/work/a/b/c && "
+		   "touch u/file && mknod u/gone c 0 0"),
+		0);
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
 	assert_int_equal(access(at("w/index/00fb"), F_OK), 0);
 	assert_int_not_equal(access(at("w/work/left"), F_OK), 0);
@@ -164,7 +167,8 @@ static unsigned long tree_sum(const char *what)
 	FILE *f;
 
 	snprintf(command, sizeof(command),
-		 "cd %s && { find %s -printf '%%p %%i %%m %%s %%T@ %%C@\\n' | sort; } | cksum", fixture_dir, what);
+		 "cd %s && { find %s -printf '%%p %%i %%m %%s %%T@ %%C@\\n' | sort; } | cksum",
+		 fixture_dir, what);
 	f = popen(command, "r");
 	assert_non_null(f);
 	assert_non_null(fgets(text, sizeof(text), f));
@@ -201,7 +205,8 @@ static void read_only_use_changes_nothing(void **unused)
 
 static void without_workdir_numbers_and_offsets_are_the_same_again(void **unused)
 {
-	/* Nothing is stored, so identity is derived from the layers: handles and offsets hold over a remount. */
+	/* Nothing is stored, so identity is derived from the layers: handles and offsets hold over
+	 * a remount. */
 	struct rvl_secret secret;
 	struct rvl_id id, again;
 
@@ -239,7 +244,8 @@ static void workdir_without_upper_keeps_the_state(void **unused)
 
 static void unclean_stops_are_told_apart(void **unused)
 {
-	/* Killed in this boot: not unclean of the machine. Another boot id and no clean mark: it is. */
+	/* Killed in this boot: not unclean of the machine. Another boot id and no clean mark: it
+	 * is. */
 	int fd;
 
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
@@ -268,7 +274,8 @@ static void full_disk_at_open_is_an_error(void **unused)
 	assert_int_equal(open_index("l1", "m/u", "m/w", 0), 0);
 }
 
-/* What a user without any privilege can do with userxattr. The child's exit code is the line that failed. */
+/* What a user without any privilege can do with userxattr. The child's exit code is the line that
+ * failed. */
 static int live_without_privileges(void)
 {
 	struct rvl_entry_directory dir = { .path = { 1, "name" } }, out;
@@ -277,7 +284,11 @@ static int live_without_privileges(void)
 	struct rvl_id id;
 	struct stat link;
 
-#define MUST(x) do { if (!(x)) return __LINE__ % 255 + 1; } while (0)
+#define MUST(x)                                    \
+	do {                                       \
+		if (!(x))                          \
+			return __LINE__ % 255 + 1; \
+	} while (0)
 	MUST(!setresgid(65534, 65534, 65534) && !setresuid(65534, 65534, 65534));
 	for (int round = 0; round < 2; round++) {
 		MUST(!open_index("l1", "u", "w", USERXATTR));
@@ -306,7 +317,8 @@ static void it_works_without_privileges(void **unused)
 	pid_t pid;
 
 	if (geteuid()) {
-		print_message("# skipped: not started as root, so the privileged half is untested too\n");
+		print_message(
+			"# skipped: not started as root, so the privileged half is untested too\n");
 		skip();
 	}
 	assert_int_equal(sh("chown -R 65534:65534 . && chmod 755 ."), 0);

@@ -83,8 +83,12 @@ static void pending_records_are_replayed_in_order(void **unused)
 
 static void all_fields_come_back(void **unused)
 {
-	struct rvl_log_record record = { .op = RVL_LOG_RENAME, .flags = 2, .number = 5, .number2 = 6,
-					 .at = { .parent = 7 }, .to = { .parent = 8 } };
+	struct rvl_log_record record = { .op = RVL_LOG_RENAME,
+					 .flags = 2,
+					 .number = 5,
+					 .number2 = 6,
+					 .at = { .parent = 7 },
+					 .to = { .parent = 8 } };
 	struct seen seen;
 	uint64_t id;
 
@@ -166,7 +170,8 @@ static void killed_processes_lose_nothing(void **unused)
 
 static void each_damaged_byte_stops_the_reading_there(void **unused)
 {
-	/* Any flipped bit: the records before it are as they were, it and those behind it are gone, nothing else. */
+	/* Any flipped bit: the records before it are as they were, it and those behind it are
+	 * gone, nothing else. */
 	static uint8_t data[4096], copy[4096];
 	size_t len;
 
@@ -201,7 +206,8 @@ static void each_damaged_byte_stops_the_reading_there(void **unused)
 
 static void torn_ends_are_cut_and_appended_to(void **unused)
 {
-	/* Every length that a torn write can leave: sound records stay, and new ones are found behind them. */
+	/* Every length that a torn write can leave: sound records stay, and new ones are found
+	 * behind them. */
 	static uint8_t data[4096];
 	size_t len;
 
@@ -263,7 +269,8 @@ static void hostile_records_are_refused(void **unused)
 
 static void the_file_stays_short(void **unused)
 {
-	/* Many operations one after another; and many with one that stays pending: it survives the rewriting. */
+	/* Many operations one after another; and many with one that stays pending: it survives the
+	 * rewriting. */
 	struct seen seen;
 	struct stat st;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The map: rows in memory and in LMDB, several places, damage, full disks, readers beside a writer. */
+/* The map: rows in memory and in LMDB, several places, damage, full disks, readers beside a
+ * writer. */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -67,7 +68,8 @@ static void rows_are_found_before_and_after_the_flush(void **unused)
 
 static void a_generation_is_never_lost(void **unused)
 {
-	/* The walk's rows have none (0) and must not replace a known one; a known one replaces 0. */
+	/* The walk's rows have none (0) and must not replace a known one; a known one replaces 0.
+	 * */
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
 	for (int flushed = 0; flushed < 2; flushed++) {
 		uint64_t number = 200 + (uint64_t)flushed;
@@ -267,7 +269,8 @@ static void *read_all(void *arg)
 		for (uint64_t n = 1000; n < 1100; n++) {
 			struct rows rows = { 0 };
 
-			if (rvl_map_get(idx, n, collect, &rows) || rows.n < 1 || rows.last.at.parent != n)
+			if (rvl_map_get(idx, n, collect, &rows) || rows.n < 1 ||
+			    rows.last.at.parent != n)
 				(*n_wrong)++;
 		}
 	}
@@ -276,7 +279,8 @@ static void *read_all(void *arg)
 
 static void readers_see_whole_snapshots_beside_a_writer(void **unused)
 {
-	/* Small transactions one after another reuse pages at once: readers must never see such a page. */
+	/* Small transactions one after another reuse pages at once: readers must never see such a
+	 * page. */
 	unsigned n_wrong[3] = { 0 };
 	pthread_t threads[3];
 	char name[32];

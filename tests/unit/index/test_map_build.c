@@ -42,19 +42,23 @@ static void build(void)
 
 static void the_merged_view_is_what_is_walked(void **unused)
 {
-	/* Merged directories, whiteouts, opaque ones and what lies under a file: once, and only if visible. */
+	/* Merged directories, whiteouts, opaque ones and what lies under a file: once, and only if
+	 * visible. */
 	uint64_t a, hidden, seen, link;
 	char expected[128];
 
-	assert_int_equal(sh("mkdir l1/a l2/a l1/o l2/o && touch l1/a/x l2/a/y l2/a/gone l2/o/hidden l1/o/seen l2/f && "
-			    "ln l2/a/y l2/z && mkdir -p l2/p/q && mknod l1/a/gone c 0 0 && "
-			    "setfattr -n trusted.overlay.opaque -v y l1/o && touch l1/p"), 0);
+	assert_int_equal(
+		sh("mkdir l1/a l2/a l1/o l2/o && touch l1/a/x l2/a/y l2/a/gone l2/o/hidden l1/o/seen l2/f && "
+		   "ln l2/a/y l2/z && mkdir -p l2/p/q && mknod l1/a/gone c 0 0 && "
+		   "setfattr -n trusted.overlay.opaque -v y l1/o && touch l1/p"),
+		0);
 	assert_int_equal(open_index("l1:l2", "u", "w", 0), 0);
 	build();
 	a = lower_number(1, "a");
 	assert_int_equal(get(a).n, 1);
 	assert_string_equal(get(a).text, "1/a ");
-	assert_int_equal(get(lower_number(2, "a")).n, 0); /* the lower part of it has no number of its own */
+	assert_int_equal(get(lower_number(2, "a")).n,
+			 0); /* the lower part of it has no number of its own */
 	hidden = lower_number(2, "o/hidden");
 	seen = lower_number(1, "o/seen");
 	assert_int_equal(get(hidden).n, 0);
@@ -72,8 +76,10 @@ static void redirects_are_settled(void **unused)
 {
 	uint64_t moved;
 
-	assert_int_equal(sh("mkdir -p l2/old/sub && touch l2/old/sub/f && mkdir l1/new && "
-			    "setfattr -n trusted.overlay.redirect -v /old l1/new && mknod l1/old c 0 0"), 0);
+	assert_int_equal(
+		sh("mkdir -p l2/old/sub && touch l2/old/sub/f && mkdir l1/new && "
+		   "setfattr -n trusted.overlay.redirect -v /old l1/new && mknod l1/old c 0 0"),
+		0);
 	assert_int_equal(open_index("l1:l2", "u", "w", 0), 0);
 	build();
 	moved = lower_number(1, "new");
@@ -99,7 +105,8 @@ static void it_is_kept_and_not_built_again(void **unused)
 	assert_int_equal(get(ino_of(at("l1/a"))).n, 1);
 	close_index();
 	assert_int_equal(stat(at("w/inodes/map.mdb"), &after), 0);
-	assert_true(before.st_mtim.tv_nsec == after.st_mtim.tv_nsec && before.st_size == after.st_size);
+	assert_true(before.st_mtim.tv_nsec == after.st_mtim.tv_nsec &&
+		    before.st_size == after.st_size);
 	assert_int_equal(open_index("l1", "u", "w", RO), 0);
 	assert_true(rvl_map_is_complete(idx));
 	assert_int_equal(get(ino_of(at("l1/b"))).n, 1);
@@ -138,8 +145,10 @@ static void no_lowers_are_complete_at_once(void **unused)
 
 static void damaged_directories_are_left_out(void **unused)
 {
-	assert_int_equal(sh("mkdir l1/bad l1/good && touch l1/good/f l1/bad/f && "
-			    "setfattr -n trusted.overlay.redirect -v '/../x' l1/bad && mkdir l2/bad"), 0);
+	assert_int_equal(
+		sh("mkdir l1/bad l1/good && touch l1/good/f l1/bad/f && "
+		   "setfattr -n trusted.overlay.redirect -v '/../x' l1/bad && mkdir l2/bad"),
+		0);
 	assert_int_equal(open_index("l1:l2", "u", "w", 0), 0);
 	build();
 	assert_int_equal(get(ino_of(at("l1/good/f"))).n, 1);
@@ -176,7 +185,8 @@ static void full_disk_is_told_and_can_be_tried_again(void **unused)
 {
 	need_mounts();
 	assert_int_equal(sh("mkdir m && mount -t tmpfs -o size=1m none m && mkdir m/u m/w && "
-			    "cd l1 && seq 30000 | xargs touch"), 0);
+			    "cd l1 && seq 30000 | xargs touch"),
+			 0);
 	assert_int_equal(open_index("l1", "m/u", "m/w", 0), 0);
 	assert_int_equal(rvl_map_build(idx, NULL, NULL), -ENOSPC);
 	assert_false(rvl_map_is_complete(idx));
@@ -192,8 +202,9 @@ static void a_row_takes_no_more_than_64_bytes_and_its_name(void **unused)
 	struct stat st;
 	double s;
 
-	assert_int_equal(sh("for d in $(seq 50); do mkdir l1/$d; (cd l1/$d && seq 10000 10999 | xargs touch); done"),
-			 0);
+	assert_int_equal(
+		sh("for d in $(seq 50); do mkdir l1/$d; (cd l1/$d && seq 10000 10999 | xargs touch); done"),
+		0);
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	build();

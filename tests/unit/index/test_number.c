@@ -8,7 +8,9 @@
 
 static struct statx sample(unsigned layer, uint64_t ino)
 {
-	struct statx stx = { .stx_mask = STATX_BASIC_STATS | STATX_BTIME, .stx_mode = S_IFREG, .stx_ino = ino };
+	struct statx stx = { .stx_mask = STATX_BASIC_STATS | STATX_BTIME,
+			     .stx_mode = S_IFREG,
+			     .stx_ino = ino };
 
 	stx.stx_dev_major = major(stack.layers[layer].dev);
 	stx.stx_dev_minor = minor(stack.layers[layer].dev);
@@ -21,7 +23,8 @@ static uint64_t number_of(uint64_t ino)
 	struct statx stx = sample(1, ino);
 	struct rvl_id id;
 
-	assert_int_equal(rvl_number_of_lower(idx, &stack.layers[1], stack.layers[1].fd, "", &stx, &id), 0);
+	assert_int_equal(
+		rvl_number_of_lower(idx, &stack.layers[1], stack.layers[1].fd, "", &stx, &id), 0);
 	assert_true(rvl_number_is_valid(id.number));
 	assert_int_not_equal(id.generation, 0);
 	return id.number;
@@ -41,7 +44,8 @@ static void small_inos_are_arithmetic(void **unused)
 
 static void inos_0_and_1_have_places_of_their_own(void **unused)
 {
-	/* Their sums would be "none" and the root. No record is needed, and they are not born ones. */
+	/* Their sums would be "none" and the root. No record is needed, and they are not born
+	 * ones. */
 	uint64_t zero, one;
 
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
@@ -57,12 +61,14 @@ static void inos_0_and_1_have_places_of_their_own(void **unused)
 
 static void large_inos_are_assigned_and_kept(void **unused)
 {
-	/* Real inos of 48 bits and more: the same number over a close, a kill, and a flush to LMDB. */
+	/* Real inos of 48 bits and more: the same number over a close, a kill, and a flush to
+	 * LMDB. */
 	static const uint64_t inos[] = { 1ULL << 48, (1ULL << 63) | 5, UINT64_MAX };
 	uint64_t numbers[3], dirent;
 
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
-	assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[1], inos[0], DT_REG, &dirent), -EAGAIN);
+	assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[1], inos[0], DT_REG, &dirent),
+			 -EAGAIN);
 	for (int i = 0; i < 3; i++)
 		numbers[i] = number_of(inos[i]);
 	assert_true(numbers[0] != numbers[1] && numbers[1] != numbers[2]);
@@ -85,7 +91,8 @@ static void large_inos_are_assigned_and_kept(void **unused)
 
 static void lost_tables_retire_their_instance(void **unused)
 {
-	/* map.mdb with assigned numbers is deleted: new numbers are of another instance, never the old ones. */
+	/* map.mdb with assigned numbers is deleted: new numbers are of another instance, never the
+	 * old ones. */
 	uint64_t before, after;
 
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
@@ -128,12 +135,15 @@ static void generations_come_from_birth_times(void **unused)
 
 static void other_filesystems_are_other_instances(void **unused)
 {
-	/* Two tmpfs beside the disk: equal inos there, different numbers here, and the same ones at the next mount. */
+	/* Two tmpfs beside the disk: equal inos there, different numbers here, and the same ones
+	 * at the next mount. */
 	uint64_t first[3], second[3];
 
 	need_mounts();
-	assert_int_equal(sh("mkdir m && mount -t tmpfs none m && mkdir m/2 m/3 && mount -t tmpfs none m/2 && "
-			    "mount -t tmpfs none m/3 && mkdir m/2/l m/3/l && touch m/2/l/f m/3/l/f l1/f"), 0);
+	assert_int_equal(
+		sh("mkdir m && mount -t tmpfs none m && mkdir m/2 m/3 && mount -t tmpfs none m/2 && "
+		   "mount -t tmpfs none m/3 && mkdir m/2/l m/3/l && touch m/2/l/f m/3/l/f l1/f"),
+		0);
 	for (int round = 0; round < 2; round++) {
 		uint64_t *numbers = round ? second : first;
 
@@ -151,7 +161,8 @@ static void other_filesystems_are_other_instances(void **unused)
 
 static void inner_filesystems_are_seen(void **unused)
 {
-	/* An object with another st_dev inside a layer: an instance of its own, and directory entries become uncertain. */
+	/* An object with another st_dev inside a layer: an instance of its own, and directory
+	 * entries become uncertain. */
 	struct rvl_id id, again;
 	struct statx stx;
 	uint64_t dirent;
@@ -159,9 +170,12 @@ static void inner_filesystems_are_seen(void **unused)
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
 	stx = sample(1, 42);
 	stx.stx_dev_minor += 77;
-	assert_int_equal(rvl_number_of_lower(idx, &stack.layers[1], stack.layers[1].fd, "", &stx, &id), 0);
+	assert_int_equal(
+		rvl_number_of_lower(idx, &stack.layers[1], stack.layers[1].fd, "", &stx, &id), 0);
 	assert_true(id.number != 42);
-	assert_int_equal(rvl_number_of_lower(idx, &stack.layers[1], stack.layers[1].fd, "", &stx, &again), 0);
+	assert_int_equal(rvl_number_of_lower(idx, &stack.layers[1], stack.layers[1].fd, "", &stx,
+					     &again),
+			 0);
 	assert_true(id.number == again.number);
 	assert_int_equal(rvl_number_of_dirent(idx, &stack.layers[1], 42, DT_REG, &dirent), -EAGAIN);
 }
@@ -199,7 +213,8 @@ static void threads_and_blocks_give_no_number_twice(void **unused)
 	void *result;
 
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
-	idx->numbers->counters[RVL_COUNTER_BORN].next = idx->numbers->counters[RVL_COUNTER_BORN].limit - 30000;
+	idx->numbers->counters[RVL_COUNTER_BORN].next =
+		idx->numbers->counters[RVL_COUNTER_BORN].limit - 30000;
 	for (int i = 0; i < 4; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, give_birth, &births[i]), 0);
 	for (int i = 0; i < 4; i++) {
@@ -223,7 +238,8 @@ static void a_full_disk_stops_births_at_the_block(void **unused)
 	assert_int_equal(sh("mkdir m && mount -t tmpfs -o size=256k none m && mkdir m/u m/w"), 0);
 	assert_int_equal(open_index("l1", "m/u", "m/w", 0), 0);
 	sh("head -c 1M /dev/zero > m/fill 2>/dev/null");
-	idx->numbers->counters[RVL_COUNTER_BORN].next = idx->numbers->counters[RVL_COUNTER_BORN].limit - 1;
+	idx->numbers->counters[RVL_COUNTER_BORN].next =
+		idx->numbers->counters[RVL_COUNTER_BORN].limit - 1;
 	assert_int_equal(rvl_number_born(idx, &id), 0);
 	r = rvl_number_born(idx, &id);
 	assert_int_equal(r, -ENOSPC);

@@ -6,7 +6,9 @@ static const struct rvl_id id = { .number = 0x1234000000000042ULL, .generation =
 
 static void stamps_are_twelve_little_endian_bytes(void **unused)
 {
-	static const uint8_t expected[] = { 0x42, 0, 0, 0, 0, 0, 0x34, 0x12, 0xef, 0xbe, 0xad, 0xde };
+	static const uint8_t expected[] = {
+		0x42, 0, 0, 0, 0, 0, 0x34, 0x12, 0xef, 0xbe, 0xad, 0xde
+	};
 	uint8_t buf[RVL_STAMP_SIZE];
 	struct rvl_id out;
 
@@ -22,7 +24,8 @@ static void damaged_stamps_are_refused(void **unused)
 	struct rvl_id out;
 
 	for (size_t len = 0; len < sizeof(buf); len++)
-		assert_int_equal(rvl_stamp_decode(buf, len, &out), -EUCLEAN); /* length, or number 0 */
+		assert_int_equal(rvl_stamp_decode(buf, len, &out),
+				 -EUCLEAN); /* length, or number 0 */
 	buf[7] = 0x80;
 	assert_int_equal(rvl_stamp_decode(buf, RVL_STAMP_SIZE, &out), -EUCLEAN);
 }
@@ -33,7 +36,9 @@ static struct rvl_id get(const char *name)
 	struct stat st;
 
 	assert_int_equal(lstat(at("u/%s", name), &st), 0);
-	assert_int_equal(rvl_stamp_get(idx, stack.layers[0].fd, name, st.st_mode & S_IFMT, st.st_ino, &out), 0);
+	assert_int_equal(rvl_stamp_get(idx, stack.layers[0].fd, name, st.st_mode & S_IFMT,
+				       st.st_ino, &out),
+			 0);
 	return out;
 }
 
@@ -60,8 +65,10 @@ static void every_type_carries_one(void **unused)
 	static const char *const names[] = { "file", "dir", "link", "fifo", "dev" };
 
 	for (int flags = 0; flags <= USERXATTR; flags += USERXATTR) {
-		assert_int_equal(sh("touch u/file && mkdir u/dir && ln -s x u/link && mkfifo u/fifo && "
-				    "mknod u/dev c 1 3"), 0);
+		assert_int_equal(
+			sh("touch u/file && mkdir u/dir && ln -s x u/link && mkfifo u/fifo && "
+			   "mknod u/dev c 1 3"),
+			0);
 		assert_int_equal(open_index("l1", "u", "w", flags), 0);
 		for (unsigned i = 0; i < 5; i++) {
 			assert_int_equal(get_error(names[i]), -ENODATA);
@@ -107,7 +114,8 @@ static void companions_of_dead_inodes_are_not_believed(void **unused)
 
 static void a_full_inode_gets_a_companion(void **unused)
 {
-	/* ext4 has room for one block of attributes: the stamp goes elsewhere, and comes back when there is room. */
+	/* ext4 has room for one block of attributes: the stamp goes elsewhere, and comes back when
+	 * there is room. */
 	static char big[60000];
 	size_t size = sizeof(big);
 	struct stat st;
@@ -136,9 +144,11 @@ static void a_full_inode_gets_a_companion(void **unused)
 	assert_int_equal(sh("test -n \"$(ls w/inodes/c)\""), 0);
 	assert_int_equal(removexattr(at("u/f"), "user.big"), 0);
 	assert_int_equal(set("f"), 0);
-	assert_int_equal(getxattr(at("u/f"), "trusted.overlay.ino", buf, sizeof(buf)), RVL_STAMP_SIZE);
+	assert_int_equal(getxattr(at("u/f"), "trusted.overlay.ino", buf, sizeof(buf)),
+			 RVL_STAMP_SIZE);
 	assert_int_equal(lstat(at("u/f"), &st), 0);
-	assert_int_equal(rvl_upper_xattr_remove(idx, stack.layers[0].fd, "f", S_IFREG, st.st_ino, RVL_XATTR_INO),
+	assert_int_equal(rvl_upper_xattr_remove(idx, stack.layers[0].fd, "f", S_IFREG, st.st_ino,
+						RVL_XATTR_INO),
 			 0);
 	assert_int_equal(get_error("f"), -ENODATA);
 }

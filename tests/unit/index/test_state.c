@@ -11,13 +11,15 @@ static struct rvl_state *sample(void)
 	memset(instance.digest, 7, 16);
 	assert_int_equal(rvl_state_instance_add(state, &instance), 0);
 	for (uint16_t i = 0; i < RVL_COUNTER_N; i++) {
-		instance = (struct rvl_state_instance){ .id = 0x4000 + i, .flags = RVL_INSTANCE_COUNTER };
+		instance = (struct rvl_state_instance){ .id = 0x4000 + i,
+							.flags = RVL_INSTANCE_COUNTER };
 		instance.digest[0] = (uint8_t)(100 + i);
 		assert_int_equal(rvl_state_instance_add(state, &instance), 0);
 		state->counters[i].instance = instance.id;
 		state->counters[i].next = 1000 + i;
 	}
-	state->upper = (struct rvl_state_root){ .ino = 12, .path = strdup("/upper, with: odd\\name") };
+	state->upper =
+		(struct rvl_state_root){ .ino = 12, .path = strdup("/upper, with: odd\\name") };
 	state->upper.handle.type = 1;
 	state->upper.handle.len = 8;
 	memset(state->upper.handle.fid, 3, 8);
@@ -67,7 +69,8 @@ static void what_is_encoded_is_decoded(void **unused)
 
 static void each_damaged_byte_and_length_is_found(void **unused)
 {
-	/* The checksum covers all: every flipped bit and every length but the right one is EUCLEAN. */
+	/* The checksum covers all: every flipped bit and every length but the right one is
+	 * EUCLEAN. */
 	struct rvl_state *state = sample(), *other;
 	uint8_t *data;
 	size_t len;
@@ -86,7 +89,8 @@ static void each_damaged_byte_and_length_is_found(void **unused)
 
 static void checksummed_nonsense_is_refused(void **unused)
 {
-	/* A forger can make checksums: what is inside is validated too, and never read beyond its end. */
+	/* A forger can make checksums: what is inside is validated too, and never read beyond its
+	 * end. */
 	struct rvl_state *state = sample(), *other;
 	uint8_t *data;
 	size_t len;
@@ -158,7 +162,8 @@ static void saving_replaces_and_leaves_no_temp(void **unused)
 
 static void a_torn_temp_is_of_no_account(void **unused)
 {
-	/* The process died while it wrote state.new: the old state is the state, and the next save works. */
+	/* The process died while it wrote state.new: the old state is the state, and the next save
+	 * works. */
 	struct rvl_state *state = sample(), *other;
 	int fd = open(at("w"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -228,14 +233,10 @@ static void free_ids_are_found_and_used_up(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(what_is_encoded_is_decoded),
-		T(each_damaged_byte_and_length_is_found),
-		T(checksummed_nonsense_is_refused),
-		T(newer_formats_are_named),
-		T(saving_replaces_and_leaves_no_temp),
-		T(a_torn_temp_is_of_no_account),
-		T(full_disk_keeps_the_old_state),
-		T(symlinks_and_fifos_are_not_states),
+		T(what_is_encoded_is_decoded),	       T(each_damaged_byte_and_length_is_found),
+		T(checksummed_nonsense_is_refused),    T(newer_formats_are_named),
+		T(saving_replaces_and_leaves_no_temp), T(a_torn_temp_is_of_no_account),
+		T(full_disk_keeps_the_old_state),      T(symlinks_and_fifos_are_not_states),
 		T(free_ids_are_found_and_used_up),
 	};
 

@@ -49,8 +49,10 @@ static void symlinks_are_not_followed(void **unused)
 static void all_is_removed_but_incompat(void **unused)
 {
 	open_temp();
-	assert_int_equal(sh("cd w/work && mkdir -p a/b/c/d incompat && touch '#1' a/f a/b/c/d/g && mknod wh c 0 0 && "
-			    "mkdir shut && touch shut/f && chmod 0 shut"), 0);
+	assert_int_equal(
+		sh("cd w/work && mkdir -p a/b/c/d incompat && touch '#1' a/f a/b/c/d/g && mknod wh c 0 0 && "
+		   "mkdir shut && touch shut/f && chmod 0 shut"),
+		0);
 	assert_int_equal(rvl_workdir_empty(&stack, temp_fd), 0);
 	assert_int_equal(sh("test \"$(ls w/work)\" = incompat"), 0);
 }
@@ -78,10 +80,8 @@ static void anything_in_incompat_refuses(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		W(directories_are_made_once),
-		W(symlinks_are_not_followed),
-		W(all_is_removed_but_incompat),
-		W(too_deep_trees_are_an_error),
+		W(directories_are_made_once),	 W(symlinks_are_not_followed),
+		W(all_is_removed_but_incompat),	 W(too_deep_trees_are_an_error),
 		W(anything_in_incompat_refuses),
 	};
 

@@ -18,8 +18,10 @@ static int open_stack(const char *upper, const char *work)
 	make_dir(lower);
 	make_dir(up);
 	make_dir(wo);
-	r = rvl_stack_open(&(struct rvl_stack_config){ .lower = &lower, .n_lower = 1, .upper = up, .work = wo },
-			   &stack);
+	r = rvl_stack_open(
+		&(struct rvl_stack_config){
+			.lower = &lower, .n_lower = 1, .upper = up, .work = wo },
+		&stack);
 	free((char *)lower);
 	free(up);
 	free(wo);

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Immutable and append-only, see prot.h. The value's form is that of fs/overlayfs/util.c, ovl_set_protattr. */
+#include "overlay/prot.h"
+
+#include <string.h>
+
+#include "layer/path.h"
+#include "overlay/real.h"
+
+#define IS_KNOWN (1 << 7) /* in node->prot: the rest has been read */
+
+static int parse(const char *value, size_t len)
+{
+	int prot = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (value[i] == 'i')
+			prot |= RVL_PROT_IMMUTABLE;
+		else if (value[i] == 'a')
+			prot |= RVL_PROT_APPEND;
+		else
+			break; /* the kernel: unknown ones are ignored */
+	}
+	return prot;
+}
+
+static int read_upper(struct rvl_node *node, const struct rvl_real *real)
+{
+	char value[32];
+	ssize_t n = rvl_real_xattr_get(node, real, RVL_XATTR_PROTATTR, value, sizeof(value));
+
+	if (n == -ENODATA || n == -ERANGE)
+		return 0;
+	return n < 0 ? (int)n : parse(value, (size_t)n);
+}
+
+static int read_lower(const struct rvl_real *real)
+{
+	struct statx stx;
+	int prot = 0, r = rvl_path_statx(real->dirfd, real->name, STATX_TYPE, &stx);
+
+	if (r < 0)
+		return r;
+	if (stx.stx_attributes & STATX_ATTR_IMMUTABLE)
+		prot |= RVL_PROT_IMMUTABLE;
+	if (stx.stx_attributes & STATX_ATTR_APPEND)
+		prot |= RVL_PROT_APPEND;
+	return prot;
+}
+
+int rvl_prot_get(struct rvl_node *node)
+{
+	struct rvl_real _cleanup_real_ real = {};
+	int prot = atomic_load_explicit(&node->prot, memory_order_relaxed);
+	int r;
+
+	if (prot & IS_KNOWN)
+		return prot & RVL_PROT_ANY;
+	if (!S_ISREG(node->type) && !rvl_node_is_dir(node))
+		return 0;
+	r = rvl_real_get(node, &real);
+	if (r < 0)
+		return r == -ENOENT || r == -ESTALE ? 0 : r;
+	prot = real.is_upper ? read_upper(node, &real) : read_lower(&real);
+	if (prot >= 0)
+		atomic_store_explicit(&node->prot, prot | IS_KNOWN, memory_order_relaxed);
+	return prot;
+}
+
+int rvl_prot_check(struct rvl_node *node, int forbidden)
+{
+	int prot = rvl_prot_get(node);
+
+	if (prot < 0)
+		return prot;
+	return prot & forbidden ? -EPERM : 0;
+}
+
+unsigned rvl_prot_format(int prot, char ret[2])
+{
+	unsigned n = 0;
+
+	if (prot & RVL_PROT_APPEND)
+		ret[n++] = 'a';
+	if (prot & RVL_PROT_IMMUTABLE)
+		ret[n++] = 'i';
+	return n;
+}
+
+int rvl_prot_set(struct rvl_node *node, int prot)
+{
+	struct rvl_real _cleanup_real_ real = {};
+	char value[2];
+	unsigned n = rvl_prot_format(prot, value);
+	int r = rvl_real_get(node, &real);
+
+	if (r < 0)
+		return r;
+	if (n)
+		r = rvl_real_xattr_set(node, &real, RVL_XATTR_PROTATTR, value, n);
+	else
+		r = rvl_xattr_remove(&node->ov->stack->xattr, real.dirfd, real.name, RVL_XATTR_PROTATTR);
+	if (r < 0 && r != -ENODATA)
+		return r;
+	atomic_store_explicit(&node->prot, prot | IS_KNOWN, memory_order_relaxed);
+	return 0;
+}
+
+void rvl_prot_none(struct rvl_node *node)
+{
+	atomic_store_explicit(&node->prot, IS_KNOWN, memory_order_relaxed);
+}
