@@ -2,9 +2,9 @@
 /*
  * Times single operations, with one or several processes at once, each in a directory of its own.
  *
- * Usage: ops DIR PROCESSES COUNT OPERATION...
+ * Usage: ops DIR PROCESSES COUNT[:FILES] OPERATION...
  *
- * Process n works in DIR/p<n>, where the files f0 … f<COUNT-1> lie already. The operations are done in the order given, by
+ * Process n works in DIR/p<n>, where the files f0 … f<FILES-1> lie already; COUNT of them are used, evenly spread. The operations are done in the order given, by
  * all processes together: none begins an operation before all have ended the one before. A line for each, "name number": the
  * time from the first begin to the last end divided by all operations done, in microseconds. Operations whose name ends in
  * -first are to be the first of their kind after a mount; what they ask for is in no cache of the mount.
@@ -35,7 +35,7 @@ struct shared {
 
 static char (*names[26])[12]; /* by letter */
 static char buf[IO_SIZE];
-static unsigned count;
+static unsigned count, n_files;
 
 static const char *name(char letter, unsigned i)
 {
@@ -47,7 +47,8 @@ static void make_names(void)
 	for (const char *letter = "acdflrs"; *letter; letter++) {
 		names[*letter - 'a'] = calloc(count, sizeof(*names[0]));
 		for (unsigned i = 0; i < count; i++)
-			snprintf(names[*letter - 'a'][i], sizeof(*names[0]), "%c%u", *letter, i);
+			snprintf(names[*letter - 'a'][i], sizeof(*names[0]), "%c%u", *letter,
+				 *letter == 'f' ? (unsigned)((uint64_t)i * n_files / count) : i);
 	}
 }
 
@@ -101,7 +102,7 @@ static int op_readdir(unsigned i)
 		n++;
 	closedir(dir);
 	errno = EIO;
-	return n < count ? -1 : 0;
+	return n < n_files ? -1 : 0;
 }
 
 static int op_create(unsigned i)
@@ -286,11 +287,13 @@ int main(int argc, char *argv[])
 	const unsigned n_processes = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
 	pthread_barrierattr_t attr;
 	struct shared *shared;
+	char *rest = NULL;
 	int status, failed = 0;
 
-	count = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	count = argc > 3 ? strtoul(argv[3], &rest, 10) : 0;
+	n_files = rest && *rest == ':' ? strtoul(rest + 1, NULL, 10) : count;
 	if (argc < 5 || argc - 4 > MAX_OPERATIONS || !n_processes || n_processes > MAX_PROCESSES || !count) {
-		fprintf(stderr, "usage: ops DIR PROCESSES COUNT OPERATION...\n");
+		fprintf(stderr, "usage: ops DIR PROCESSES COUNT[:FILES] OPERATION...\n");
 		return 2;
 	}
 	for (int i = 4; i < argc; i++)

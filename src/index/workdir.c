@@ -25,7 +25,7 @@ int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_cr
 {
 	int fd;
 
-	if (is_create && mkdirat(stack->work_fd, name, 0) && errno != EEXIST) {
+	if (is_create && mkdirat(stack->work_fd, name, 0700) && errno != EEXIST) {
 		rvl_error("workdir=%s: %s cannot be made: %m", stack->work_path, name);
 		return -errno;
 	}

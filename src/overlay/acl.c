@@ -15,7 +15,14 @@
 #define HEADER_SIZE 4
 #define ENTRY_SIZE 8
 
-enum { TAG_USER_OBJ = 1, TAG_USER = 2, TAG_GROUP_OBJ = 4, TAG_GROUP = 8, TAG_MASK = 16, TAG_OTHER = 32 };
+enum {
+	TAG_USER_OBJ = 1,
+	TAG_USER = 2,
+	TAG_GROUP_OBJ = 4,
+	TAG_GROUP = 8,
+	TAG_MASK = 16,
+	TAG_OTHER = 32
+};
 
 /* Narrow one entry to what the creator asked for, and the mode to what the entry allows. */
 static void narrow(uint8_t *entry, unsigned shift, mode_t *mode)
@@ -32,7 +39,8 @@ static int apply(uint8_t *acl, unsigned len, mode_t *mode)
 	uint8_t *group = NULL, *mask = NULL;
 	bool is_extended = false;
 
-	if (len < HEADER_SIZE || (len - HEADER_SIZE) % ENTRY_SIZE || rvl_get_le32(acl) != ACL_VERSION)
+	if (len < HEADER_SIZE || (len - HEADER_SIZE) % ENTRY_SIZE ||
+	    rvl_get_le32(acl) != ACL_VERSION)
 		return -EUCLEAN;
 	for (unsigned at = HEADER_SIZE; at < len; at += ENTRY_SIZE) {
 		switch (rvl_get_le16(acl + at)) {
@@ -62,7 +70,8 @@ static int apply(uint8_t *acl, unsigned len, mode_t *mode)
 	return is_extended || mask;
 }
 
-int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode, struct rvl_inherited *ret)
+int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
+		struct rvl_inherited *ret)
 {
 	struct statx stx;
 	ssize_t n = 0;

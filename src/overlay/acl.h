@@ -10,7 +10,7 @@
 struct rvl_inherited {
 	uid_t uid;
 	gid_t gid;
-	mode_t mode;			 /* with the type's bits */
+	mode_t mode; /* with the type's bits */
 	uint8_t access[RVL_ACL_SIZE_MAX]; /* xattr value to set; access_len 0: none */
 	unsigned access_len;
 	uint8_t def[RVL_ACL_SIZE_MAX]; /* directories: the default ACL, handed on */
@@ -18,6 +18,7 @@ struct rvl_inherited {
 };
 
 /* dir: the locked parent. -EUCLEAN: its default ACL is malformed. */
-int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode, struct rvl_inherited *ret);
+int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
+		struct rvl_inherited *ret);
 
 #endif

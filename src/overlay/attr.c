@@ -13,7 +13,9 @@
 
 /* What FS_IOC_SETFLAGS may change on the real object; immutable and append-only are overlay.protattr. */
 #define FLAGS_PROTECTED (FS_IMMUTABLE_FL | FS_APPEND_FL)
-#define FLAGS_SETTABLE (FLAGS_PROTECTED | FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | FS_COMPR_FL | FS_NOCOW_FL)
+#define FLAGS_SETTABLE                                                                 \
+	(FLAGS_PROTECTED | FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | \
+	 FS_COMPR_FL | FS_NOCOW_FL)
 
 /* /proc/self/fd/N: the one way to chmod, chown and set times through an O_PATH descriptor on every kernel. */
 #define FD_PATH_SIZE 32
@@ -28,7 +30,8 @@ int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
 	int r;
 
 	fd_path(real->dirfd, path);
-	r = real->name[0] ? fchmodat(real->dirfd, real->name, mode & 07777, 0) : chmod(path, mode & 07777);
+	r = real->name[0] ? fchmodat(real->dirfd, real->name, mode & 07777, 0) :
+			    chmod(path, mode & 07777);
 	return r < 0 ? -errno : 0;
 }
 
@@ -114,18 +117,21 @@ static bool is_explicit(const struct stat *attr, unsigned mask)
 	       (mask & RVL_SET_MTIME && attr->st_mtim.tv_nsec != UTIME_NOW);
 }
 
-int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr, unsigned mask,
-			struct rvl_entry *ret)
+int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
+			unsigned mask, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};
-	unsigned copy_flags = !(mask & RVL_SET_SIZE) ? 0 : attr->st_size ? RVL_COPY_UP_DATA : RVL_COPY_UP_NO_DATA;
+	unsigned copy_flags = !(mask & RVL_SET_SIZE) ? 0 :
+			      attr->st_size	     ? RVL_COPY_UP_DATA :
+						       RVL_COPY_UP_NO_DATA;
 	int r = rvl_node_get(ov, number, &node);
 
 	if (r == 0)
 		r = rvl_check_writable(ov);
 	if (r == 0)
-		r = rvl_prot_check(node, is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
+		r = rvl_prot_check(node,
+				   is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
 		r = rvl_copy_up(node, copy_flags);
 	if (r == 0)
@@ -182,8 +188,10 @@ static int open_for_flags(struct rvl_node *node)
 	r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	return rvl_retry_emfile(node->ov, real.name[0] ? rvl_path_open(real.dirfd, real.name, O_RDONLY | O_NONBLOCK, 0) :
-							 rvl_fd_reopen(real.dirfd, O_RDONLY | O_NONBLOCK));
+	return rvl_retry_emfile(node->ov, real.name[0] ?
+						  rvl_path_open(real.dirfd, real.name,
+								O_RDONLY | O_NONBLOCK, 0) :
+						  rvl_fd_reopen(real.dirfd, O_RDONLY | O_NONBLOCK));
 }
 
 int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret)
@@ -203,7 +211,8 @@ int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret
 	if (r < 0)
 		return r;
 	*ret = (unsigned)flags & ~(unsigned)FLAGS_PROTECTED;
-	*ret |= (r & RVL_PROT_IMMUTABLE ? FS_IMMUTABLE_FL : 0) | (r & RVL_PROT_APPEND ? FS_APPEND_FL : 0);
+	*ret |= (r & RVL_PROT_IMMUTABLE ? FS_IMMUTABLE_FL : 0) |
+		(r & RVL_PROT_APPEND ? FS_APPEND_FL : 0);
 	return 0;
 }
 

@@ -27,7 +27,7 @@ struct copy_up {
 	struct rvl_overlay *ov;
 	struct rvl_node *node;
 	struct rvl_node *parent; /* counted; NULL: not published */
-	const char *name;	 /* counted refstr */
+	const char *name; /* counted refstr */
 	struct rvl_real lower;
 	struct statx st; /* of the lower object */
 	struct rvl_temp temp;
@@ -74,7 +74,8 @@ static int copy_data(struct copy_up *c)
 		return -EIO;
 	if (!data)
 		data = &c->node->lower.v[0];
-	from = rvl_retry_emfile(c->ov, rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
+	from = rvl_retry_emfile(c->ov,
+				rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
 	if (from < 0)
 		return from;
 	r = rvl_copy_data(from, c->temp.fd, c->st.stx_size, &n);
@@ -92,8 +93,10 @@ static int set_private(struct copy_up *c)
 	struct rvl_name_at at;
 	int prot, r = 0;
 
-	if (rvl_handle_get(c->lower.dirfd, c->lower.name, c->ov->layer_uuids[top->layer->index], &origin) == 0)
-		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, value, rvl_handle_encode(&origin, value));
+	if (rvl_handle_get(c->lower.dirfd, c->lower.name, c->ov->layer_uuids[top->layer->index],
+			   &origin) == 0)
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, value,
+				       rvl_handle_encode(&origin, value));
 	else /* the kernel's form of "copied up, origin unknown" */
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, NULL, 0);
 	if (r < 0)
@@ -101,7 +104,8 @@ static int set_private(struct copy_up *c)
 	if (!rvl_node_is_dir(c->node) && c->name) {
 		at.parent = c->parent->id.number;
 		snprintf(at.name, sizeof(at.name), "%s", c->name);
-		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_PLACE, place, rvl_name_at_encode(&at, place));
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_PLACE, place,
+				       rvl_name_at_encode(&at, place));
 		if (r < 0)
 			return r;
 	}
@@ -121,7 +125,8 @@ static int set_private(struct copy_up *c)
 	if (prot > 0) {
 		char text[2];
 
-		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_PROTATTR, text, rvl_prot_format(prot, text));
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_PROTATTR, text,
+				       rvl_prot_format(prot, text));
 		if (r < 0)
 			return r;
 	}
@@ -134,8 +139,8 @@ static int set_attributes(struct copy_up *c)
 		{ c->st.stx_atime.tv_sec, c->st.stx_atime.tv_nsec },
 		{ c->st.stx_mtime.tv_sec, c->st.stx_mtime.tv_nsec },
 	};
-	int r = rvl_xattr_copy(&c->ov->stack->xattr, c->lower.dirfd, c->lower.name, c->ov->index->temp_fd,
-			       c->temp.name);
+	int r = rvl_xattr_copy(&c->ov->stack->xattr, c->lower.dirfd, c->lower.name,
+			       c->ov->index->temp_fd, c->temp.name);
 
 	if (r == 0)
 		r = set_private(c);
@@ -143,8 +148,10 @@ static int set_attributes(struct copy_up *c)
 		r = rvl_temp_owner_mode(&c->temp, c->st.stx_uid, c->st.stx_gid, c->st.stx_mode);
 	/* chown cleared file capabilities: once more, now for good */
 	if (r == 0 && S_ISREG(c->st.stx_mode))
-		r = rvl_temp_copy_xattr(&c->temp, c->lower.dirfd, c->lower.name, "security.capability");
-	if (r == 0 && utimensat(c->ov->index->temp_fd, c->temp.name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		r = rvl_temp_copy_xattr(&c->temp, c->lower.dirfd, c->lower.name,
+					"security.capability");
+	if (r == 0 &&
+	    utimensat(c->ov->index->temp_fd, c->temp.name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
 	return r;
 }
@@ -170,7 +177,8 @@ static int make_entry(struct copy_up *c)
 	int r;
 
 	if (!rvl_node_is_dir(c->node))
-		return rvl_entry_link(ov->index, ov->index->temp_fd, c->temp.name, c->node->id.number);
+		return rvl_entry_link(ov->index, ov->index->temp_fd, c->temp.name,
+				      c->node->id.number);
 	entry.path.parent = c->parent->id.number;
 	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
 	entry.place = entry.path;
@@ -190,7 +198,8 @@ int rvl_set_impure(struct rvl_node *dir, int dirfd)
 {
 	int r;
 
-	if (atomic_load_explicit(&dir->is_impure, memory_order_relaxed) || dir->id.number == RVL_NUMBER_ROOT)
+	if (atomic_load_explicit(&dir->is_impure, memory_order_relaxed) ||
+	    dir->id.number == RVL_NUMBER_ROOT)
 		return 0;
 	r = rvl_xattr_set(&dir->ov->stack->xattr, dirfd, "", RVL_XATTR_IMPURE, "y", 1);
 	if (r == 0)
@@ -208,7 +217,8 @@ static void restore_times(int dirfd, const struct statx *st)
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
-	(void)utimensat(AT_FDCWD, path, times, 0); /* best effort, as the kernel's ovl_copy_up_one */
+	(void)utimensat(AT_FDCWD, path, times,
+			0); /* best effort, as the kernel's ovl_copy_up_one */
 }
 
 int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, const char *name)
@@ -429,7 +439,8 @@ static int fetch_data(struct copy_up *c)
 		return to;
 	r = rvl_path_statx(to, "", RVL_STATX_MASK, &stx);
 	if (r == 0 && !(c->flags & RVL_COPY_UP_NO_DATA) && stx.stx_size) {
-		from = rvl_retry_emfile(ov, rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
+		from = rvl_retry_emfile(ov, rvl_path_open_noatime(data->layer->fd, data->path,
+								  O_RDONLY));
 		r = from < 0 ? from : rvl_copy_data(from, to, stx.stx_size, &n);
 		rvl_count_n(copy_up_bytes, n);
 	}
@@ -455,7 +466,8 @@ static bool is_done(const struct rvl_node *node, unsigned flags)
 {
 	if (!rvl_node_has_upper(node))
 		return false;
-	return !(flags & (RVL_COPY_UP_DATA | RVL_COPY_UP_NO_DATA)) || !atomic_load(&node->is_metacopy);
+	return !(flags & (RVL_COPY_UP_DATA | RVL_COPY_UP_NO_DATA)) ||
+	       !atomic_load(&node->is_metacopy);
 }
 
 int rvl_copy_up(struct rvl_node *node, unsigned flags)

@@ -16,8 +16,8 @@
 #include "overlay/private.h"
 
 enum {
-	RVL_COPY_UP_NO_DATA = 1 << 0,	 /* it is truncated at once */
-	RVL_COPY_UP_DATA = 1 << 2,	 /* it will be written: metacopy files get their data */
+	RVL_COPY_UP_NO_DATA = 1 << 0, /* it is truncated at once */
+	RVL_COPY_UP_DATA = 1 << 2, /* it will be written: metacopy files get their data */
 	RVL_COPY_UP_NO_PUBLISH = 1 << 1, /* its name goes anyway: entry only */
 };
 

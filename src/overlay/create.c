@@ -86,10 +86,11 @@ static int make(struct creation *c)
 	if (r == 0 && S_ISDIR(in->mode) && c->is_hiding)
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_OPAQUE, "y", 1);
 	if (r == 0 && in->access_len)
-		r = rvl_xattrat_set(c->temp.dirfd, c->temp.name, "system.posix_acl_access", in->access,
-				    in->access_len, 0);
+		r = rvl_xattrat_set(c->temp.dirfd, c->temp.name, "system.posix_acl_access",
+				    in->access, in->access_len, 0);
 	if (r == 0 && in->def_len)
-		r = rvl_xattrat_set(c->temp.dirfd, c->temp.name, "system.posix_acl_default", in->def, in->def_len, 0);
+		r = rvl_xattrat_set(c->temp.dirfd, c->temp.name, "system.posix_acl_default",
+				    in->def, in->def_len, 0);
 	if (r == 0)
 		r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
 	return r;
@@ -105,7 +106,8 @@ static int make_entry(struct creation *c, int dirfd, const char *name)
 		return rvl_entry_link(ov->index, dirfd, name, c->id.number);
 	entry.path.parent = c->dir.node->id.number;
 	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
-	if (!ov->index->features.has_handles || rvl_handle_get(dirfd, name, no_uuid, &entry.upper) < 0)
+	if (!ov->index->features.has_handles ||
+	    rvl_handle_get(dirfd, name, no_uuid, &entry.upper) < 0)
 		entry.upper.len = 0;
 	return rvl_entry_put_directory(ov->index, c->id.number, &entry, false);
 }
@@ -170,7 +172,8 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 	return 0;
 }
 
-static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t mode, struct rvl_node **ret)
+static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t mode,
+			 struct rvl_node **ret)
 {
 	struct rvl_log_record record = { .op = RVL_LOG_CREATE };
 	uint64_t log_id;
@@ -197,10 +200,13 @@ static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t
 	return make_node(c, ret);
 }
 
-static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		  mode_t mode, dev_t rdev, const char *target, struct rvl_node **ret)
+static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		  const char *name, mode_t mode, dev_t rdev, const char *target,
+		  struct rvl_node **ret)
 {
-	struct creation c = { .ov = ov, .name = name, .rdev = rdev, .target = target, .temp.fd = -EBADF };
+	struct creation c = {
+		.ov = ov, .name = name, .rdev = rdev, .target = target, .temp.fd = -EBADF
+	};
 	struct rvl_node _cleanup_node_ *dir = NULL;
 	int r = rvl_check_name(name);
 
@@ -236,15 +242,16 @@ static int reply(struct rvl_node *node, bool is_open, struct rvl_entry *ret)
 	return 0;
 }
 
-int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name)
+int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			     const char *name)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 
 	return create(ov, cred, parent, name, S_IFCHR, makedev(0, 0), NULL, &node);
 }
 
-int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		      mode_t mode, dev_t rdev, struct rvl_entry *ret)
+int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		      const char *name, mode_t mode, dev_t rdev, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r;
@@ -257,8 +264,8 @@ int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint6
 	return r < 0 ? r : reply(node, false, ret);
 }
 
-int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		      mode_t mode, struct rvl_entry *ret)
+int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		      const char *name, mode_t mode, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFDIR, 0, NULL, &node);
@@ -266,8 +273,8 @@ int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint6
 	return r < 0 ? r : reply(node, false, ret);
 }
 
-int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-			const char *target, struct rvl_entry *ret)
+int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			const char *name, const char *target, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = create(ov, cred, parent, name, 0777 | S_IFLNK, 0, target, &node);
@@ -275,8 +282,8 @@ int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	return r < 0 ? r : reply(node, false, ret);
 }
 
-int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		       mode_t mode, int flags, struct rvl_entry *ret)
+int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		       const char *name, mode_t mode, int flags, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node);
@@ -286,8 +293,8 @@ int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 }
 
 /* An object with an entry and no name: what an orphan is. The log record keeps it until it is named or closed. */
-int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, mode_t mode,
-			int flags, struct rvl_entry *ret)
+int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			mode_t mode, int flags, struct rvl_entry *ret)
 {
 	struct creation c = { .ov = ov, .name = "", .temp.fd = -EBADF };
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;

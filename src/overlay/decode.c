@@ -16,7 +16,8 @@
 
 static _Thread_local unsigned depth;
 
-static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *at, struct rvl_node **ret)
+static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *at,
+		   struct rvl_node **ret)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
 	int r = rvl_check_name(at->name);
@@ -32,7 +33,8 @@ static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_nam
 	return r;
 }
 
-static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx, struct rvl_node **ret)
+static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx,
+		     struct rvl_node **ret)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
 	struct rvl_id id;

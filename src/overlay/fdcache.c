@@ -132,7 +132,8 @@ void rvl_fdcache_free(struct rvl_fdcache *cache)
 	free(cache);
 }
 
-int rvl_fdcache_get(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, struct rvl_fd *ret)
+int rvl_fdcache_get(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind,
+		    struct rvl_fd *ret)
 {
 	struct shard *shard = shard_of(cache, number, kind);
 	struct rvl_fd_slot *slot;

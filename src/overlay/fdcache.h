@@ -12,9 +12,9 @@
 
 enum rvl_fd_kind {
 	RVL_FD_UPPER_DIR, /* O_PATH on an upper directory */
-	RVL_FD_LOWER,	  /* O_PATH on the topmost lower object */
-	RVL_FD_READ,	  /* data, O_RDONLY */
-	RVL_FD_WRITE,	  /* data in upper, O_RDWR */
+	RVL_FD_LOWER, /* O_PATH on the topmost lower object */
+	RVL_FD_READ, /* data, O_RDONLY */
+	RVL_FD_WRITE, /* data in upper, O_RDWR */
 	RVL_FD_KINDS
 };
 
@@ -22,7 +22,7 @@ struct rvl_fd_slot;
 struct rvl_fdcache;
 
 struct rvl_fd {
-	int fd;			  /* borrowed from the cache while pinned */
+	int fd; /* borrowed from the cache while pinned */
 	struct rvl_fd_slot *slot; /* counted */
 };
 #define RVL_FD_NONE ((struct rvl_fd){ .fd = -EBADF })
@@ -32,7 +32,8 @@ int rvl_fdcache_new(unsigned limit, struct rvl_fdcache **ret);
 void rvl_fdcache_free(struct rvl_fdcache *cache);
 
 /* Pin what is there: 0, or -ENOENT. */
-int rvl_fdcache_get(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, struct rvl_fd *ret);
+int rvl_fdcache_get(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind,
+		    struct rvl_fd *ret);
 /* Hand over a descriptor and pin it; if another thread was faster, that one is pinned and fd closed. On -ENOMEM fd is
  * closed. */
 int rvl_fdcache_add(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, int fd,

@@ -21,7 +21,8 @@ static int open_upper(struct rvl_node *node, bool is_write)
 	int flags = is_write ? O_RDWR : O_RDONLY;
 
 	rvl_entry_path(node->id.number, path);
-	return rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, (uint64_t)(flags | O_NONBLOCK), 0));
+	return rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path,
+						  (uint64_t)(flags | O_NONBLOCK), 0));
 }
 
 static int open_lower(struct rvl_node *node)
@@ -32,8 +33,8 @@ static int open_lower(struct rvl_node *node)
 		return -EIO;
 	if (!node->data.layer && node->lower.n == 0)
 		return -ESTALE;
-	return rvl_retry_emfile(node->ov,
-				rvl_path_open_noatime(place->layer->fd, place->path, O_RDONLY | O_NONBLOCK));
+	return rvl_retry_emfile(node->ov, rvl_path_open_noatime(place->layer->fd, place->path,
+								O_RDONLY | O_NONBLOCK));
 }
 
 int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
@@ -53,7 +54,8 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 			return 0;
 		if (!is_write && rvl_fdcache_get(fds, number, RVL_FD_READ, ret) == 0)
 			return 0;
-		fd = has_upper && !atomic_load(&node->is_metacopy) ? open_upper(node, is_write) : open_lower(node);
+		fd = has_upper && !atomic_load(&node->is_metacopy) ? open_upper(node, is_write) :
+								     open_lower(node);
 		if (fd < 0)
 			return fd == -ENOENT ? -ESTALE : fd;
 		r = rvl_fdcache_add(fds, number, is_write ? RVL_FD_WRITE : RVL_FD_READ, fd, ret);
@@ -77,7 +79,8 @@ int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 	if (!S_ISREG(node->type))
 		return rvl_node_is_dir(node) ? -EISDIR : -ENXIO;
 	if (is_truncate || (flags & O_ACCMODE) != O_RDONLY)
-		r = rvl_prot_check(node, is_truncate || !(flags & O_APPEND) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
+		r = rvl_prot_check(node, is_truncate || !(flags & O_APPEND) ? RVL_PROT_ANY :
+									      RVL_PROT_IMMUTABLE);
 	if (r == 0 && (is_truncate || (flags & O_ACCMODE) != O_RDONLY))
 		r = rvl_copy_up(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
 	if (r == 0 && node->is_data_missing && !rvl_node_has_upper(node))
@@ -135,7 +138,8 @@ void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin)
 	*pin = (struct rvl_pin){ .fd = -EBADF };
 }
 
-int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset, off_t length)
+int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset,
+			  off_t length)
 {
 	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
 	int r = pin_number(ov, number, true, &file.fd);
@@ -160,10 +164,11 @@ off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, i
 	return at < 0 ? -errno : at;
 }
 
-ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset, uint64_t to,
-			       off_t to_offset, size_t length)
+ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset,
+			       uint64_t to, off_t to_offset, size_t length)
 {
-	struct rvl_filefd _cleanup_filefd_ source = { .ov = ov }, _cleanup_filefd_ target = { .ov = ov };
+	struct rvl_filefd _cleanup_filefd_ source = { .ov = ov },
+					   _cleanup_filefd_ target = { .ov = ov };
 	ssize_t n;
 	int r = pin_number(ov, to, true, &target.fd);
 

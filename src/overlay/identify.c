@@ -7,6 +7,7 @@
  */
 #include "overlay/identify.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,7 +53,8 @@ static int put_directory(const struct stranger *s, uint64_t number, bool is_repl
 	if (s->lower->places.n) {
 		entry.is_merged = true;
 		entry.place = entry.path;
-		handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path, &entry.lower);
+		handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path,
+			  &entry.lower);
 	}
 	return rvl_entry_put_directory(ov->index, number, &entry, is_replace);
 }
@@ -132,8 +134,8 @@ static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 	if (is_dir(s) && s->lower->places.n) {
 		const struct rvl_place *top = &s->lower->places.v[0];
 
-		return rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &s->lower->st,
-					   ret);
+		return rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path,
+					   &s->lower->st, ret);
 	}
 	n = rvl_xattr_get(&ov->stack->xattr, s->dir->fd.fd.fd, s->name, RVL_XATTR_ORIGIN, value,
 			  sizeof(value));
@@ -153,19 +155,19 @@ static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 }
 
 /* The kernel's link count does not know our index link. */
-static int correct_nlink(const struct stranger *s, const struct rvl_id *id)
+static int correct_nlink(struct rvl_overlay *ov, int dirfd, const char *name,
+			 const struct statx *st, const struct rvl_id *id)
 {
-	struct rvl_overlay *ov = overlay_of(s);
-	struct rvl_node *node = rvl_node_new(ov, id, s->upper->st.stx_mode);
+	struct rvl_node *node = rvl_node_new(ov, id, st->stx_mode);
 	char value[RVL_NLINK_VALUE_SIZE];
 	int r;
 
 	if (!node)
 		return -ENOMEM;
-	node->upper_ino = s->upper->st.stx_ino;
-	r = rvl_nlink_read(node, s->dir->fd.fd.fd, s->name);
+	node->upper_ino = st->stx_ino;
+	r = rvl_nlink_read(node, dirfd, name);
 	if (r == 0 && node->has_nlink_xattr)
-		r = rvl_upper_xattr_set(ov->index, s->dir->fd.fd.fd, s->name, node->type, node->upper_ino,
+		r = rvl_upper_xattr_set(ov->index, dirfd, name, node->type, node->upper_ino,
 					RVL_XATTR_NLINK, value,
 					rvl_nlink_format(node->nlink_diff - 1, value));
 	rvl_node_free(node);
@@ -184,11 +186,12 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 					      rvl_number_born(ov->index, ret);
 		if (r < 0)
 			return r;
-		r = rvl_stamp_set(ov->index, dirfd, s->name, s->upper->st.stx_mode, s->upper->st.stx_ino, ret);
+		r = rvl_stamp_set(ov->index, dirfd, s->name, s->upper->st.stx_mode,
+				  s->upper->st.stx_ino, ret);
 		if (r < 0)
 			return r;
 		if (!is_dir(s)) {
-			r = correct_nlink(s, ret);
+			r = correct_nlink(ov, dirfd, s->name, &s->upper->st, ret);
 			if (r < 0)
 				return r;
 		}
@@ -213,7 +216,8 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 	int r;
 
 	for (;;) {
-		r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode, upper->st.stx_ino, ret);
+		r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode,
+				  upper->st.stx_ino, ret);
 		if (r < 0 && r != -ENODATA)
 			break;
 		if (r == 0) {
@@ -226,8 +230,9 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 			}
 			if (is_locked) {
 				rvl_count(stamps_refused);
-				rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number",
-						 name, (unsigned long long)ret->number);
+				rvl_warn_limited(
+					"%s: its stamp %llu is another object's; it gets a new number",
+					name, (unsigned long long)ret->number);
 			}
 		}
 		if (is_locked) {
@@ -240,7 +245,8 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 		if (ov->config.is_read_only) {
 			const struct rvl_layer *layer = rvl_stack_upper(ov->stack);
 
-			r = rvl_number_of_lower(ov->index, layer, dir->fd.fd.fd, name, &upper->st, ret);
+			r = rvl_number_of_lower(ov->index, layer, dir->fd.fd.fd, name, &upper->st,
+						ret);
 			break;
 		}
 		/* Once more under the lock: another thread may have stamped it meanwhile. */
@@ -249,5 +255,55 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 	}
 	if (is_locked)
 		pthread_mutex_unlock(&ov->identify_lock);
+	return r;
+}
+
+static int take_from_kernel_index(struct rvl_overlay *ov, const char *name, mode_t type,
+				  const struct rvl_id *id)
+{
+	struct statx stx;
+	int fd = ov->kernel_index_fd;
+	int r = rvl_path_statx(fd, name, RVL_STATX_MASK, &stx);
+
+	if (r == -ENOENT || (r == 0 && (stx.stx_mode & S_IFMT) != (type & S_IFMT)))
+		return 0;
+	if (r == 0)
+		r = rvl_stamp_set(ov->index, fd, name, stx.stx_mode, stx.stx_ino, id);
+	if (r == 0)
+		r = correct_nlink(ov, fd, name, &stx, id);
+	if (r == 0)
+		r = rvl_entry_link(ov->index, fd, name, id->number);
+	if (r < 0)
+		return r == -EEXIST ? 1 : r;
+	rvl_count(stamped_on_sight);
+	return 1;
+}
+
+int rvl_identify_kernel_index(struct rvl_overlay *ov, const struct rvl_found *lower,
+			      const struct rvl_id *id)
+{
+	const struct rvl_place *top = &lower->places.v[0];
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	char name[2 * RVL_HANDLE_ENCODED_MAX + 1];
+	struct rvl_handle handle;
+	_cleanup_close_ int fd = -EBADF;
+	unsigned n;
+	int r;
+
+	if (ov->kernel_index_fd < 0 || ov->config.is_read_only)
+		return 0;
+	fd = rvl_path_open(top->layer->fd, top->path, O_PATH, 0);
+	if (fd < 0)
+		return fd;
+	if (rvl_handle_get(fd, "", ov->layer_uuids[top->layer->index], &handle) < 0)
+		return 0;
+	n = rvl_handle_encode(&handle, value);
+	for (unsigned i = 0; i < n; i++)
+		snprintf(name + 2 * i, 3, "%02x", value[i]);
+	if (2 * n > NAME_MAX)
+		return 0;
+	pthread_mutex_lock(&ov->identify_lock);
+	r = take_from_kernel_index(ov, name, lower->st.stx_mode, id);
+	pthread_mutex_unlock(&ov->identify_lock);
 	return r;
 }

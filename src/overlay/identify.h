@@ -13,4 +13,11 @@
 int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		 const struct rvl_found *lower, struct rvl_id *ret);
 
+/*
+ * A lower file with several names may have been copied up by the kernel's overlayfs with index=on under one of them: then
+ * workdir/index/<hex of its handle> is the upper object. Gives it stamp and entry: 1, or 0 where there is none.
+ */
+int rvl_identify_kernel_index(struct rvl_overlay *ov, const struct rvl_found *lower,
+			      const struct rvl_id *id);
+
 #endif

@@ -62,7 +62,8 @@ int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret)
 	return r < 0 ? r : lock_dir(node, true, ret);
 }
 
-int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a, struct rvl_dir *ret_b)
+int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a,
+		     struct rvl_dir *ret_b)
 {
 	struct rvl_dir *first = ret_a, *second = ret_b;
 	int r;
@@ -176,7 +177,8 @@ struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup)
 	return listing;
 }
 
-int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect, struct rvl_found *ret)
+int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
+		   struct rvl_found *ret)
 {
 	struct rvl_listing *hint = NULL;
 	int r;
@@ -201,8 +203,8 @@ static const char *view_path(struct rvl_node *dir, const char *name, const char 
 	return rvl_refstr_join(dir->view_path ? dir->view_path : "", redirect ? redirect : name);
 }
 
-static int take_lower(struct rvl_node *dir, const char *name, const char *redirect, struct rvl_found *found,
-		      struct rvl_node *node)
+static int take_lower(struct rvl_node *dir, const char *name, const char *redirect,
+		      struct rvl_found *found, struct rvl_node *node)
 {
 	if (found->places.n == 0)
 		return 0;
@@ -219,7 +221,8 @@ static int take_lower(struct rvl_node *dir, const char *name, const char *redire
 }
 
 /* Put a new node into the cache, or take the one that is there. */
-static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node, struct rvl_node **ret)
+static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node,
+		  struct rvl_node **ret)
 {
 	struct rvl_node *there;
 	int r = rvl_node_set_place(node, dir->id.number, name);
@@ -283,7 +286,8 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	else
 		r = rvl_nlink_read(node, dir->fd.fd.fd, name);
 	if (r == 0 && upper->is_metacopy) {
-		r = rvl_merge_lookup_data(ov->stack, &dir->node->lower, name, upper->redirect, 0, &node->data);
+		r = rvl_merge_lookup_data(ov->stack, &dir->node->lower, name, upper->redirect, 0,
+					  &node->data);
 		if (r == -ENOENT)
 			r = -EIO; /* the kernel: no data, no access */
 		atomic_store(&node->is_metacopy, true);
@@ -326,7 +330,8 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 	struct rvl_node *node;
 	struct statx stx;
 	struct rvl_id id;
-	int r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &lower->st, &id);
+	int r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &lower->st,
+				    &id);
 
 	if (r < 0)
 		return r;
@@ -344,6 +349,13 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		r = rvl_entry_look(ov->index, id.number, &kind, &stx);
 		if (r < 0)
 			return r;
+		if (kind == RVL_ENTRY_NONE) {
+			r = rvl_identify_kernel_index(ov, lower, &id);
+			if (r > 0)
+				r = rvl_entry_look(ov->index, id.number, &kind, &stx);
+			if (r < 0)
+				return r;
+		}
 		if (kind == RVL_ENTRY_OBJECT)
 			return rvl_node_from_entry(ov, &id, &stx, ret);
 		if (kind == RVL_ENTRY_TOMBSTONE)
@@ -416,7 +428,8 @@ int rvl_lookup(struct rvl_node *node, const char *name, struct rvl_node **ret)
 
 /* ---- the request ---- */
 
-static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name, struct rvl_node **ret)
+static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name,
+		       struct rvl_node **ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	const char *place;
@@ -442,7 +455,8 @@ static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name
 	return rvl_node_get_dir(ov, parent, ret);
 }
 
-int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name, struct rvl_entry *ret)
+int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name,
+		       struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
 	struct rvl_dir _cleanup_dir_ locked = {};

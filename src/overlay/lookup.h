@@ -23,7 +23,8 @@ int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret);
 /* For a change: copied up first. */
 int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret);
 /* Two for a rename (may be the same node: then *ret_b is not locked and shares a's descriptor). */
-int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a, struct rvl_dir *ret_b);
+int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a,
+		     struct rvl_dir *ret_b);
 /* Names have changed: listings are out of date. Under the write lock. */
 void rvl_dir_touch(struct rvl_dir *dir);
 void rvl_dir_unlock(struct rvl_dir *dir); /* accepts a zeroed one, and one unlocked before */
@@ -45,7 +46,8 @@ void rvl_upper_name_release(struct rvl_upper_name *upper);
 /* Look in upper alone. 0 also when absent. dirfd: of the upper directory, -EBADF: absent. */
 int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret);
 /* Look in the lower part of the directory alone (0 with places.n == 0 when absent). */
-int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect, struct rvl_found *ret);
+int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
+		   struct rvl_found *ret);
 
 /* The node of a name: -ENOENT absent. The directory is locked (read or write). */
 int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret);

@@ -47,7 +47,8 @@ static int name_of(int parent_fd, uint64_t ino, char ret[NAME_MAX + 1])
 		return -ENOMEM;
 	}
 	while ((entry = readdir(d))) {
-		if (entry->d_ino != ino || strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		if (entry->d_ino != ino || strcmp(entry->d_name, ".") == 0 ||
+		    strcmp(entry->d_name, "..") == 0)
 			continue;
 		snprintf(ret, NAME_MAX + 1, "%s", entry->d_name);
 		return 0;

@@ -36,8 +36,8 @@ int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
 
 	if (rvl_number_is_born(ov->index, node->id.number))
 		return 0;
-	n = rvl_upper_xattr_get(ov->index, dirfd, name, node->type, node->upper_ino, RVL_XATTR_NLINK,
-				value, sizeof(value) - 1);
+	n = rvl_upper_xattr_get(ov->index, dirfd, name, node->type, node->upper_ino,
+				RVL_XATTR_NLINK, value, sizeof(value) - 1);
 	if (n == -ENODATA)
 		return 0;
 	if (n < 0)

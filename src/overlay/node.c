@@ -32,7 +32,7 @@ struct rvl_node_cache {
 	struct rvl_overlay *ov; /* borrowed */
 	struct shard shards[N_SHARDS];
 	unsigned n_buckets; /* a shard; power of two */
-	unsigned limit;	    /* a shard */
+	unsigned limit; /* a shard */
 };
 
 static uint64_t mix(uint64_t number)
@@ -77,7 +77,8 @@ static void list_append(struct shard *shard, struct rvl_node *node)
 /* May this node, which nobody holds, be dropped? Open files, orphans and the root may not. */
 static bool is_droppable(const struct rvl_node *node)
 {
-	return node->n_open == 0 && node->log_id == 0 && !(atomic_load(&node->is_dead) && node->n_lookups) &&
+	return node->n_open == 0 && node->log_id == 0 &&
+	       !(atomic_load(&node->is_dead) && node->n_lookups) &&
 	       node->id.number != RVL_NUMBER_ROOT;
 }
 
@@ -171,7 +172,8 @@ static void spill(struct rvl_node *node)
 	struct rvl_map_row row = { .generation = node->id.generation, .at.parent = node->parent };
 	int r;
 
-	if (node->n_lookups == 0 || !node->name || rvl_node_has_upper(node) || atomic_load(&node->is_dead))
+	if (node->n_lookups == 0 || !node->name || rvl_node_has_upper(node) ||
+	    atomic_load(&node->is_dead))
 		return;
 	snprintf(row.at.name, sizeof(row.at.name), "%s", node->name);
 	r = rvl_map_put(node->ov->index, node->id.number, &row);

@@ -31,18 +31,20 @@ struct rvl_node {
 	mode_t type; /* S_IFMT bits */
 	/* the lower part. Directory: all its places; other: where its data and attributes are while !has_upper */
 	struct rvl_places lower; /* owned */
-	struct rvl_place data;	 /* metacopy: where the data is, path counted; layer NULL if not */
-	bool is_user_whiteout;	 /* a device 0:0 that a user made (overlay/special.h) */
-	bool is_data_missing;	 /* metacopy, but no layer has the data: attributes only */
-	const char *view_path;	 /* counted refstr; directory with a lower part: its path in the merged lower view */
-	unsigned lower_nlink;	 /* non-directory: st_nlink in lower */
+	struct rvl_place data; /* metacopy: where the data is, path counted; layer NULL if not */
+	bool is_user_whiteout; /* a device 0:0 that a user made (overlay/special.h) */
+	bool is_data_missing; /* metacopy, but no layer has the data: attributes only */
+	const char *
+		view_path; /* counted refstr; directory with a lower part: its path in the merged lower view */
+	unsigned lower_nlink; /* non-directory: st_nlink in lower */
 
 	/* false -> true once, under lock; set with release after upper_ino, read with acquire */
 	_Atomic bool has_upper;
 	uint64_t upper_ino; /* st_ino of the upper object */
 	/* names gone: a removed directory, an orphan */
 	_Atomic bool is_dead;
-	_Atomic bool is_metacopy; /* upper has the attributes alone, data are still to be had from `data` */
+	_Atomic bool
+		is_metacopy; /* upper has the attributes alone, data are still to be had from `data` */
 	_Atomic bool is_impure; /* directory: overlay.impure is known to be set */
 	/* non-directory in upper: visible links = st_nlink + nlink_diff; -1: the index link only */
 	int nlink_diff;
@@ -54,9 +56,9 @@ struct rvl_node {
 	uint64_t version; /* changes of names since the node is in memory; under lock */
 	pthread_mutex_t listing_lock;
 	struct rvl_listing *lower_listing; /* of the lower part; constant once read */
-	bool is_lower_large;		   /* too many names to read for a look-up */
+	bool is_lower_large; /* too many names to read for a look-up */
 	pthread_mutex_t listing_read_lock; /* before listing_lock */
-	struct rvl_listing *listing;	   /* merged, as of listing_version */
+	struct rvl_listing *listing; /* merged, as of listing_version */
 	uint64_t listing_version;
 
 	pthread_rwlock_t lock;
@@ -104,8 +106,7 @@ void rvl_node_put(struct rvl_node *node);
 void rvl_node_ref(struct rvl_node *node);
 
 /* Where it is: *ret_name is a refstr of the caller's, or NULL. */
-void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent,
-			const char **ret_name);
+void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char **ret_name);
 /* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);
 

@@ -2,6 +2,7 @@
 /* The life of an overlay: the root, recovery, the collection of orphans at the end. */
 #include "overlay/overlay.h"
 
+#include <dirent.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -12,6 +13,7 @@
 #include "overlay/recover.h"
 #include "overlay/remove.h"
 
+#define FDS_MIN 32
 #define FDS_MAX 4096 /* descriptors in the cache; fewer where the limit of the process is low */
 
 int rvl_check_name(const char *name)
@@ -26,14 +28,19 @@ int rvl_check_writable(const struct rvl_overlay *ov)
 	return ov->config.is_read_only || !ov->stack->has_upper ? -EROFS : 0;
 }
 
-/* Half of what the process may have: the other half is for one request of each thread, and for opening. */
+/* A third of what is left when the layers are open: the rest is for the requests of all threads. */
 static unsigned fd_limit(void)
 {
+	_cleanup_closedir_ DIR *d = opendir("/proc/self/fd");
 	struct rlimit limit;
+	rlim_t n = 0;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return 128;
-	return limit.rlim_cur / 2 < FDS_MAX ? (unsigned)limit.rlim_cur / 2 : FDS_MAX;
+		return FDS_MIN;
+	while (d && readdir(d))
+		n++;
+	n = limit.rlim_cur > n ? (limit.rlim_cur - n) / 3 : 0;
+	return n > FDS_MAX ? FDS_MAX : n < FDS_MIN ? FDS_MIN : (unsigned)n;
 }
 
 static int make_root(struct rvl_overlay *ov)
@@ -72,7 +79,8 @@ static int read_uuids(struct rvl_overlay *ov)
 		struct rvl_identity identity;
 
 		if (i > 1 && layer->dev == layer[-1].dev)
-			memcpy(ov->layer_uuids[i], ov->layer_uuids[i - 1], sizeof(*ov->layer_uuids));
+			memcpy(ov->layer_uuids[i], ov->layer_uuids[i - 1],
+			       sizeof(*ov->layer_uuids));
 		else if (rvl_identity_get(layer, layer->fd, layer->dev, &identity) == 0)
 			memcpy(ov->layer_uuids[i], identity.uuid, sizeof(*ov->layer_uuids));
 	}
@@ -89,6 +97,10 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 	ov->config = *config;
 	ov->stack = config->stack;
 	ov->index = config->index;
+	ov->kernel_index_fd = -EBADF;
+	if (ov->stack->has_upper)
+		ov->kernel_index_fd =
+			rvl_path_open(ov->stack->work_fd, "index", O_PATH | O_DIRECTORY, 0);
 	pthread_mutex_init(&ov->identify_lock, NULL);
 	pthread_mutex_init(&ov->map_lock, NULL);
 	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
@@ -119,6 +131,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	rvl_fdcache_free(ov->fds);
 	rvl_node_cache_free(ov->nodes);
 	free(ov->layer_uuids);
+	rvl_close(ov->kernel_index_fd);
 	pthread_mutex_destroy(&ov->map_lock);
 	pthread_mutex_destroy(&ov->identify_lock);
 	free(ov);

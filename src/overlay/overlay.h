@@ -22,16 +22,21 @@
 
 struct rvl_overlay; /* private: overlay/private.h */
 
-enum rvl_redirect_mode { RVL_REDIRECT_ON, RVL_REDIRECT_FOLLOW, RVL_REDIRECT_NOFOLLOW, RVL_REDIRECT_OFF };
+enum rvl_redirect_mode {
+	RVL_REDIRECT_ON,
+	RVL_REDIRECT_FOLLOW,
+	RVL_REDIRECT_NOFOLLOW,
+	RVL_REDIRECT_OFF
+};
 enum rvl_sync_mode { RVL_SYNC_VOLATILE, RVL_SYNC_AUTO, RVL_SYNC_STRICT };
 
 struct rvl_overlay_config {
 	const struct rvl_stack *stack; /* borrowed, outlives the overlay */
-	struct rvl_index *index;       /* borrowed, outlives the overlay */
+	struct rvl_index *index; /* borrowed, outlives the overlay */
 	enum rvl_redirect_mode redirect;
 	enum rvl_sync_mode sync;
 	bool is_read_only;
-	bool has_acl;	     /* POSIX ACLs are in use on this mount */
+	bool has_acl; /* POSIX ACLs are in use on this mount */
 	unsigned node_limit; /* nodes kept in memory; 0: default */
 };
 
@@ -59,14 +64,15 @@ struct rvl_cred {
 struct rvl_entry {
 	uint64_t number;
 	uint32_t generation;
-	struct stat st;	       /* st_ino == number; st_dev 0 */
+	struct stat st; /* st_ino == number; st_dev 0 */
 	struct timespec btime; /* zero where unknown */
 };
 
 /* ---- names and nodes (lookup.c) ----
  * Each successful call that fills an rvl_entry (but getattr, setattr) counts as one look-up of the kernel. */
 /* An absent name is -ENOENT. "." and "..": decode of handles. */
-int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name, struct rvl_entry *ret);
+int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name,
+		       struct rvl_entry *ret);
 void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups);
 
 /* ---- attributes (attr.c) ---- */
@@ -76,13 +82,14 @@ enum {
 	RVL_SET_UID = 1 << 1,
 	RVL_SET_GID = 1 << 2,
 	RVL_SET_SIZE = 1 << 3,
-	RVL_SET_ATIME = 1 << 4,	    /* tv_nsec may be UTIME_NOW */
+	RVL_SET_ATIME = 1 << 4, /* tv_nsec may be UTIME_NOW */
 	RVL_SET_MTIME = 1 << 5,
-	RVL_SET_KILL_SUIDGID = 1 << 6, /* with SIZE or UID/GID: clear setuid/setgid as write and chown do */
+	RVL_SET_KILL_SUIDGID =
+		1 << 6, /* with SIZE or UID/GID: clear setuid/setgid as write and chown do */
 };
 /* attr: the fields named by mask (st_mode, st_uid, st_gid, st_size, st_atim, st_mtim). */
-int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr, unsigned mask,
-			struct rvl_entry *ret);
+int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
+			unsigned mask, struct rvl_entry *ret);
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
 int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
 int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
@@ -92,35 +99,37 @@ int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret
 int rvl_overlay_set_flags(struct rvl_overlay *ov, uint64_t number, unsigned flags);
 
 /* ---- extended attributes (xattr.c) ---- size 0 asks for the length, as getxattr(2). */
-ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf, size_t size);
+ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf,
+			     size_t size);
 ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
-int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name, const void *value,
-			 size_t size, int flags, bool is_acl_kill_sgid);
+int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name,
+			 const void *value, size_t size, int flags, bool is_acl_kill_sgid);
 int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char *name);
 
 /* ---- making (create.c) ---- type, mode, ACL inheritance and setgid directories are handled here. */
-int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		      mode_t mode, dev_t rdev, struct rvl_entry *ret); /* all types but directories and symlinks */
-int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		      mode_t mode, struct rvl_entry *ret);
-int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-			const char *target, struct rvl_entry *ret);
+int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		      const char *name, mode_t mode, dev_t rdev,
+		      struct rvl_entry *ret); /* all types but directories and symlinks */
+int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		      const char *name, mode_t mode, struct rvl_entry *ret);
+int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			const char *name, const char *target, struct rvl_entry *ret);
 int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, const char *name,
 		     struct rvl_entry *ret);
 /* A regular file, opened (counts as rvl_overlay_open_file with flags). O_EXCL and O_TRUNC were the kernel's business but
  * -EEXIST is possible. */
-int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		       mode_t mode, int flags, struct rvl_entry *ret);
+int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		       const char *name, mode_t mode, int flags, struct rvl_entry *ret);
 /* O_TMPFILE: no name yet; opened. A later rvl_overlay_link names it. */
-int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, mode_t mode,
-			int flags, struct rvl_entry *ret);
+int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			mode_t mode, int flags, struct rvl_entry *ret);
 
 /* ---- removing and renaming (remove.c, rename.c) ---- */
 int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name);
 int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name);
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; others -EINVAL. cred: for the whiteout. */
-int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		       uint64_t to_parent, const char *to_name, unsigned flags);
+int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags);
 
 /* ---- files (file.c) ---- Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
 /* Counts one open; with write flags the file is copied up; O_TRUNC truncates. */
@@ -133,10 +142,11 @@ struct rvl_pin {
 };
 int rvl_overlay_pin(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_pin *ret);
 void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin);
-int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset, off_t length);
+int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset,
+			  off_t length);
 off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, int whence);
-ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset, uint64_t to,
-			       off_t to_offset, size_t length);
+ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset,
+			       uint64_t to, off_t to_offset, size_t length);
 /* A write through FUSE clears setuid/setgid when the kernel asks (FUSE_WRITE_KILL_SUIDGID). */
 int rvl_overlay_kill_suidgid(struct rvl_overlay *ov, uint64_t number);
 int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only);

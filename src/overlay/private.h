@@ -17,14 +17,15 @@
 struct rvl_overlay {
 	struct rvl_overlay_config config;
 	const struct rvl_stack *stack; /* borrowed */
-	struct rvl_index *index;       /* borrowed */
-	struct rvl_node_cache *nodes;  /* owned */
-	struct rvl_fdcache *fds;       /* owned */
-	struct rvl_node *root;	       /* counted; never leaves memory */
+	struct rvl_index *index; /* borrowed */
+	struct rvl_node_cache *nodes; /* owned */
+	struct rvl_fdcache *fds; /* owned */
+	struct rvl_node *root; /* counted; never leaves memory */
 	pthread_mutex_t identify_lock; /* one unstamped object at a time is given its stamp */
-	uint8_t (*layer_uuids)[16];    /* owned; of the filesystem of each layer, for origins */
-	pthread_mutex_t map_lock;      /* one thread builds the map, the others wait for it */
-	_Atomic bool is_stopping;      /* the mount ends: a build of the map stops */
+	int kernel_index_fd; /* owned; workdir/index of the kernel's overlayfs, -EBADF: none */
+	uint8_t (*layer_uuids)[16]; /* owned; of the filesystem of each layer, for origins */
+	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
+	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */
 	_Atomic uint64_t map_progress; /* objects walked so far */
 };
 

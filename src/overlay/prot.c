@@ -2,6 +2,7 @@
 /* Immutable and append-only, see prot.h. The value's form is that of fs/overlayfs/util.c, ovl_set_protattr. */
 #include "overlay/prot.h"
 
+#include <linux/magic.h>
 #include <string.h>
 
 #include "layer/path.h"
@@ -34,12 +35,13 @@ static int read_upper(struct rvl_node *node, const struct rvl_real *real)
 	return n < 0 ? (int)n : parse(value, (size_t)n);
 }
 
-static int read_lower(const struct rvl_real *real)
+static int read_lower(const struct rvl_node *node, const struct rvl_real *real)
 {
 	struct statx stx;
 	int prot = 0, r = rvl_path_statx(real->dirfd, real->name, STATX_TYPE, &stx);
 
-	if (r < 0)
+	/* erofs says it of every file, and means that it is read-only */
+	if (r < 0 || node->lower.v[0].layer->fs_magic == EROFS_SUPER_MAGIC_V1)
 		return r;
 	if (stx.stx_attributes & STATX_ATTR_IMMUTABLE)
 		prot |= RVL_PROT_IMMUTABLE;
@@ -61,7 +63,7 @@ int rvl_prot_get(struct rvl_node *node)
 	r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r == -ENOENT || r == -ESTALE ? 0 : r;
-	prot = real.is_upper ? read_upper(node, &real) : read_lower(&real);
+	prot = real.is_upper ? read_upper(node, &real) : read_lower(node, &real);
 	if (prot >= 0)
 		atomic_store_explicit(&node->prot, prot | IS_KNOWN, memory_order_relaxed);
 	return prot;
@@ -99,7 +101,8 @@ int rvl_prot_set(struct rvl_node *node, int prot)
 	if (n)
 		r = rvl_real_xattr_set(node, &real, RVL_XATTR_PROTATTR, value, n);
 	else
-		r = rvl_xattr_remove(&node->ov->stack->xattr, real.dirfd, real.name, RVL_XATTR_PROTATTR);
+		r = rvl_xattr_remove(&node->ov->stack->xattr, real.dirfd, real.name,
+				     RVL_XATTR_PROTATTR);
 	if (r < 0 && r != -ENODATA)
 		return r;
 	atomic_store_explicit(&node->prot, prot | IS_KNOWN, memory_order_relaxed);

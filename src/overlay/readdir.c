@@ -27,7 +27,8 @@ static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 		return lower ? 0 : -ESTALE;
 	}
 	fd = rvl_retry_emfile(ov, rvl_fd_reopen(dir->fd.fd.fd, O_RDONLY | O_DIRECTORY));
-	r = fd < 0 ? fd : rvl_listing_read_upper(ov->stack, fd, lower, false, &ov->index->secret, ret);
+	r = fd < 0 ? fd :
+		     rvl_listing_read_upper(ov->stack, fd, lower, false, &ov->index->secret, ret);
 	rvl_listing_put(lower);
 	rvl_count(listings);
 	return r;
@@ -68,7 +69,9 @@ struct pass {
 static bool emit_dots(struct pass *p, uint64_t *offset)
 {
 	struct rvl_node *node = p->dir.node;
-	struct rvl_dirent dirent = { .name = ".", .number = node->id.number, .type = DT_DIR, .next_offset = OFFSET_SELF };
+	struct rvl_dirent dirent = {
+		.name = ".", .number = node->id.number, .type = DT_DIR, .next_offset = OFFSET_SELF
+	};
 	uint64_t parent = RVL_NUMBER_ROOT;
 	const char *name;
 
@@ -82,7 +85,9 @@ static bool emit_dots(struct pass *p, uint64_t *offset)
 			rvl_node_get_place(node, &parent, &name);
 			rvl_refstr_put(name);
 		}
-		dirent = (struct rvl_dirent){ .name = "..", .number = parent, .type = DT_DIR, .next_offset = OFFSET_PARENT };
+		dirent = (struct rvl_dirent){
+			.name = "..", .number = parent, .type = DT_DIR, .next_offset = OFFSET_PARENT
+		};
 		if (!p->fn(p->arg, &dirent))
 			return false;
 		*offset = OFFSET_PARENT;
@@ -98,8 +103,8 @@ static int number_of(struct pass *p, const struct rvl_listing_name *name, struct
 	int r = -EAGAIN;
 
 	if (!p->with_attr && name->layer != 0)
-		r = rvl_number_of_dirent(ov->index, &ov->stack->layers[name->layer], name->ino, name->type,
-					 &dirent->number);
+		r = rvl_number_of_dirent(ov->index, &ov->stack->layers[name->layer], name->ino,
+					 name->type, &dirent->number);
 	if (r != -EAGAIN)
 		return r;
 	r = rvl_lookup_entry_locked(&p->dir, dirent->name, ret, p->with_attr ? entry : NULL);

@@ -47,8 +47,9 @@ static int open_upper_dir(struct rvl_node *dir)
 		if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ELOOP)
 			return r;
 	}
-	rvl_warn_limited("directory %llu is no longer where it was: was upper changed while mounted?",
-			 (unsigned long long)dir->id.number);
+	rvl_warn_limited(
+		"directory %llu is no longer where it was: was upper changed while mounted?",
+		(unsigned long long)dir->id.number);
 	return -ESTALE;
 }
 

@@ -13,7 +13,7 @@
 #include "overlay/private.h"
 
 struct rvl_real {
-	int dirfd;	  /* borrowed */
+	int dirfd; /* borrowed */
 	const char *name; /* points into entry, or "" */
 	bool is_upper;
 	char entry[RVL_ENTRY_PATH_SIZE];
@@ -62,14 +62,14 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 #define RVL_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME)
 
 /* Open, and where descriptors have run out, once more after the cache was emptied. */
-#define rvl_retry_emfile(ov, call)                         \
-	({                                                 \
-		int fd_ = (call);                          \
-		if (fd_ == -EMFILE || fd_ == -ENFILE) {    \
-			rvl_fdcache_shrink((ov)->fds);     \
-			fd_ = (call);                      \
-		}                                          \
-		fd_;                                       \
+#define rvl_retry_emfile(ov, call)                      \
+	({                                              \
+		int fd_ = (call);                       \
+		if (fd_ == -EMFILE || fd_ == -ENFILE) { \
+			rvl_fdcache_shrink((ov)->fds);  \
+			fd_ = (call);                   \
+		}                                       \
+		fd_;                                    \
 	})
 
 #endif

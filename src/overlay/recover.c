@@ -28,7 +28,7 @@ struct recovery {
 	struct rvl_overlay *ov;
 	const struct rvl_log_record *record;
 	enum rvl_entry_kind kind; /* of record->number's entry */
-	struct statx entry;	  /* OBJECT */
+	struct statx entry; /* OBJECT */
 };
 
 /* What upper has at a place: the number of its stamp and its stat; 0 nothing (or a whiteout, or no such directory). */
@@ -64,7 +64,8 @@ static int look_at(struct rvl_overlay *ov, const struct rvl_log_place *place, st
 		r = rvl_upper_look(ov, ret->fd.fd.fd, place->name, &ret->upper);
 	if (r < 0 || !ret->upper.exists)
 		return r;
-	r = rvl_stamp_get(ov->index, ret->fd.fd.fd, place->name, ret->upper.st.stx_mode, ret->upper.st.stx_ino, &id);
+	r = rvl_stamp_get(ov->index, ret->fd.fd.fd, place->name, ret->upper.st.stx_mode,
+			  ret->upper.st.stx_ino, &id);
 	ret->number = id.number;
 	return r == -ENODATA || r == -EUCLEAN ? 0 : r;
 }
@@ -100,19 +101,21 @@ static int set_nlink(struct recovery *rc, int diff)
 	ssize_t n;
 
 	rvl_entry_path(rc->record->number, path);
-	n = rvl_upper_xattr_get(index, index->inodes_fd, path, rc->entry.stx_mode, rc->entry.stx_ino,
-				RVL_XATTR_NLINK, value, sizeof(value));
+	n = rvl_upper_xattr_get(index, index->inodes_fd, path, rc->entry.stx_mode,
+				rc->entry.stx_ino, RVL_XATTR_NLINK, value, sizeof(value));
 	if (n == -ENODATA)
 		return 0;
 	if (n < 0)
 		return (int)n;
-	return rvl_upper_xattr_set(index, index->inodes_fd, path, rc->entry.stx_mode, rc->entry.stx_ino,
-				   RVL_XATTR_NLINK, value, rvl_nlink_format(diff, value));
+	return rvl_upper_xattr_set(index, index->inodes_fd, path, rc->entry.stx_mode,
+				   rc->entry.stx_ino, RVL_XATTR_NLINK, value,
+				   rvl_nlink_format(diff, value));
 }
 
 static bool is_object_at(const struct recovery *rc, const struct at *at)
 {
-	return rc->kind == RVL_ENTRY_OBJECT && at->upper.exists && at->upper.st.stx_ino == rc->entry.stx_ino;
+	return rc->kind == RVL_ENTRY_OBJECT && at->upper.exists &&
+	       at->upper.st.stx_ino == rc->entry.stx_ino;
 }
 
 static int recover_create(struct recovery *rc)
@@ -184,7 +187,8 @@ static int recover_remove(struct recovery *rc)
 	if (rc->kind != RVL_ENTRY_OBJECT)
 		return 0;
 	if (is_alias)
-		r = set_nlink(rc, (int)rc->record->flags - (at.upper.exists || at.upper.is_whiteout));
+		r = set_nlink(rc,
+			      (int)rc->record->flags - (at.upper.exists || at.upper.is_whiteout));
 	return r < 0 ? r : bury_if_unnamed(rc);
 }
 
@@ -228,7 +232,8 @@ static int recover_rename(struct recovery *rc)
 	r = rvl_entry_look(rc->ov->index, record->number2, &other.kind, &other.entry);
 	if (r < 0 || other.kind != RVL_ENTRY_DIRECTORY)
 		return r;
-	return is_exchange ? set_path(rc->ov, record->number2, &record->at) : bury(&other, !is_born(&other));
+	return is_exchange ? set_path(rc->ov, record->number2, &record->at) :
+			     bury(&other, !is_born(&other));
 }
 
 static int recover(void *arg, const struct rvl_log_record *record)
@@ -263,8 +268,9 @@ static int recover(void *arg, const struct rvl_log_record *record)
 done:
 	rvl_count(recovered);
 	if (r < 0)
-		rvl_warn("an unfinished operation on object %llu could not be recovered: %s; see reverlayctl check",
-			 (unsigned long long)record->number, strerror(-r));
+		rvl_warn(
+			"an unfinished operation on object %llu could not be recovered: %s; see reverlayctl check",
+			(unsigned long long)record->number, strerror(-r));
 	return 0;
 }
 

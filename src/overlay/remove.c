@@ -126,12 +126,16 @@ static int drop_name(struct removal *rm, int unlink_flags)
 	if (!rm->upper.exists)
 		return rvl_temp_publish(&whiteout, dirfd, rm->name, RENAME_NOREPLACE);
 	/* a directory cannot be replaced by a whiteout: they change places, and it goes with the temporary */
-	return rvl_temp_publish(&whiteout, dirfd, rm->name, unlink_flags & AT_REMOVEDIR ? RENAME_EXCHANGE : 0);
+	return rvl_temp_publish(&whiteout, dirfd, rm->name,
+				unlink_flags & AT_REMOVEDIR ? RENAME_EXCHANGE : 0);
 }
 
-int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name, bool is_alias, uint64_t *ret_id)
+int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name, bool is_alias,
+		   uint64_t *ret_id)
 {
-	struct rvl_log_record record = { .op = RVL_LOG_REMOVE, .number = node->id.number, .number2 = is_alias };
+	struct rvl_log_record record = { .op = RVL_LOG_REMOVE,
+					 .number = node->id.number,
+					 .number2 = is_alias };
 
 	record.flags = (uint32_t)node->nlink_diff;
 	record.at.parent = dir->id.number;
@@ -248,7 +252,8 @@ int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)
 	if (fd < 0)
 		r = fd;
 	else
-		r = rvl_listing_read_upper(ov->stack, fd, lower, is_opaque, &ov->index->secret, &merged);
+		r = rvl_listing_read_upper(ov->stack, fd, lower, is_opaque, &ov->index->secret,
+					   &merged);
 	if (r == 0 && merged->n)
 		r = -ENOTEMPTY;
 	rvl_listing_put(merged);
@@ -292,7 +297,8 @@ static int rmdir_locked(struct removal *rm)
 	if (rm->upper.exists)
 		r = rvl_dirfd_get(rm->node, &fd);
 	if (r == 0)
-		r = rvl_dir_check_empty(rm->node, rm->upper.exists ? fd.fd.fd : -EBADF, rm->upper.is_opaque);
+		r = rvl_dir_check_empty(rm->node, rm->upper.exists ? fd.fd.fd : -EBADF,
+					rm->upper.is_opaque);
 	if (r == 0)
 		r = rvl_log_remove(rm->node, rm->dir.node, rm->name, false, &id);
 	if (r < 0)

@@ -21,7 +21,8 @@ void rvl_node_bury(struct rvl_node *node);
  * record, now or with the orphan. Takes the node's lock. */
 void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id);
 /* Log REMOVE for a name of a node. is_alias: a lower name of an object that is in upper under others. */
-int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name, bool is_alias, uint64_t *ret_id);
+int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name, bool is_alias,
+		   uint64_t *ret_id);
 /* A directory is gone. */
 void rvl_node_removed_dir(struct rvl_node *node);
 

@@ -29,9 +29,9 @@
 struct end {
 	struct rvl_dir dir;
 	const char *name;
-	struct rvl_node *node;	     /* counted; NULL: nothing there */
+	struct rvl_node *node; /* counted; NULL: nothing there */
 	struct rvl_upper_name upper; /* what upper has there */
-	struct rvl_found lower;	     /* what the lower view has there */
+	struct rvl_found lower; /* what the lower view has there */
 };
 
 struct renaming {
@@ -76,7 +76,8 @@ static int check_protected(struct renaming *rn)
 	int r = rvl_prot_check(rn->from.dir.node, RVL_PROT_ANY);
 
 	if (r == 0)
-		r = rvl_prot_check(rn->to.dir.node, rn->to.node ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
+		r = rvl_prot_check(rn->to.dir.node,
+				   rn->to.node ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
 		r = rvl_prot_check(rn->from.node, RVL_PROT_ANY);
 	if (r == 0 && rn->to.node)
@@ -101,7 +102,8 @@ static int check(struct renaming *rn)
 	if (rvl_node_is_dir(node) && node->lower.n && rn->ov->config.redirect != RVL_REDIRECT_ON)
 		return -EXDEV;
 	if (rn->is_exchange) {
-		if (rvl_node_is_dir(target) && target->lower.n && rn->ov->config.redirect != RVL_REDIRECT_ON)
+		if (rvl_node_is_dir(target) && target->lower.n &&
+		    rn->ov->config.redirect != RVL_REDIRECT_ON)
 			return -EXDEV;
 		return 0;
 	}
@@ -163,13 +165,15 @@ static int prepare(struct renaming *rn, struct end *from, struct end *to)
 	if (node->lower.n == 0) {
 		if (from->upper.is_opaque || to->lower.places.n == 0)
 			return 0;
-		return rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_OPAQUE, "y", 1);
+		return rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_OPAQUE, "y",
+				     1);
 	}
 	if (asprintf(&redirect, "/%s", node->view_path) < 0)
 		return -ENOMEM;
 	if (from->upper.redirect && strcmp(from->upper.redirect, redirect) == 0)
 		return 0;
-	r = rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_REDIRECT, redirect, strlen(redirect));
+	r = rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_REDIRECT, redirect,
+			  strlen(redirect));
 	/* too long for the filesystem: the caller copies instead, as over filesystems */
 	return r == -ENOSPC || r == -E2BIG || r == -ERANGE ? -EXDEV : r;
 }
@@ -186,7 +190,8 @@ static int clear_target(struct renaming *rn)
 	if (to->upper.exists)
 		r = rvl_dirfd_get(to->node, &fd);
 	if (r == 0)
-		r = rvl_dir_check_empty(to->node, to->upper.exists ? fd.fd.fd : -EBADF, to->upper.is_opaque);
+		r = rvl_dir_check_empty(to->node, to->upper.exists ? fd.fd.fd : -EBADF,
+					to->upper.is_opaque);
 	if (r == 0 && to->upper.exists)
 		r = rvl_dir_clear_whiteouts(rn->ov, fd.fd.fd);
 	return r;
@@ -310,7 +315,8 @@ static int rename_locked(struct renaming *rn)
 	return 0;
 }
 
-static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_node *to, bool *ret_is_done)
+static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_node *to,
+		      bool *ret_is_done)
 {
 	struct rvl_node *node;
 	unsigned flags;
@@ -334,8 +340,8 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 	return rvl_copy_up(node, flags);
 }
 
-static int rename_names(struct rvl_overlay *ov, uint64_t parent, const char *name, uint64_t to_parent,
-			const char *to_name, unsigned flags)
+static int rename_names(struct rvl_overlay *ov, uint64_t parent, const char *name,
+			uint64_t to_parent, const char *to_name, unsigned flags)
 {
 	struct renaming rn = { .ov = ov, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE };
 	struct rvl_node _cleanup_node_ *from = NULL, _cleanup_node_ *to = NULL;
@@ -353,8 +359,8 @@ static int rename_names(struct rvl_overlay *ov, uint64_t parent, const char *nam
 	return r == 0 && !is_done ? -EIO : r;
 }
 
-int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name,
-		       uint64_t to_parent, const char *to_name, unsigned flags)
+int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags)
 {
 	bool has_whiteout = flags & RENAME_WHITEOUT;
 	int r;
@@ -368,7 +374,8 @@ int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 	if (r == 0)
 		r = rvl_check_writable(ov);
 	if (r == 0)
-		r = rename_names(ov, parent, name, to_parent, to_name, flags & ~(unsigned)RENAME_WHITEOUT);
+		r = rename_names(ov, parent, name, to_parent, to_name,
+				 flags & ~(unsigned)RENAME_WHITEOUT);
 	if (r < 0 || !has_whiteout)
 		return r;
 	/* The kernel keeps both directories locked until the reply: nobody else takes the name. */

@@ -13,7 +13,8 @@
 #define RVL_USER_WHITEOUT_RDEV makedev(0, 1)
 
 /* Make one; for RENAME_WHITEOUT (create.c). No locks held. */
-int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent, const char *name);
+int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			     const char *name);
 
 /* Is dirfd/name with this stat such a device? */
 static inline bool rvl_is_user_whiteout(struct rvl_overlay *ov, int dirfd, const char *name,
@@ -22,7 +23,8 @@ static inline bool rvl_is_user_whiteout(struct rvl_overlay *ov, int dirfd, const
 	char value[1];
 
 	return S_ISCHR(stx->stx_mode) && stx->stx_rdev_major == 0 && stx->stx_rdev_minor == 1 &&
-	       rvl_xattr_get(&ov->stack->xattr, dirfd, name, RVL_XATTR_WHITEOUT, value, sizeof(value)) == 1;
+	       rvl_xattr_get(&ov->stack->xattr, dirfd, name, RVL_XATTR_WHITEOUT, value,
+			     sizeof(value)) == 1;
 }
 
 #endif

@@ -31,15 +31,17 @@ static int finish(struct rvl_temp *temp, mode_t type)
 
 	temp->type = type;
 	temp->is_named = true;
-	r = rvl_path_statx(has_fd ? temp->fd : temp->dirfd, has_fd ? "" : temp->name, STATX_INO, &stx);
+	r = rvl_path_statx(has_fd ? temp->fd : temp->dirfd, has_fd ? "" : temp->name, STATX_INO,
+			   &stx);
 	temp->ino = r < 0 ? 0 : stx.stx_ino;
 	return r;
 }
 
 int rvl_temp_file(struct rvl_temp *temp)
 {
-	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name, O_RDWR | O_CREAT | O_EXCL,
-							       RVL_TEMP_MODE));
+	temp->fd =
+		rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name,
+							 O_RDWR | O_CREAT | O_EXCL, RVL_TEMP_MODE));
 	return temp->fd < 0 ? temp->fd : finish(temp, S_IFREG);
 }
 
@@ -48,7 +50,8 @@ int rvl_temp_dir(struct rvl_temp *temp)
 	if (mkdirat(temp->dirfd, temp->name, RVL_TEMP_DIR_MODE) < 0)
 		return -errno;
 	temp->is_named = true;
-	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name, O_PATH | O_DIRECTORY, 0));
+	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name,
+							    O_PATH | O_DIRECTORY, 0));
 	return temp->fd < 0 ? temp->fd : finish(temp, S_IFDIR);
 }
 
@@ -62,7 +65,8 @@ int rvl_temp_node(struct rvl_temp *temp, mode_t type, dev_t rdev)
 	/* a whiteout stays as it is made */
 	mode_t mode = S_ISCHR(type) && rdev == makedev(0, 0) ? 0 : RVL_TEMP_MODE;
 
-	return mknodat(temp->dirfd, temp->name, type | mode, rdev) < 0 ? -errno : finish(temp, type);
+	return mknodat(temp->dirfd, temp->name, type | mode, rdev) < 0 ? -errno :
+									 finish(temp, type);
 }
 
 int rvl_temp_whiteout(struct rvl_temp *temp, struct rvl_overlay *ov)

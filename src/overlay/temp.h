@@ -10,12 +10,12 @@
 
 struct rvl_temp {
 	struct rvl_overlay *ov; /* borrowed; NULL: nothing made */
-	int dirfd;		/* borrowed; work/ or the upper directory */
-	const char *name;	/* borrowed, or buf */
+	int dirfd; /* borrowed; work/ or the upper directory */
+	const char *name; /* borrowed, or buf */
 	char buf[RVL_TEMP_NAME_SIZE];
 	mode_t type;
 	uint64_t ino;
-	int fd;	       /* owned; regular: O_RDWR, directory: O_PATH, else -EBADF */
+	int fd; /* owned; regular: O_RDWR, directory: O_PATH, else -EBADF */
 	bool is_named; /* still there: release removes it */
 };
 

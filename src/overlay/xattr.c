@@ -19,11 +19,12 @@ static bool is_acl(const char *name)
 
 static bool is_known_namespace(const char *name)
 {
-	return is_acl(name) || strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
-	       strncmp(name, "security.", 9) == 0;
+	return is_acl(name) || strncmp(name, "user.", 5) == 0 ||
+	       strncmp(name, "trusted.", 8) == 0 || strncmp(name, "security.", 9) == 0;
 }
 
-ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf, size_t size)
+ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf,
+			     size_t size)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};
@@ -76,7 +77,8 @@ ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf
 }
 
 static int prepare_change(struct rvl_overlay *ov, uint64_t number, const char *name, char *escaped,
-			  const char **ret_name, struct rvl_node **ret_node, struct rvl_real *ret_real)
+			  const char **ret_name, struct rvl_node **ret_node,
+			  struct rvl_real *ret_real)
 {
 	int r = rvl_check_writable(ov);
 
@@ -104,8 +106,8 @@ static int kill_sgid(const struct rvl_real *real)
 	return rvl_real_chmod(real, stx.stx_mode & ~(mode_t)S_ISGID);
 }
 
-int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name, const void *value,
-			 size_t size, int flags, bool is_acl_kill_sgid)
+int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name,
+			 const void *value, size_t size, int flags, bool is_acl_kill_sgid)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};

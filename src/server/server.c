@@ -66,6 +66,13 @@ static int make_config(struct rvl_server *server)
 	fprintf(to, "source=%s%c", server->options.fsname ?: "reverlay", '\0');
 	if (is_read_only(server))
 		fprintf(to, "read_only%c", '\0');
+	/* Not "uuid", which is an option of the kernel's. Without a workdir it is drawn at each mount. */
+	fputs("overlay_uuid=", to);
+	for (size_t i = 0; i < sizeof(server->index->uuid); i++)
+		fprintf(to, "%02x", server->index->uuid[i]);
+	fputc('\0', to);
+	if (server->index->is_persistent)
+		fprintf(to, "persistent%c", '\0');
 	fwrite(options, 1, options_len, to);
 	return fclose(to) == 0 ? 0 : -ENOMEM;
 }
@@ -130,9 +137,9 @@ int rvl_server_run(struct rvl_server *server)
 	server->lock_fds[0] = server->lock_fds[1] = -EBADF;
 	r = open_stack(server);
 	if (r == 0)
-		r = make_config(server);
-	if (r == 0)
 		r = open_overlay(server);
+	if (r == 0)
+		r = make_config(server);
 	if (r == 0)
 		r = rvl_session_run(server);
 

@@ -495,7 +495,7 @@ class Overlay:
         return [REVERLAY, *flags, "-o", self.option_string(extra, upper, lowers),
                 str(mnt or self.mnt)]
 
-    def mount(self, *extra, upper=True, kernel=None):
+    def mount(self, *extra, upper=True, kernel=None, prefix=()):
         """Mounts, and returns the mount point when the tree can be seen."""
         assert not is_mounted(self.mnt)
         kernel = IS_KERNEL if kernel is None else kernel
@@ -512,7 +512,7 @@ class Overlay:
             return self.mnt
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(extra, upper), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                [*prefix, *self.command(extra, upper)], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 preexec_fn=die_with_parent)
         wait_until(lambda: self.process.poll() is not None or is_mounted(self.mnt),
                    "mount", process=self.process)

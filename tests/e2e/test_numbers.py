@@ -3,7 +3,6 @@
 
 import errno
 import os
-import resource
 import stat
 import struct
 import subprocess
@@ -268,13 +267,7 @@ def test_few_descriptors(ov):
                 write(low / f"d{layer}-{i}/sub/f{layer}")
                 write(low / f"common{i}/f{layer}")
     ov.check_remount = False
-    old = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, old[1]))
-    try:
-        mnt = ov.mount()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, old)
-    run("prlimit", "--nofile=256:256", "--pid", str(ov.process.pid))
+    mnt = ov.mount(prefix=("prlimit", "--nofile=256:256"))
     assert len(numbers(mnt)) > 4000
     fds = [os.open(mnt / f"d{i % 50}-{i % 20}/sub", os.O_RDONLY) for i in range(500)]
     for i in range(500):

@@ -27,7 +27,7 @@ static void forget_name(struct cell *cell, unsigned at)
 	memmove(&cell->names[at], &cell->names[at + 1], (cell->n_names - at) * sizeof(cell->names[0]));
 }
 
-static int append_fd(struct cell *cell, int fd)
+static int append_fd(int fd)
 {
 	int r = 0;
 
@@ -55,7 +55,7 @@ static int write_by(struct cell *cell, unsigned which)
 		return 0;
 	name_path(cell, &cell->names[which], path);
 	if (!is_dir(cell))
-		return append_fd(cell, openat(cell->world->fd, path, O_WRONLY | O_APPEND | O_CLOEXEC));
+		return append_fd(openat(cell->world->fd, path, O_WRONLY | O_APPEND | O_CLOEXEC));
 	snprintf(inner, sizeof(inner), "%s/made%u.%u", path, cell->id, cell->n_made);
 	return file_make(cell->world->fd, inner, "made");
 }
@@ -81,7 +81,7 @@ static int write_handle(struct cell *cell)
 	if (cell->is_dry)
 		return 0;
 	if (!is_dir(cell))
-		return append_fd(cell, open_by_handle_at(cell->world->fd, &cell->handle.head,
+		return append_fd(open_by_handle_at(cell->world->fd, &cell->handle.head,
 							 O_WRONLY | O_APPEND | O_CLOEXEC));
 	fd = open_by_handle_at(cell->world->fd, &cell->handle.head, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)

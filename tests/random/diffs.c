@@ -2,6 +2,9 @@
 /* The one table of differences between a mount and a plain directory that are not errors, with reasons. */
 #include "rnd.h"
 
+#include <errno.h>
+#include <string.h>
+
 static const struct {
 	const char *name;
 	bool is_kernel_only;
@@ -67,9 +70,22 @@ static const struct {
 			   "d_ino is not st_ino for a lower file linked or renamed into a directory whose list is cached" },
 };
 
+static bool is_accepted[DIFF_COUNT];
+
 bool diff_ok(enum diff d)
 {
-	return !diffs[d].is_kernel_only || cfg.kernel;
+	return !diffs[d].is_kernel_only || cfg.kernel || is_accepted[d];
+}
+
+int diff_accept(const char *name)
+{
+	for (int i = 0; i < DIFF_COUNT; i++) {
+		if (!strcmp(diffs[i].name, name)) {
+			is_accepted[i] = true;
+			return 0;
+		}
+	}
+	return -EINVAL;
 }
 
 void diff_print_all(FILE *f)

@@ -224,7 +224,7 @@ int world_exec(struct world *w, const struct op *o)
 	if (o->kind == OP_TMPFILE && o->base >= 0 && fstat(w->ora.fd[o->base], &st) == 0 &&
 	    st.st_nlink == 0 && diff_ok(DIFF_DEAD_DIR_TMPFILE))
 		return 0;
-	if (cfg.kernel && is_left_out(w, o, is_stale))
+	if (is_left_out(w, o, is_stale))
 		return 0;
 	w->ora.buf = w->mnt.buf = w->buf;
 	side_exec(&w->mnt, o, &b);

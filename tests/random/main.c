@@ -50,6 +50,7 @@ static const char usage_text[] =
 	"  --hang-s N                 an operation that takes longer is a failure (120)\n"
 	"  --kernel                   accept also the differences that the kernel's overlayfs has\n"
 	"  --without KIND,...         do not generate these operations (names as in the log; users: always as root)\n"
+	"  --accept NAME,...          accept single ones of these (names as by --list-differences)\n"
 	"  --verbose                  print each operation\n"
 	"  --populate DIR             fill a layer with a random tree; with --whiteouts one above others\n";
 
@@ -122,6 +123,7 @@ enum option_id {
 	OPT_KERNEL,
 	OPT_VERBOSE,
 	OPT_WITHOUT,
+	OPT_ACCEPT,
 	OPT_POPULATE,
 	OPT_WHITEOUTS,
 	OPT_LIST,
@@ -151,6 +153,7 @@ static const struct option options[] = {
 	{ "kernel", 0, NULL, OPT_KERNEL },
 	{ "verbose", 0, NULL, OPT_VERBOSE },
 	{ "without", 1, NULL, OPT_WITHOUT },
+	{ "accept", 1, NULL, OPT_ACCEPT },
 	{ "populate", 1, NULL, OPT_POPULATE },
 	{ "whiteouts", 0, NULL, OPT_WHITEOUTS },
 	{ "list-differences", 0, NULL, OPT_LIST },
@@ -279,6 +282,15 @@ static void parse_flag(int id, struct action *a)
 		break;
 	case OPT_WITHOUT:
 		parse_without(optarg);
+		break;
+	case OPT_ACCEPT:
+		for (char *s = strtok(optarg, ","); s; s = strtok(NULL, ",")) {
+			if (diff_accept(s) < 0) {
+				fprintf(stderr, "rvl-random: --accept: no such difference: %s\n",
+					s);
+				exit(2);
+			}
+		}
 		break;
 	case OPT_POPULATE:
 		a->populate = optarg;

@@ -115,6 +115,8 @@ enum diff {
 
 /* Whether the difference is accepted in this run: general ones always, the kernel's with --kernel. */
 bool diff_ok(enum diff d);
+/* Accepts the difference of that name as if with --kernel. 0 or -EINVAL. */
+int diff_accept(const char *name);
 void diff_print_all(FILE *f);
 
 /* ---- operations (optext.c: table and text; ops_*.c: what they do; gen.c: how they are made) ---- */
