@@ -25,15 +25,16 @@ TOP = Path(__file__).resolve().parents[1]
 N_LAYERS = 100
 OPS_PROCESSES = 4
 FILE_MAX = 1 << 20  # larger ones are left out of /usr/share and /usr/include
-PROGRAMS = ["python3", "sh", "ls", "cat"]
+PROGRAMS = ["/usr/bin/python3", "/bin/sh", "/bin/ls", "/bin/cat"]
 MAKEFILE = """\
 CFLAGS = -std=gnu17 -O1 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DRVL_VERSION='"bench"' \\
 \t--sysroot=$(SYSROOT) -Isrc -w
 SOURCES := $(filter-out src/server/%,$(wildcard src/*/*.c))
-all: out/all.a
-out/all.a: $(patsubst src/%.c,out/%.o,$(SOURCES))
+OUT = out
+all: $(OUT)/all.a
+$(OUT)/all.a: $(patsubst src/%.c,$(OUT)/%.o,$(SOURCES))
 \tar rcs $@ $^
-out/%.o: src/%.c
+$(OUT)/%.o: src/%.c
 \t@mkdir -p $(@D)
 \t$(CC) $(CFLAGS) -MMD -c -o $@ $<
 """
@@ -74,7 +75,7 @@ def copy_programs(tree):
             os.symlink(f"usr/{top}", tree / top)
             (tree / "usr" / top).mkdir(parents=True, exist_ok=True)
             n += 2
-    paths = {shutil.which(p) for p in PROGRAMS} - {None}
+    paths = set(PROGRAMS)
     real = {os.path.realpath(p) for p in paths}
     wanted = paths | real
     for program in real:
@@ -109,7 +110,7 @@ def copy_below(tree, top, n, limit):
 def make_tree(tree, limit):
     tree.mkdir(parents=True)
     n = copy_programs(tree)
-    version = os.path.basename(os.path.realpath(shutil.which("python3") or "python3"))
+    version = os.path.basename(os.path.realpath("/usr/bin/python3"))
     headers = [f"/usr/include/{d}" for d in (os.uname().machine + "-linux-gnu", "linux", "asm-generic", "blkid")]
     for top, part in [(f"/usr/lib/{version}", 0.4)] + [(h, 0.7) for h in headers] + [
             ("/usr/include", 0.8), ("/usr/share", 1), ("/usr/lib", 1)]:

@@ -24,12 +24,40 @@
 #include "index/number_private.h"
 #include "index/stamp.h"
 #include "index/table.h"
+#include "layer/identity.h"
+
+#define RVL_ROOT_INO_UNKNOWN 1 /* in the state, where none lasts; 0 would be "no root" */
+
+/* Of an overlay: the file identifier lasts, the inode number of a directory may not. */
+static void read_overlay_root(int fd, struct rvl_state_root *ret)
+{
+	uint8_t fid[RVL_FID_BYTES_MAX];
+	int n = rvl_identity_fid(fd, "", fid);
+
+	ret->ino = RVL_ROOT_INO_UNKNOWN;
+	if (n <= 4)
+		return;
+	ret->handle.type = fid[0];
+	ret->handle.len = (uint8_t)(n - 4);
+	memcpy(ret->handle.fid, fid + 4, (size_t)n - 4);
+}
 
 static int read_root(const struct rvl_layer *layer, int fd, const char *path,
-		     const uint8_t uuid[16], struct rvl_state_root *ret)
+		     const struct rvl_identity *identity, struct rvl_state_root *ret)
 {
 	struct statx stx;
 
+	ret->path = strdup(path ? path : "");
+	if (!ret->path)
+		return -ENOMEM;
+	if (identity->inos == RVL_INOS_OVERLAY) {
+		read_overlay_root(fd, ret);
+		return 0;
+	}
+	if (identity->inos == RVL_INOS_FLEETING) {
+		ret->ino = RVL_ROOT_INO_UNKNOWN;
+		return 0;
+	}
 	if (layer) {
 		ret->ino = layer->ino;
 	} else {
@@ -38,10 +66,9 @@ static int read_root(const struct rvl_layer *layer, int fd, const char *path,
 		ret->ino = stx.stx_ino;
 	}
 	/* Any failure: the inode number must do. */
-	if (rvl_handle_get(fd, "", uuid, &ret->handle))
+	if (rvl_handle_get(fd, "", identity->uuid, &ret->handle))
 		ret->handle.len = 0;
-	ret->path = strdup(path ? path : "");
-	return ret->path ? 0 : -ENOMEM;
+	return 0;
 }
 
 /*
@@ -73,6 +100,7 @@ static void stabilise(struct rvl_identity *identity, const struct rvl_state_root
 /* Different st_dev are different spaces of inode numbers, even if the filesystems look the same. */
 static void make_unique(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
 {
+	static const uint8_t no_digest[16];
 	struct rvl_identity *identity = &binding->identities[i];
 
 	for (unsigned j = 0; j < i;) {
@@ -86,6 +114,10 @@ static void make_unique(const struct rvl_stack *stack, struct rvl_binding *bindi
 		memcpy(twin, identity->digest, 16);
 		memcpy(twin + 16, "twin", 4);
 		rvl_digest(twin, sizeof(twin), identity->digest);
+		if (memcmp(identity->visible, no_digest, 16)) {
+			memcpy(twin, identity->visible, 16);
+			rvl_digest(twin, sizeof(twin), identity->visible);
+		}
 		j = 0;
 	}
 }
@@ -101,7 +133,7 @@ static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding
 	for (unsigned j = 0; j < i; j++) {
 		if (stack->layers[j + 1].dev == layer->dev) {
 			*identity = binding->identities[j];
-			r = read_root(layer, layer->fd, layer->path, identity->uuid, root);
+			r = read_root(layer, layer->fd, layer->path, identity, root);
 			goto out;
 		}
 	}
@@ -111,7 +143,7 @@ static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding
 			  layer->path, strerror(-r));
 		return r;
 	}
-	r = read_root(layer, layer->fd, layer->path, identity->uuid, root);
+	r = read_root(layer, layer->fd, layer->path, identity, root);
 	if (r)
 		return r;
 	stabilise(identity, root);
@@ -124,7 +156,7 @@ out:
 
 int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret)
 {
-	static const uint8_t no_uuid[16];
+	static const struct rvl_identity upper; /* no uuid, and its inode numbers last */
 	unsigned n = stack->n - 1;
 	int r = 0;
 
@@ -138,9 +170,9 @@ int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret)
 		r = read_lower(stack, ret, i);
 	if (!r && stack->has_upper)
 		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path,
-			      no_uuid, &ret->upper);
+			      &upper, &ret->upper);
 	if (!r && stack->work_fd >= 0)
-		r = read_root(NULL, stack->work_fd, stack->work_path, no_uuid, &ret->work);
+		r = read_root(NULL, stack->work_fd, stack->work_path, &upper, &ret->work);
 	return r;
 }
 
@@ -235,7 +267,8 @@ static bool are_same_lowers(const struct rvl_state *state, const struct rvl_bind
 		if ((then->flags ^ now->flags) & RVL_ROOT_DATA_ONLY || !is_same_root(then, now))
 			return false;
 		if (!is_unstable &&
-		    (!instance || memcmp(instance->digest, binding->identities[i].digest, 16)))
+		    (!instance || !rvl_identity_is(&binding->identities[i], instance->digest,
+						   instance->visible)))
 			return false;
 	}
 	return true;
@@ -329,7 +362,7 @@ int rvl_bind_check_new(const struct rvl_index *index)
 int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identity, uint16_t from,
 		      uint16_t *ret)
 {
-	struct rvl_state_instance *known = rvl_state_instance_by_digest(state, identity->digest);
+	struct rvl_state_instance *known = rvl_state_instance_by_identity(state, identity);
 	struct rvl_state_instance instance = { .fs_magic = identity->fs_magic };
 	int r;
 
@@ -338,6 +371,7 @@ int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identi
 		if (known->flags & RVL_INSTANCE_IMPORTED && !known->fs_magic) {
 			known->fs_magic = identity->fs_magic;
 			memcpy(known->uuid, identity->uuid, sizeof(known->uuid));
+			memcpy(known->visible, identity->visible, sizeof(known->visible));
 		}
 		return 0;
 	}
@@ -346,6 +380,7 @@ int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identi
 		return r;
 	memcpy(instance.digest, identity->digest, sizeof(instance.digest));
 	memcpy(instance.uuid, identity->uuid, sizeof(instance.uuid));
+	memcpy(instance.visible, identity->visible, sizeof(instance.visible));
 	*ret = instance.id;
 	return rvl_state_instance_add(state, &instance);
 }
@@ -487,21 +522,55 @@ int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding)
 	return 0;
 }
 
+/* How the objects of a layer are told apart; and what to know of it is said once. */
+static int bind_inos(struct rvl_index *index, const struct rvl_binding *binding, unsigned i)
+{
+	const struct rvl_layer *layer = &index->stack->layers[i + 1];
+	struct rvl_layer_numbers *numbers = &index->numbers->layers[i + 1];
+	uint8_t fid[RVL_FID_BYTES_MAX];
+	int r = 0;
+
+	numbers->inos = binding->identities[i].inos;
+	for (unsigned j = 0; j < i; j++)
+		numbers->salt += index->stack->layers[j + 1].dev == layer->dev;
+	if (numbers->inos == RVL_INOS_OVERLAY)
+		r = rvl_identity_fid(layer->fd, "", fid);
+	if (r < 0 && r != -EOPNOTSUPP)
+		return r;
+	if (numbers->inos == RVL_INOS_FLEETING || r == -EOPNOTSUPP)
+		rvl_info(
+			"lowerdir=%s: its filesystem gives no lasting inode numbers or file identifiers; "
+			"its objects are known by their paths",
+			layer->path);
+	return 0;
+}
+
 int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding)
 {
 	struct rvl_state *state = index->state;
 
 	for (unsigned i = 0; i < state->n_lowers; i++) {
 		const struct rvl_layer *layer = &index->stack->layers[i + 1];
+		struct rvl_state_root *root = &state->lowers[i];
 		uint16_t *instance = &index->numbers->layers[i + 1].instance;
-		int r = rvl_device_find(index->numbers, layer->dev, instance);
+		int r = bind_inos(index, binding, i);
 
+		if (r)
+			return r;
+		/* Its identity was found to last since (a newer kernel). */
+		if (root->flags & RVL_ROOT_UNSTABLE && binding->identities[i].is_stable) {
+			r = rvl_bind_instance(state, &binding->identities[i], 1, &root->instance);
+			if (r)
+				return r;
+			root->flags &= ~(uint32_t)RVL_ROOT_UNSTABLE;
+		}
+		r = rvl_device_find(index->numbers, layer->dev, instance);
 		if (r != -ENOENT) {
 			if (r)
 				return r;
 			continue;
 		}
-		*instance = state->lowers[i].instance;
+		*instance = root->instance;
 		r = 0;
 		if (!binding->identities[i].is_stable) {
 			r = rvl_bind_volatile_instance(state, instance);

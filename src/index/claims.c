@@ -154,15 +154,7 @@ static int claim(struct claims *claims, const struct rvl_real *real, int dirfd, 
 static int real_of(struct claims *claims, const struct statx *stx, int dirfd, const char *name,
 		   struct rvl_real *ret)
 {
-	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
-
-	ret->ino = stx->stx_ino;
-	if (dev == claims->layer->dev) {
-		ret->instance = claims->index->numbers->layers[claims->layer->index].instance;
-		return 0;
-	}
-	return rvl_device_instance(claims->index, claims->layer, dirfd, name,
-				   stx->stx_mode & S_IFMT, dev, &ret->instance);
+	return rvl_real_of_lower(claims->index, claims->layer, dirfd, name, stx, ret);
 }
 
 static int claim_entry(struct claims *claims, const char *dir, int fd, const struct dirent *entry,

@@ -235,7 +235,7 @@ static int instance_of_identity(struct rvl_index *index, const struct rvl_identi
 	int r;
 
 	pthread_mutex_lock(&state->lock);
-	known = rvl_state_instance_by_digest(state, identity->digest);
+	known = rvl_state_instance_by_identity(state, identity);
 	/* Two filesystems that cannot be told apart must not share inos. */
 	if (!identity->is_stable || (known && is_bound(index->numbers, known->id))) {
 		r = rvl_bind_volatile_instance(state, ret);
@@ -249,6 +249,23 @@ static int instance_of_identity(struct rvl_index *index, const struct rvl_identi
 	if (!r && is_new && index->is_writable && index->stack->has_upper)
 		r = rvl_bind_write_table(index);
 	return r;
+}
+
+/* A directory of the filesystem that (dirfd, name) is on: itself, or its parent. */
+static int open_directory(const struct rvl_layer *layer, int dirfd, const char *name, mode_t type)
+{
+	_cleanup_free_ char *place = NULL;
+	char *slash;
+	int r;
+
+	if (S_ISDIR(type))
+		return rvl_path_open(dirfd, name, O_PATH | O_DIRECTORY, 0);
+	r = rvl_real_place(layer, dirfd, name, &place);
+	if (r)
+		return r;
+	slash = strrchr(place, '/');
+	*(slash ?: place) = '\0';
+	return rvl_path_open(layer->fd, place, O_PATH | O_DIRECTORY, 0);
 }
 
 int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
@@ -267,11 +284,8 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
 	pthread_mutex_lock(&numbers->assign_lock);
 	r = rvl_device_find(numbers, dev, ret);
 	if (r == -ENOENT) {
-		if (S_ISDIR(type) && *name)
-			fd = rvl_path_open(dirfd, name, O_PATH | O_DIRECTORY, 0);
-		r = fd == -EBADF || fd >= 0 ?
-			    rvl_identity_get(layer, fd >= 0 ? fd : dirfd, dev, &identity) :
-			    fd;
+		fd = open_directory(layer, dirfd, name, type);
+		r = fd < 0 ? fd : rvl_identity_get(layer, fd, dev, &identity);
 		r = r ?: instance_of_identity(index, &identity, ret);
 		r = r ?: rvl_device_add(numbers, dev, *ret);
 	}
@@ -291,11 +305,33 @@ bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *re
 	return true;
 }
 
+/* Where nothing can be recorded: the same number at the next mount if no other object has it. Of a
+ * quarter that no counter gets to. */
+static uint64_t memory_number(const struct rvl_index *index, const struct rvl_real *real)
+{
+	uint8_t key[10];
+	uint64_t instance = index->numbers->counters[RVL_COUNTER_ASSIGNED].instance;
+
+	rvl_put_le16(key, real->instance);
+	rvl_put_le64(key + 2, real->ino);
+	return instance << RVL_INSTANCE_SHIFT | 3ULL << 46 |
+	       (rvl_hash(key, sizeof(key)) & ((1ULL << 46) - 1));
+}
+
 int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
 {
-	int r = rvl_counter_next(index, RVL_COUNTER_ASSIGNED, ret);
+	int r = -EEXIST;
 
-	r = r ?: rvl_real_record(index, real, *ret);
+	if (!index->is_writable) {
+		*ret = memory_number(index, real);
+		r = rvl_real_record(index, real, *ret);
+		if (r == -EEXIST && !rvl_real_number(index, real, ret))
+			return 0;
+	}
+	if (r == -EEXIST) {
+		r = rvl_counter_next(index, RVL_COUNTER_ASSIGNED, ret);
+		r = r ?: rvl_real_record(index, real, *ret);
+	}
 	/* Another thread was first: its number is the object's. */
 	return r == -EEXIST ? rvl_real_number(index, real, ret) : r;
 }
@@ -323,21 +359,18 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 			const char *name, const struct statx *stx, struct rvl_id *ret)
 {
 	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
-	struct rvl_real real = { .ino = stx->stx_ino };
+	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
+	struct rvl_real real;
 	int r;
 
-	if (dev == layer->dev) {
-		if (real.ino == layer->ino) {
-			*ret = (struct rvl_id){ .number = RVL_NUMBER_ROOT };
-			return 0;
-		}
-		real.instance = index->numbers->layers[layer->index].instance;
-	} else {
-		r = rvl_device_instance(index, layer, dirfd, name, stx->stx_mode & S_IFMT, dev,
-					&real.instance);
-		if (r)
-			return r;
+	if (dev == layer->dev && stx->stx_ino == layer->ino &&
+	    (numbers->inos == RVL_INOS_LASTING || S_ISDIR(stx->stx_mode))) {
+		*ret = (struct rvl_id){ .number = RVL_NUMBER_ROOT };
+		return 0;
 	}
+	r = rvl_real_of_lower(index, layer, dirfd, name, stx, &real);
+	if (r)
+		return r;
 	r = find_number(index, &real, &ret->number);
 	if (r == -EAGAIN)
 		r = rvl_number_assign(index, &real, &ret->number);
@@ -358,8 +391,8 @@ int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer,
 		return -EAGAIN;
 	if (layer->fs_magic == BTRFS_SUPER_MAGIC && type == DT_DIR) /* the root of a subvolume? */
 		return -EAGAIN;
-	if (layer->fs_magic == OVERLAYFS_SUPER_MAGIC && type != DT_DIR && ino <= RVL_REAL_INO_MASK)
-		return -EAGAIN; /* with xino=off they have st_dev of their own */
+	if (numbers->inos != RVL_INOS_LASTING)
+		return -EAGAIN;
 	return find_number(index, &real, ret);
 }
 

@@ -29,7 +29,9 @@ struct rvl_device {
 #define RVL_DEVICES_MAX 65536 /* st_dev met inside layers in one mount */
 
 struct rvl_layer_numbers {
-	uint16_t instance; /* constant after binding */
+	uint16_t instance; /* this and the next two are constant after binding */
+	uint16_t salt; /* how many layers above it have the same st_dev */
+	enum rvl_inos inos;
 	_Atomic bool has_inner_devices; /* more than the layer's own st_dev was met in it */
 };
 
@@ -59,6 +61,23 @@ int rvl_device_add(struct rvl_numbers *numbers, dev_t dev, uint16_t instance);
  * on first sight. */
 int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			const char *name, mode_t type, dev_t dev, uint16_t *ret);
+
+/*
+ * What an object of a lower is known by in this and every later mount, before any number:
+ *
+ *   its inode number lasts             (instance of its st_dev, ino)
+ *   in a kernel overlay                directories, and what has a made-up st_dev or a
+ *                                      number too large: (instance, hash of its file identifier)
+ *   in a FUSE filesystem or the like   (instance, hash of its path in the layer), hard links of
+ *                                      what and when they are
+ *
+ * Hashes have the top bit set, so they are no computable numbers. dirfd, name: as for
+ * rvl_number_of_lower.
+ */
+int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
+		      const char *name, const struct statx *stx, struct rvl_real *ret);
+/* Path of (dirfd, name) from the layer's root; "" is the root. The caller owns it. */
+int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
 
 /* Can the number of a real object be computed? Then it is in *ret. */
 bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *real, uint64_t *ret);

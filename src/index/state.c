@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "index/number.h"
+#include "layer/identity.h"
 
 #define STATE_MAGIC "RVLSTATE"
 #define STATE_NAME "state"
@@ -74,8 +75,9 @@ struct disk_instance {
 	uint64_t fs_magic;
 	uint8_t digest[16];
 	uint8_t uuid[16];
+	uint8_t visible[16];
 };
-static_assert(sizeof(struct disk_instance) == 48, "disk_instance");
+static_assert(sizeof(struct disk_instance) == 64, "disk_instance");
 
 /* Followed by the encoded handle and the path. */
 struct disk_root {
@@ -126,6 +128,7 @@ static int add_instance(struct buffer *buffer, const struct rvl_state_instance *
 
 	memcpy(disk.digest, instance->digest, sizeof(disk.digest));
 	memcpy(disk.uuid, instance->uuid, sizeof(disk.uuid));
+	memcpy(disk.visible, instance->visible, sizeof(disk.visible));
 	return add_record(buffer, RECORD_INSTANCE, &disk, sizeof(disk));
 }
 
@@ -226,6 +229,7 @@ static int decode_instance(struct rvl_state *state, const uint8_t *payload, size
 	instance.fs_magic = le64toh(disk.fs_magic);
 	memcpy(instance.digest, disk.digest, sizeof(disk.digest));
 	memcpy(instance.uuid, disk.uuid, sizeof(disk.uuid));
+	memcpy(instance.visible, disk.visible, sizeof(disk.visible));
 	if (instance.id > RVL_INSTANCE_MAX)
 		return -EUCLEAN;
 	r = rvl_state_instance_add(state, &instance);
@@ -520,6 +524,18 @@ struct rvl_state_instance *rvl_state_instance_by_digest(const struct rvl_state *
 		if (!memcmp(state->instances[i].digest, digest, 16))
 			return &state->instances[i];
 	return NULL;
+}
+
+struct rvl_state_instance *rvl_state_instance_by_identity(const struct rvl_state *state,
+							  const struct rvl_identity *identity)
+{
+	struct rvl_state_instance *exact = rvl_state_instance_by_digest(state, identity->digest);
+
+	for (unsigned i = 0; !exact && i < state->n_instances; i++)
+		if (rvl_identity_is(identity, state->instances[i].digest,
+				    state->instances[i].visible))
+			return &state->instances[i];
+	return exact;
 }
 
 static bool id_is_used(const struct rvl_state *state, unsigned id)

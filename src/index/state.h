@@ -43,6 +43,7 @@ struct rvl_state_instance {
 	uint64_t fs_magic; /* 0 for counters */
 	uint8_t digest[16]; /* of the identity; what is compared */
 	uint8_t uuid[16]; /* of the filesystem, zeros where there is none */
+	uint8_t visible[16]; /* second digest, see layer/identity.h; or zeros */
 };
 
 enum rvl_state_root_flag {
@@ -104,6 +105,9 @@ int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatil
 struct rvl_state_instance *rvl_state_instance_by_id(const struct rvl_state *state, uint16_t id);
 struct rvl_state_instance *rvl_state_instance_by_digest(const struct rvl_state *state,
 							const uint8_t digest[16]);
+struct rvl_identity;
+struct rvl_state_instance *rvl_state_instance_by_identity(const struct rvl_state *state,
+							  const struct rvl_identity *identity);
 /* First unused id at or after `from`, round the end, never 0 but for from == 0. -EOVERFLOW. */
 int rvl_state_instance_free_id(const struct rvl_state *state, uint16_t from, uint16_t *ret);
 /* Copies *instance in. -EOVERFLOW, -ENOMEM, -EEXIST: the id is used. */

@@ -1,25 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Identity of filesystems across reboots and devices. What counts, by kind of filesystem:
+ * Identity of filesystems across reboots, devices, users and containers. What counts, by kind:
  *
- *   btrfs                       its fsid, and the subvolume's uuid and id
- *   with a uuid of its own      that uuid (the kernel's answer, else libblkid's from the device)
- *   nfs, cifs, 9p, …            the source of the mount, as the mount table has it
- *   others on a device or image a fingerprint: sizes from statfs, the top directory's ino and times
- *   tmpfs, fuse, overlay inside holds for this mount only, and says so (is_stable)
+ *   btrfs                  its fsid, and the subvolume's uuid and id
+ *   with a uuid            that uuid; and for who cannot read it (older kernels without root) the
+ *                          visible digest, as if it had none
+ *   nfs, cifs, 9p, …       the source of the mount, as the mount table has it
+ *   FUSE                   type, size, the source where it is a host's
+ *   the kernel's overlay   its own uuid, else the file identifier of the layer's root
+ *   images without a uuid  sizes from statfs, the layer's root and the names in it
+ *   others                 inode number and birth time of the layer's root
+ *   tmpfs, proc, unknown   holds for this mount only, and says so (is_stable)
+ *   st_dev inside a layer
  *
- * A fingerprint must be the same whichever layer of the filesystem it is asked through, so that it
- * is taken of the top directory of the mount and not of the layer's root.
+ * The layer's root stands for a filesystem without a uuid, and not the filesystem's root, since all
+ * who mount the layer see the same of it: in a container the rest may be out of reach. Sizes are
+ * used where nothing better is there: a disk may grow.
  */
 #include "layer/identity.h"
 
-#include <blkid/blkid.h>
+#include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/btrfs.h>
 #include <linux/magic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -30,23 +35,21 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/hash.h"
+#include "layer/identity_private.h"
 #include "layer/mount.h"
 #include "layer/path.h"
 
 #define CEPH_MAGIC 0x00c36400
 #define ROMFS_MAGIC 0x7275
-#define TOP_DEPTH_MAX 4096
-
-/* linux/fs.h since 6.9 */
-struct fs_uuid {
-	uint8_t len;
-	uint8_t uuid[16];
-};
-#define IOC_GET_FS_UUID _IOR(0x15, 0, struct fs_uuid)
+#ifndef AT_HANDLE_FID
+#define AT_HANDLE_FID 0x200
+#endif
+#define HANDLE_TYPE_FUSE 0x81 /* FILEID_INO64_GEN */
+#define SAMPLE_NAMES_MAX 1024 /* of an image's root */
 
 /* What the digest is made of: fields in a fixed order, each little-endian. */
 struct digest_input {
-	uint8_t bytes[512];
+	uint8_t bytes[1024];
 	size_t len;
 };
 
@@ -66,140 +69,28 @@ static void put_u64(struct digest_input *in, uint64_t v)
 	put(in, le, sizeof(le));
 }
 
-static bool is_zero(const uint8_t uuid[16])
+static void put_time(struct digest_input *in, const struct statx_timestamp *time)
+{
+	put_u64(in, (uint64_t)time->tv_sec);
+	put_u64(in, time->tv_nsec);
+}
+
+static bool is_zero(const uint8_t digest[16])
 {
 	static const uint8_t zero[16];
 
-	return memcmp(uuid, zero, sizeof(zero)) == 0;
+	return memcmp(digest, zero, sizeof(zero)) == 0;
 }
 
-/* "0b5a…-…" to 16 bytes. False where the text is not of that form (FAT, ISO 9660). */
-static bool parse_uuid(const char *text, uint8_t ret[16])
-{
-	unsigned n = 0;
-
-	while (n < 16) {
-		unsigned byte;
-		int used = 0;
-
-		if (*text == '-')
-			text++;
-		if (sscanf(text, "%2x%n", &byte, &used) != 1 || used != 2)
-			return false;
-		ret[n++] = (uint8_t)byte;
-		text += 2;
-	}
-	return *text == '\0';
-}
-
-static int device_open(uint64_t dev)
-{
-	char path[64];
-	struct stat st;
-	int fd;
-
-	if (major(dev) == 0)
-		return -ENODEV;
-	snprintf(path, sizeof(path), "/dev/block/%u:%u", major(dev), minor(dev));
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode) || st.st_rdev != dev) {
-		rvl_close(fd);
-		return -ENODEV;
-	}
-	return fd;
-}
-
-static void cleanup_probe(blkid_probe *probe)
-{
-	if (*probe)
-		blkid_free_probe(*probe);
-}
-
-/* From the superblock on the device; needs the right to read it. */
-static bool uuid_from_device(uint64_t dev, uint8_t ret[16])
-{
-	_cleanup_close_ int fd = device_open(dev);
-	__attribute__((cleanup(cleanup_probe))) blkid_probe probe = NULL;
-	const char *text;
-	size_t len;
-
-	if (fd < 0)
-		return false;
-	probe = blkid_new_probe();
-	if (!probe || blkid_probe_set_device(probe, fd, 0, 0) != 0)
-		return false;
-	blkid_probe_enable_superblocks(probe, 1);
-	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_UUID);
-	if (blkid_do_safeprobe(probe) != 0 ||
-	    blkid_probe_lookup_value(probe, "UUID", &text, &len) != 0 || !*text)
-		return false;
-	if (!parse_uuid(text, ret))
-		rvl_digest(text, strlen(text), ret);
-	return !is_zero(ret);
-}
-
-static bool uuid_from_kernel(int fd, uint8_t ret[16])
-{
-	struct fs_uuid u = { 0 };
-
-	if (ioctl(fd, IOC_GET_FS_UUID, &u) < 0 || u.len == 0 || u.len > sizeof(u.uuid) ||
-	    is_zero(u.uuid))
-		return false;
-	memcpy(ret, u.uuid, sizeof(u.uuid));
-	return true;
-}
-
-/* The fsid is the uuid; the subvolume goes into the digest, for its inos are its own. */
-static int btrfs_identity(int fd, struct digest_input *in, struct rvl_identity *id)
-{
-	struct btrfs_ioctl_fs_info_args info = { 0 };
-	struct btrfs_ioctl_get_subvol_info_args subvol = { 0 };
-
-	if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0 ||
-	    ioctl(fd, BTRFS_IOC_GET_SUBVOL_INFO, &subvol) < 0)
-		return -errno;
-	memcpy(id->uuid, info.fsid, sizeof(id->uuid));
-	id->has_uuid = id->is_stable = true;
-	put(in, id->uuid, sizeof(id->uuid));
-	put(in, subvol.uuid, sizeof(subvol.uuid));
-	put_u64(in, subvol.treeid);
-	return 0;
-}
-
-/* Walk up from the layer's place in the caller's namespace to the top of its mount. */
-static int top_statx(const struct rvl_layer *layer, uint64_t dev, struct statx *ret)
-{
-	_cleanup_close_ int at = open(layer->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	unsigned mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID;
+/* All that is asked of the place where a filesystem was met. */
+struct place {
+	const struct rvl_layer *layer; /* borrowed */
+	int fd; /* borrowed; readable, or O_PATH where reading is forbidden */
+	uint64_t dev, magic;
+	struct statfs sfs;
 	struct statx stx;
-	int r;
-
-	if (at < 0)
-		return -errno;
-	r = rvl_path_statx(at, "", mask, &stx);
-	if (r < 0)
-		return r;
-	/* Something else is mounted at the path by now. */
-	if (rvl_statx_dev(&stx) != dev)
-		return -ESTALE;
-	*ret = stx;
-	for (unsigned i = 0; i < TOP_DEPTH_MAX; i++) {
-		int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-		if (up < 0)
-			break;
-		rvl_close(at);
-		at = up;
-		r = rvl_path_statx(at, "", mask, &stx);
-		if (r < 0 || stx.stx_mnt_id != ret->stx_mnt_id || rvl_statx_dev(&stx) != dev ||
-		    stx.stx_ino == ret->stx_ino)
-			break;
-		*ret = stx;
-	}
-	return 0;
-}
+	bool is_inner; /* not the layer's own st_dev */
+};
 
 /* Filesystems that are images, of which nobody changes anything. */
 static bool is_image(uint64_t magic)
@@ -213,35 +104,6 @@ static bool is_image(uint64_t magic)
 		return true;
 	}
 	return false;
-}
-
-/* No uuid anywhere: what statfs and the top directory tell, of which nothing changes in use. */
-static int fingerprint(const struct rvl_layer *layer, int fd, uint64_t dev, struct digest_input *in)
-{
-	struct statfs sfs;
-	struct statx top;
-	int r;
-
-	if (fstatfs(fd, &sfs) < 0)
-		return -errno;
-	r = top_statx(layer, dev, &top);
-	if (r < 0)
-		return r;
-	put_u64(in, (uint64_t)sfs.f_bsize);
-	put_u64(in, sfs.f_blocks);
-	put_u64(in, top.stx_ino);
-	if (top.stx_mask & STATX_BTIME) {
-		put_u64(in, (uint64_t)top.stx_btime.tv_sec);
-		put_u64(in, top.stx_btime.tv_nsec);
-	}
-	if (is_image((uint64_t)sfs.f_type & UINT32_MAX)) {
-		put_u64(in, sfs.f_files);
-		put_u64(in, (uint64_t)top.stx_mtime.tv_sec);
-		put_u64(in, top.stx_mtime.tv_nsec);
-		put_u64(in, top.stx_nlink);
-		put_u64(in, top.stx_size);
-	}
-	return 0;
 }
 
 static bool is_network(uint64_t magic)
@@ -259,30 +121,8 @@ static bool is_network(uint64_t magic)
 	return false;
 }
 
-/* Identity by where the mount comes from. */
-static int source_identity(const struct rvl_layer *layer, uint64_t dev, struct digest_input *in)
-{
-	_cleanup_free_ char *source = NULL;
-	struct statx top;
-	int r = top_statx(layer, dev, &top);
-
-	if (r == 0)
-		r = rvl_mount_source(top.stx_mnt_id, &source);
-	if (r < 0)
-		return r;
-	put(in, source, strlen(source));
-	return 0;
-}
-
-/* For this mount only: whatever distinguishes it from others as long as it lives. */
-static void transient_identity(uint64_t dev, struct digest_input *in, struct rvl_identity *id)
-{
-	id->is_stable = false;
-	put(in, id->uuid, sizeof(id->uuid));
-	put_u64(in, dev);
-}
-
-static bool is_transient(const struct rvl_layer *layer, uint64_t magic, uint64_t dev)
+/* Gone with the machine, or made up by the kernel. */
+static bool is_memory(uint64_t magic)
 {
 	switch (magic) {
 	case TMPFS_MAGIC:
@@ -291,52 +131,354 @@ static bool is_transient(const struct rvl_layer *layer, uint64_t magic, uint64_t
 	case PROC_SUPER_MAGIC:
 	case SYSFS_MAGIC:
 		return true;
-	case FUSE_SUPER_MAGIC:
-		return major(dev) == 0; /* not so: fuseblk */
-	case OVERLAYFS_SUPER_MAGIC:
-		/* The st_dev of a layer within a layer is made up at each mount. */
-		return dev != layer->dev;
 	}
 	return false;
+}
+
+/* Not so: fuseblk, that has a device of its own (ntfs-3g). */
+static bool is_fuse(const struct place *place)
+{
+	return place->magic == FUSE_SUPER_MAGIC && major(place->dev) == 0;
+}
+
+/* FUSE servers whose st_ino are known to last. */
+static bool has_lasting_inos(const char *type)
+{
+	static const char *const types[] = { "fuse.reverlay", "fuse.squashfuse_ll" };
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		if (strcmp(type, types[i]) == 0)
+			return true;
+	return false;
+}
+
+/* Names, numbers, sizes and times of what is in the root of an image, in any order. */
+static int put_names(struct digest_input *in, int fd)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	_cleanup_close_ int own = rvl_path_open_noatime(fd, "", O_RDONLY | O_DIRECTORY);
+	const struct dirent *entry;
+	uint64_t sum = 0;
+	unsigned n = 0;
+
+	if (own < 0) /* who serves the layer must be able to list it */
+		return own;
+	dir = fdopendir(own);
+	if (!dir)
+		return -errno;
+	rvl_take_fd(&own);
+	for (errno = 0; (entry = readdir(dir)) && n < SAMPLE_NAMES_MAX; errno = 0) {
+		struct digest_input one = { 0 };
+		struct statx stx;
+		int r;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		r = rvl_path_statx(dirfd(dir), entry->d_name, STATX_BASIC_STATS, &stx);
+		if (r == -EXDEV) /* seen without a clone of the mount: something is mounted here */
+			continue;
+		if (r < 0)
+			return r;
+		put(&one, entry->d_name, strlen(entry->d_name));
+		put_u64(&one, stx.stx_ino);
+		put_u64(&one, stx.stx_size);
+		put_time(&one, &stx.stx_mtime);
+		sum += rvl_hash(one.bytes, one.len);
+		n++;
+	}
+	if (!entry && errno)
+		return -errno;
+	put_u64(in, n);
+	put_u64(in, sum);
+	return 0;
+}
+
+static int put_image(const struct place *place, struct digest_input *in)
+{
+	put_u64(in, (uint64_t)place->sfs.f_bsize);
+	put_u64(in, place->sfs.f_blocks);
+	put_u64(in, place->sfs.f_files);
+	put_u64(in, place->stx.stx_ino);
+	put_time(in, &place->stx.stx_mtime);
+	return put_names(in, place->fd);
+}
+
+/* What is left where nothing else is known: the object that is the layer's root. */
+static void put_root(const struct place *place, struct digest_input *in)
+{
+	put_u64(in, (uint64_t)place->sfs.f_bsize);
+	put_u64(in, place->stx.stx_ino);
+	if (place->stx.stx_mask & STATX_BTIME) {
+		put_time(in, &place->stx.stx_btime);
+	} else {
+		put_u64(in, place->sfs.f_blocks);
+		put_u64(in, place->sfs.f_files);
+	}
+}
+
+static int put_overlay(const struct place *place, struct digest_input *in)
+{
+	uint8_t fid[RVL_FID_BYTES_MAX];
+	int n = rvl_identity_fid(place->layer->fd, "", fid);
+
+	if (n < 0 && n != -EOPNOTSUPP)
+		return n;
+	if (n > 0)
+		put(in, fid, (size_t)n);
+	else if (place->stx.stx_mask & STATX_BTIME)
+		put_time(in, &place->stx.stx_btime);
+	else
+		put_u64(in, place->sfs.f_blocks);
+	return 0;
+}
+
+static bool is_of_a_host(const char *source)
+{
+	return strchr(source, ':') != NULL;
+}
+
+static int put_fuse(const struct place *place, struct digest_input *in, struct rvl_identity *id)
+{
+	_cleanup_free_ char *type = NULL, *source = NULL;
+	int r = rvl_mount_of_device(place->dev, &type, &source);
+
+	if (r < 0 && !rvl_identity_is_refusal(r))
+		return r;
+	id->inos = r == 0 && has_lasting_inos(type) ? RVL_INOS_LASTING : RVL_INOS_FLEETING;
+	if (r == 0)
+		put(in, type, strlen(type));
+	if (r == 0 && is_of_a_host(source))
+		put(in, source, strlen(source));
+	put_u64(in, (uint64_t)place->sfs.f_bsize);
+	put_u64(in, place->sfs.f_blocks);
+	if (id->inos == RVL_INOS_LASTING)
+		put_u64(in, place->stx.stx_ino);
+	return 0;
+}
+
+/* Identity by where the mount comes from. */
+static int put_network(const struct place *place, struct digest_input *in)
+{
+	_cleanup_free_ char *type = NULL, *source = NULL;
+	int r = rvl_mount_of_device(place->dev, &type, &source);
+
+	if (r == 0)
+		put(in, source, strlen(source));
+	else if (rvl_identity_is_refusal(r))
+		put_root(place, in);
+	else
+		return r;
+	return 0;
+}
+
+/* What everyone sees; fields after the type. */
+static int put_visible(const struct place *place, struct digest_input *in, struct rvl_identity *id)
+{
+	if (place->magic == OVERLAYFS_SUPER_MAGIC)
+		return put_overlay(place, in);
+	if (is_fuse(place))
+		return put_fuse(place, in, id);
+	if (is_network(place->magic))
+		return put_network(place, in);
+	if (is_image(place->magic))
+		return put_image(place, in);
+	put_root(place, in);
+	return 0;
+}
+
+/* The fsid is the uuid; the subvolume goes into the digest, for its inos are its own. 0: it cannot
+ * be asked. */
+static int btrfs_identity(const struct place *place, struct digest_input *in,
+			  struct rvl_identity *id)
+{
+	struct btrfs_ioctl_fs_info_args info = { 0 };
+	struct btrfs_ioctl_get_subvol_info_args subvol = { 0 };
+
+	if (ioctl(place->fd, BTRFS_IOC_FS_INFO, &info) < 0 ||
+	    ioctl(place->fd, BTRFS_IOC_GET_SUBVOL_INFO, &subvol) < 0)
+		return rvl_identity_is_refusal(-errno) ? 0 : -errno;
+	memcpy(id->uuid, info.fsid, sizeof(id->uuid));
+	put(in, id->uuid, sizeof(id->uuid));
+	put(in, subvol.uuid, sizeof(subvol.uuid));
+	put_u64(in, subvol.treeid);
+	return 1;
+}
+
+/* 1 with the fields of a filesystem with a uuid; 0: none is known. */
+static int put_uuid(const struct place *place, struct digest_input *in, struct rvl_identity *id)
+{
+	int r;
+
+	if (place->magic == BTRFS_SUPER_MAGIC) {
+		r = btrfs_identity(place, in, id);
+		if (r)
+			return r;
+	}
+	r = rvl_uuid_from_kernel(place->fd, id->uuid);
+	if (r == 0 && !is_memory(place->magic))
+		r = rvl_uuid_from_device(place->dev, id->uuid);
+	if (r <= 0)
+		return r;
+	put(in, id->uuid, sizeof(id->uuid));
+#ifdef STATX_SUBVOL
+	/* bcachefs, and others to come */
+	if (place->stx.stx_mask & STATX_SUBVOL)
+		put_u64(in, place->stx.stx_subvol);
+#endif
+	return 1;
+}
+
+/* For this mount only: whatever distinguishes it from others as long as it lives. */
+static void transient_identity(const struct place *place, struct digest_input *in,
+			       struct rvl_identity *id)
+{
+	id->is_stable = false;
+	put(in, id->uuid, sizeof(id->uuid));
+	put_u64(in, place->dev);
+	rvl_digest(in->bytes, in->len, id->digest);
+}
+
+static bool is_fat(uint64_t magic)
+{
+	return magic == MSDOS_SUPER_MAGIC || magic == EXFAT_SUPER_MAGIC;
+}
+
+static int identify(const struct place *place, struct rvl_identity *id)
+{
+	struct digest_input in = { 0 };
+	int r = 0;
+
+	put_u64(&in, place->magic);
+	/* Another st_dev than that of the place: it vanished, or the caller's mistake. */
+	if (rvl_statx_dev(&place->stx) == place->dev)
+		r = put_uuid(place, &in, id);
+	if (r < 0)
+		return r;
+	id->has_uuid = r > 0;
+	id->inos = place->magic == OVERLAYFS_SUPER_MAGIC ? RVL_INOS_OVERLAY :
+		   is_fat(place->magic)			 ? RVL_INOS_FLEETING :
+							   RVL_INOS_LASTING;
+	if (is_memory(place->magic) || (!id->has_uuid && place->is_inner)) {
+		in.len = 8;
+		transient_identity(place, &in, id);
+		return 0;
+	}
+	id->is_stable = true;
+	if (id->has_uuid) {
+		rvl_digest(in.bytes, in.len, id->digest);
+		in.len = 8;
+		/* Of an object inside the layer not everyone sees the same: its directory differs. */
+		if (place->is_inner)
+			return 0;
+	}
+	r = put_visible(place, &in, id);
+	if (r < 0)
+		return r;
+	rvl_digest(in.bytes, in.len, id->has_uuid ? id->visible : id->digest);
+	return 0;
 }
 
 int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret)
 {
 	_cleanup_close_ int fd = rvl_path_open_noatime(dirfd, "", O_RDONLY | O_DIRECTORY);
+	unsigned mask = STATX_BASIC_STATS | STATX_BTIME;
+	struct place place = { .layer = layer, .dev = dev, .is_inner = dev != layer->dev };
 	struct rvl_identity id = { 0 };
-	struct digest_input in = { 0 };
-	struct statfs sfs;
-	int r = -ENODATA;
+	int r;
 
-	if (fd < 0)
+#ifdef STATX_SUBVOL
+	mask |= STATX_SUBVOL;
+#endif
+	if (fd < 0 && fd != -EACCES && fd != -EPERM)
 		return fd;
-	if (fstatfs(fd, &sfs) < 0)
+	place.fd = fd < 0 ? dirfd : fd;
+	if (fstatfs(place.fd, &place.sfs) < 0)
 		return -errno;
-	id.fs_magic = (uint64_t)sfs.f_type & UINT32_MAX;
-	put_u64(&in, id.fs_magic);
-	if (id.fs_magic == BTRFS_SUPER_MAGIC)
-		r = btrfs_identity(fd, &in, &id);
-	if (r < 0) {
-		bool may_have_uuid = !is_transient(layer, id.fs_magic, dev);
-
-		id.has_uuid = uuid_from_kernel(fd, id.uuid) ||
-			      (may_have_uuid && uuid_from_device(dev, id.uuid));
-		if (id.has_uuid && may_have_uuid) {
-			id.is_stable = true;
-			put(&in, id.uuid, sizeof(id.uuid));
-			r = 0;
-		} else if (is_network(id.fs_magic)) {
-			r = source_identity(layer, dev, &in);
-			id.is_stable = r == 0;
-		} else if (may_have_uuid && major(dev) != 0) {
-			r = fingerprint(layer, fd, dev, &in);
-			id.is_stable = r == 0;
-		}
-	}
+	r = rvl_path_statx(place.fd, "", mask, &place.stx);
 	if (r < 0)
-		transient_identity(dev, &in, &id);
-	rvl_digest(in.bytes, in.len, id.digest);
+		return r;
+	id.fs_magic = place.magic = (uint64_t)place.sfs.f_type & UINT32_MAX;
+	r = identify(&place, &id);
+	if (r < 0)
+		return r;
 	*ret = id;
 	return 0;
+}
+
+bool rvl_identity_is(const struct rvl_identity *identity, const uint8_t known[16],
+		     const uint8_t known_visible[16])
+{
+	if (memcmp(identity->digest, known, 16) == 0)
+		return true;
+	/* One of the two could not read the uuid. */
+	if (!is_zero(identity->visible) && is_zero(known_visible))
+		return memcmp(identity->visible, known, 16) == 0;
+	if (is_zero(identity->visible) && !is_zero(known_visible))
+		return memcmp(identity->digest, known_visible, 16) == 0;
+	return false;
+}
+
+/* struct file_handle with room for the fid. */
+union handle_buf {
+	struct file_handle h;
+	uint8_t bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+};
+
+static int handle_of(int dirfd, const char *path, int flags, union handle_buf *ret)
+{
+	_cleanup_close_ int fd = -EBADF;
+	int mount_id;
+
+	ret->h.handle_bytes = MAX_HANDLE_SZ;
+	/* Only a single name is safe without openat2. */
+	if (strchr(path, '/')) {
+		fd = rvl_path_open(dirfd, path, O_PATH, 0);
+		if (fd < 0)
+			return fd;
+		dirfd = fd;
+		path = "";
+	}
+	if (name_to_handle_at(dirfd, path, &ret->h, &mount_id,
+			      flags | (*path ? 0 : AT_EMPTY_PATH)) < 0)
+		return errno != ENOENT && rvl_identity_is_refusal(-errno) ? -EOPNOTSUPP : -errno;
+	return ret->h.handle_bytes ? 0 : -EOPNOTSUPP;
+}
+
+int rvl_identity_fid(int dirfd, const char *path, uint8_t ret[RVL_FID_BYTES_MAX])
+{
+	union handle_buf buf;
+	int r = handle_of(dirfd, path, AT_HANDLE_FID, &buf);
+
+	/*
+	 * struct ovl_fh (fs/overlayfs/overlayfs.h): 3 bytes of padding, then the record that
+	 * handle.c describes, whose uuid is that of the real filesystem. Without it two real
+	 * filesystems could not be told apart.
+	 */
+	static_assert(RVL_FID_BYTES_MAX >= 4 + MAX_HANDLE_SZ, "room for a handle");
+	if (r < 0)
+		return r;
+	if (buf.h.handle_bytes <= 3 + 21 || buf.h.f_handle[4] != 0xfb ||
+	    is_zero(buf.h.f_handle + 3 + 5))
+		return -EOPNOTSUPP;
+	rvl_put_le32(ret, (uint32_t)buf.h.handle_type);
+	memcpy(ret + 4, buf.h.f_handle, buf.h.handle_bytes);
+	return 4 + (int)buf.h.handle_bytes;
+}
+
+int rvl_identity_is_nodeid(int dirfd, const char *path, uint64_t ino)
+{
+	union handle_buf buf;
+	uint32_t high, low;
+	int r = handle_of(dirfd, path, 0, &buf);
+
+	if (r == -EOPNOTSUPP)
+		return 0;
+	if (r < 0)
+		return r;
+	if (buf.h.handle_type != HANDLE_TYPE_FUSE || buf.h.handle_bytes < 8)
+		return 0;
+	memcpy(&high, buf.h.f_handle, sizeof(high));
+	memcpy(&low, buf.h.f_handle + 4, sizeof(low));
+	return ((uint64_t)high << 32 | low) == ino;
 }

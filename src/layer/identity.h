@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Identity of the filesystem under a layer, the same after a reboot or on another loop device
- * (design section 3): its uuid (FS_IOC_GETFSUUID, else blkid), type; where there is no uuid a
- * fingerprint of the superblock (statfs blocks and files, the filesystem root's times as far as
- * visible through the layer). Never st_dev, an fsid or a path alone.
+ * (design section 3), for whoever asks, and however much of its mount he sees; and what its inode
+ * numbers are worth. Never of st_dev, an fsid or a path alone.
  */
 #ifndef RVL_LAYER_IDENTITY_H
 #define RVL_LAYER_IDENTITY_H
@@ -13,17 +12,52 @@
 
 #include "layer/layer.h"
 
-struct rvl_identity {
-	uint8_t digest[16]; /* of all below: what is compared and stored */
-	uint8_t uuid[16];   /* zeros where there is none */
-	uint64_t fs_magic;
-	bool has_uuid;
-	bool is_stable; /* false: holds for this mount only (e.g. an overlay's inner st_dev) */
+/* What tells the objects of a filesystem apart, today and after the next mount. */
+enum rvl_inos {
+	RVL_INOS_LASTING, /* (st_dev, st_ino) */
+	RVL_INOS_OVERLAY, /* the kernel's overlay: see rvl_identity_fid */
+	RVL_INOS_FLEETING, /* most FUSE servers, FAT: st_ino is made up at each mount; only the
+			    * path lasts */
 };
 
-/* Identity of the filesystem with st_dev == dev that was met in this layer at dirfd (its root, or a
- * directory inside where st_dev changed: btrfs subvolumes get the subvolume's uuid into it). */
+struct rvl_identity {
+	uint8_t digest[16]; /* of what is known of the filesystem: what is stored and compared */
+	/* Second digest, of what every user on every kernel sees; zeros where digest is that one.
+	 * Compare with rvl_identity_is. */
+	uint8_t visible[16];
+	uint8_t uuid[16]; /* zeros where there is none */
+	uint64_t fs_magic;
+	enum rvl_inos inos;
+	bool has_uuid;
+	bool is_stable; /* false: holds for this mount only */
+};
+
+/*
+ * Identity of the filesystem with st_dev == dev that was met in this layer at dirfd: its root, or a
+ * directory inside where st_dev changed (btrfs subvolumes). Where a filesystem has no uuid the
+ * layer's root is what it is known by: two layers on one such filesystem have different identities
+ * here, and the caller asks once for each st_dev.
+ * Errors: only those that pass or that make the layer unusable (-EMFILE, -ENOMEM, -EIO, …); what
+ * the filesystem cannot or the caller may not is no error.
+ */
 int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret);
+
+/* Is it what a record says? known_visible: zeros where there is none. */
+bool rvl_identity_is(const struct rvl_identity *identity, const uint8_t known[16],
+		     const uint8_t known_visible[16]);
+
+/*
+ * File identifier of an object of a kernel overlay: uuid of the real filesystem and the real file's
+ * handle there, as name_to_handle_at(2) with AT_HANDLE_FID gives it since Linux 6.6, also without
+ * nfs_export. It lasts over remounts. path beneath dirfd, "" for dirfd itself. Returns the length.
+ * -EOPNOTSUPP: none to be had (an older kernel, a real filesystem without handles or uuid).
+ */
+#define RVL_FID_BYTES_MAX 132
+int rvl_identity_fid(int dirfd, const char *path, uint8_t ret[RVL_FID_BYTES_MAX]);
+
+/* Is st_ino of this object of a FUSE filesystem only the id that its server has made up for it
+ * (libfuse without use_ino)? 1, 0, -errno. */
+int rvl_identity_is_nodeid(int dirfd, const char *path, uint64_t ino);
 
 #endif

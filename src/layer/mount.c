@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
 
@@ -102,26 +103,39 @@ int rvl_mount_find_inside(const char *path, char **ret)
 	return 0;
 }
 
-int rvl_mount_source(uint64_t mnt_id, char **ret)
+int rvl_mount_of_device(uint64_t dev, char **ret_type, char **ret_source)
 {
 	__attribute__((cleanup(cleanup_fclose))) FILE *f = fopen("/proc/self/mountinfo", "re");
 	_cleanup_free_ char *line = NULL;
 	size_t size = 0;
 
 	if (!f)
-		return -ENOENT;
+		return -errno;
 	for (unsigned i = 0; i < MOUNTS_MAX && getline(&line, &size, f) >= 0; i++) {
-		char *rest, *source;
+		_cleanup_free_ char *copy = NULL;
+		char *rest, *type, *source;
+		unsigned id, parent, maj, min;
 
-		if (strtoull(line, NULL, 10) != mnt_id)
+		if (sscanf(line, "%u %u %u:%u", &id, &parent, &maj, &min) != 4 ||
+		    makedev(maj, min) != dev)
 			continue;
 		/* After the optional fields: " - fstype source options" */
 		rest = strstr(line, " - ");
-		source = rest ? field(rest + 3, 1) : NULL;
-		if (!source)
-			return -ENOENT;
-		*ret = strdup(source);
-		return *ret ? 0 : -ENOMEM;
+		copy = rest ? strdup(rest + 3) : NULL;
+		source = copy ? field(copy, 1) : NULL;
+		type = rest ? field(rest + 3, 0) : NULL;
+		if (!type || !source)
+			return rest && !copy ? -ENOMEM : -ENOENT;
+		type = strdup(type);
+		source = strdup(source);
+		if (!type || !source) {
+			free(type);
+			free(source);
+			return -ENOMEM;
+		}
+		*ret_type = type;
+		*ret_source = source;
+		return 0;
 	}
-	return -ENOENT;
+	return ferror(f) ? -EIO : -ENOENT;
 }

@@ -18,8 +18,9 @@ int rvl_mount_clone(int fd, bool is_read_only);
  * (owned by the caller), 0 if not or if /proc/self/mountinfo cannot be read. */
 int rvl_mount_find_inside(const char *path, char **ret);
 
-/* Source of the mount ("server:/export", "/dev/sda1") by its id, as mountinfo has it (escaped);
- * -ENOENT when unknown. The caller owns *ret. */
-int rvl_mount_source(uint64_t mnt_id, char **ret);
+/* Type ("fuse.sshfs") and source ("server:/export") of the filesystem with st_dev dev, as mountinfo
+ * has them (escaped) of the first mount of it that this process sees; -ENOENT: it sees none.
+ * The caller owns both. */
+int rvl_mount_of_device(uint64_t dev, char **ret_type, char **ret_source);
 
 #endif

@@ -73,18 +73,18 @@ static int set_size(struct rvl_node *node, off_t size)
 	return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
 }
 
-static int kill_suidgid(const struct rvl_real *real)
+/* truncate(2) to the size that the file has leaves its times alone. */
+static int drop_same_size(struct rvl_node *node, const struct stat *attr, unsigned *mask)
 {
-	struct statx stx;
-	mode_t mode;
-	int r = rvl_path_statx(real->dirfd, real->name, STATX_TYPE | STATX_MODE, &stx);
+	struct rvl_entry entry;
+	int r;
 
-	if (r < 0 || S_ISDIR(stx.stx_mode)) /* a directory's bits mean something else */
-		return r;
-	mode = stx.stx_mode & ~(mode_t)S_ISUID;
-	if (mode & S_IXGRP)
-		mode &= ~(mode_t)S_ISGID;
-	return mode == stx.stx_mode ? 0 : rvl_real_chmod(real, mode);
+	if (!(*mask & RVL_SET_SIZE) || *mask & RVL_SET_OPEN)
+		return 0;
+	r = rvl_node_stat(node, &entry);
+	if (r == 0 && entry.st.st_size == attr->st_size)
+		*mask &= ~(unsigned)RVL_SET_SIZE;
+	return r;
 }
 
 static int set_real(const struct rvl_real *real, const struct stat *attr, unsigned mask)
@@ -98,8 +98,6 @@ static int set_real(const struct rvl_real *real, const struct stat *attr, unsign
 				   mask & RVL_SET_GID ? attr->st_gid : (gid_t)-1);
 	if (r == 0 && mask & RVL_SET_MODE)
 		r = rvl_real_chmod(real, attr->st_mode);
-	else if (r == 0 && mask & RVL_SET_KILL_SUIDGID)
-		r = kill_suidgid(real);
 	if (mask & RVL_SET_ATIME)
 		times[0] = attr->st_atim;
 	if (mask & RVL_SET_MTIME)
@@ -117,14 +115,18 @@ static bool is_explicit(const struct stat *attr, unsigned mask)
 	       (mask & RVL_SET_MTIME && attr->st_mtim.tv_nsec != UTIME_NOW);
 }
 
+static unsigned copy_up_flags(const struct stat *attr, unsigned mask)
+{
+	if (!(mask & RVL_SET_SIZE))
+		return 0;
+	return attr->st_size ? RVL_COPY_UP_DATA : RVL_COPY_UP_NO_DATA;
+}
+
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
 			unsigned mask, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};
-	unsigned copy_flags = !(mask & RVL_SET_SIZE) ? 0 :
-			      attr->st_size	     ? RVL_COPY_UP_DATA :
-						       RVL_COPY_UP_NO_DATA;
 	int r = rvl_node_get(ov, number, &node);
 
 	if (r == 0)
@@ -133,7 +135,11 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 		r = rvl_prot_check(node,
 				   is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
-		r = rvl_copy_up(node, copy_flags);
+		r = drop_same_size(node, attr, &mask);
+	if (r == 0 && mask == 0)
+		return rvl_node_stat(node, ret);
+	if (r == 0)
+		r = rvl_copy_up(node, copy_up_flags(attr, mask));
 	if (r == 0)
 		r = rvl_real_get(node, &real);
 	if (r == 0 && mask & RVL_SET_SIZE)

@@ -180,25 +180,6 @@ ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from
 	return n < 0 ? -errno : n;
 }
 
-int rvl_overlay_kill_suidgid(struct rvl_overlay *ov, uint64_t number)
-{
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
-	struct stat st;
-	mode_t mode;
-	int r = pin_number(ov, number, true, &file.fd);
-
-	if (r < 0)
-		return r;
-	if (fstat(file.fd.fd, &st) < 0)
-		return -errno;
-	mode = st.st_mode & ~(mode_t)S_ISUID;
-	if (st.st_mode & S_IXGRP)
-		mode &= ~(mode_t)S_ISGID;
-	if (mode == st.st_mode)
-		return 0;
-	return fchmod(file.fd.fd, mode & 07777) < 0 ? -errno : 0;
-}
-
 /* ---- syncing ---- */
 
 int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only)

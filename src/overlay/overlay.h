@@ -84,8 +84,7 @@ enum {
 	RVL_SET_SIZE = 1 << 3,
 	RVL_SET_ATIME = 1 << 4, /* tv_nsec may be UTIME_NOW */
 	RVL_SET_MTIME = 1 << 5,
-	RVL_SET_KILL_SUIDGID =
-		1 << 6, /* with SIZE or UID/GID: clear setuid/setgid as write and chown do */
+	RVL_SET_OPEN = 1 << 6, /* with SIZE: ftruncate(2), which changes the times in any case */
 };
 /* attr: the fields named by mask (st_mode, st_uid, st_gid, st_size, st_atim, st_mtim). */
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
@@ -147,8 +146,6 @@ int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off
 off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, int whence);
 ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset,
 			       uint64_t to, off_t to_offset, size_t length);
-/* A write through FUSE clears setuid/setgid when the kernel asks (FUSE_WRITE_KILL_SUIDGID). */
-int rvl_overlay_kill_suidgid(struct rvl_overlay *ov, uint64_t number);
 int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only);
 int rvl_overlay_syncfs(struct rvl_overlay *ov);
 

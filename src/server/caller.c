@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "server/reply.h"
 
 static bool has_group(char *list, gid_t gid)
 {
@@ -53,7 +54,7 @@ bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid)
 		return ctx->uid == 0;
 	while (!may && getline(&line, &size, status) > 0)
 		may = !strncmp(line, "Groups:", 7) ? has_group(line + 7, gid) :
-						      has_capability(line, CAP_FSETID);
+						     has_capability(line, CAP_FSETID);
 	fclose(status);
 	return may;
 }
@@ -72,4 +73,22 @@ bool rvl_caller_may_trusted(fuse_req_t req)
 		may = has_capability(line, CAP_SYS_ADMIN);
 	fclose(status);
 	return may;
+}
+
+int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number)
+{
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+	struct rvl_entry entry;
+	mode_t mode;
+	int r = rvl_overlay_getattr(overlay, number, &entry);
+
+	if (r < 0 || S_ISDIR(entry.st.st_mode) || !(entry.st.st_mode & (S_ISUID | S_ISGID)))
+		return r;
+	mode = entry.st.st_mode & ~(mode_t)S_ISUID;
+	if (mode & S_IXGRP || (mode & S_ISGID && !rvl_caller_may_setgid(req, entry.st.st_gid)))
+		mode &= ~(mode_t)S_ISGID;
+	if (mode == entry.st.st_mode)
+		return 0;
+	entry.st.st_mode = mode;
+	return rvl_overlay_setattr(overlay, number, &entry.st, RVL_SET_MODE, &entry);
 }

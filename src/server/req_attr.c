@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/counters.h"
+#include "server/caller.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -22,30 +23,21 @@ static const struct {
 	int fuse;
 	unsigned ours;
 } set_bits[] = {
-	{ FUSE_SET_ATTR_MODE, RVL_SET_MODE },
-	{ FUSE_SET_ATTR_UID, RVL_SET_UID },
-	{ FUSE_SET_ATTR_GID, RVL_SET_GID },
-	{ FUSE_SET_ATTR_SIZE, RVL_SET_SIZE },
-	{ FUSE_SET_ATTR_ATIME, RVL_SET_ATIME },
-	{ FUSE_SET_ATTR_MTIME, RVL_SET_MTIME },
-	{ FUSE_SET_ATTR_ATIME_NOW, RVL_SET_ATIME },
-	{ FUSE_SET_ATTR_MTIME_NOW, RVL_SET_MTIME },
-	{ FUSE_SET_ATTR_KILL_SUID,
-	  RVL_SET_KILL_SUIDGID }, /* FATTR_KILL_SUIDGID: truncate without CAP_FSETID */
+	{ FUSE_SET_ATTR_MODE, RVL_SET_MODE },	    { FUSE_SET_ATTR_UID, RVL_SET_UID },
+	{ FUSE_SET_ATTR_GID, RVL_SET_GID },	    { FUSE_SET_ATTR_SIZE, RVL_SET_SIZE },
+	{ FUSE_SET_ATTR_ATIME, RVL_SET_ATIME },	    { FUSE_SET_ATTR_MTIME, RVL_SET_MTIME },
+	{ FUSE_SET_ATTR_ATIME_NOW, RVL_SET_ATIME }, { FUSE_SET_ATTR_MTIME_NOW, RVL_SET_MTIME },
 };
 
 /*
- * chown(2) with -1 for both: the kernel sends a request that sets nothing, and leaves the mode to
- * us.
+ * Is setuid to go? The kernel leaves it to us at every change of the owner, also chown(2) with -1 for both, which
+ * sets nothing (fs/fuse/dir.c, fuse_setattr), and says so at a truncate without CAP_FSETID (FATTR_KILL_SUIDGID).
  */
-static int chown_nothing(struct rvl_overlay *overlay, uint64_t number, struct rvl_entry *entry)
+static bool is_kill_wanted(int to_set, unsigned mask)
 {
-	int r = rvl_overlay_getattr(overlay, number, entry);
-
-	if (r < 0 || S_ISDIR(entry->st.st_mode) || !(entry->st.st_mode & (S_ISUID | S_ISGID)))
-		return r;
-	r = rvl_overlay_kill_suidgid(overlay, number);
-	return r < 0 ? r : rvl_overlay_getattr(overlay, number, entry);
+	if (mask & RVL_SET_MODE)
+		return false;
+	return mask == 0 || mask & (RVL_SET_UID | RVL_SET_GID) || to_set & FUSE_SET_ATTR_KILL_SUID;
 }
 
 void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int to_set,
@@ -54,6 +46,7 @@ void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int t
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	struct rvl_entry entry;
 	unsigned mask = 0;
+	int r = 0;
 
 	for (size_t i = 0; i < sizeof(set_bits) / sizeof(set_bits[0]); i++)
 		if (to_set & set_bits[i].fuse)
@@ -62,14 +55,15 @@ void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int t
 		attr->st_atim.tv_nsec = UTIME_NOW;
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
 		attr->st_mtim.tv_nsec = UTIME_NOW;
-	/* The kernel leaves it to us at a change of the owner (fs/fuse/dir.c, fuse_setattr). */
-	if (mask & (RVL_SET_UID | RVL_SET_GID))
-		mask |= RVL_SET_KILL_SUIDGID;
-	if (mask == 0)
-		rvl_reply_attr(req, chown_nothing(overlay, number, &entry), &entry);
-	else
-		rvl_reply_attr(req, rvl_overlay_setattr(overlay, number, attr, mask, &entry),
-			       &entry);
+	if (mask & RVL_SET_SIZE && fi)
+		mask |= RVL_SET_OPEN;
+	if (is_kill_wanted(to_set, mask))
+		r = rvl_caller_kill_suidgid(req, number);
+	if (r == 0 && mask)
+		r = rvl_overlay_setattr(overlay, number, attr, mask, &entry);
+	else if (r == 0)
+		r = rvl_overlay_getattr(overlay, number, &entry);
+	rvl_reply_attr(req, r, &entry);
 }
 
 /* ---- the others ---- */

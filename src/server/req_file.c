@@ -8,6 +8,7 @@
 #include <fcntl.h>
 
 #include "base/counters.h"
+#include "server/caller.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -29,7 +30,7 @@ void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 	int r = rvl_overlay_open_file(overlay, number, fi->flags);
 
 	if (r == 0 && is_kill_wanted(fi)) {
-		r = rvl_overlay_kill_suidgid(overlay, number);
+		r = rvl_caller_kill_suidgid(req, number);
 		if (r < 0)
 			rvl_overlay_release_file(overlay, number);
 	}
@@ -75,7 +76,7 @@ void rvl_req_write_buf(fuse_req_t req, fuse_ino_t number, struct fuse_bufvec *fr
 	int r = rvl_overlay_pin(overlay, number, true, &pin);
 
 	if (r == 0 && is_kill_wanted(fi)) {
-		r = rvl_overlay_kill_suidgid(overlay, number);
+		r = rvl_caller_kill_suidgid(req, number);
 		if (r < 0)
 			rvl_overlay_unpin(overlay, &pin);
 	}
@@ -100,8 +101,12 @@ void rvl_req_fsync(fuse_req_t req, fuse_ino_t number, int is_data_only, struct f
 void rvl_req_fallocate(fuse_req_t req, fuse_ino_t number, int mode, off_t offset, off_t length,
 		       struct fuse_file_info *fi)
 {
-	rvl_reply_status(req,
-			 rvl_overlay_fallocate(rvl_overlay_of(req), number, mode, offset, length));
+	/* the kernel does not say whether setuid is to go: it is for all but the privileged */
+	int r = fuse_req_ctx(req)->uid ? rvl_caller_kill_suidgid(req, number) : 0;
+
+	if (r == 0)
+		r = rvl_overlay_fallocate(rvl_overlay_of(req), number, mode, offset, length);
+	rvl_reply_status(req, r);
 }
 
 void rvl_req_lseek(fuse_req_t req, fuse_ino_t number, off_t offset, int whence,

@@ -21,10 +21,13 @@ SECONDS_PAIRS = 900
 
 UPPERS = ["ext4", "xfs", "btrfs", "tmpfs"]
 OTHER = {"ext4": "xfs", "xfs": "ext4", "btrfs": "ext4", "tmpfs": "ext4"}
-LOWERS = ["same", "other", "squashfs", "stack5", "overlay-xino-on", "overlay-xino-off"]
+LOWERS = ["same", "other", "squashfs", "stack5", "overlay-xino-on", "overlay-xino-off", "overlay-ro"]
 STACK5 = ["ext4", "xfs", "btrfs", "ext4", "tmpfs"]
-# A kernel overlay over several filesystems: with xino every number has high bits, without two st_dev.
+# A kernel overlay over several filesystems: with xino every number has high bits, without it st_dev
+# changes inside. With an upper (of its own, and empty) it has a uuid; "ro" is without.
 BELOW_OVERLAY = ["ext4", "xfs", "ext4"]
+# mksquashfs makes two objects of two links of a symlink
+WITHOUT = {"squashfs": ["--without", "symlink-2-links"]}
 
 
 class Lowers:
@@ -50,6 +53,7 @@ class Lowers:
     def get(self, upper, lower, arguments=()):
         """The list of lower directories, topmost first."""
         fs = {"same": upper, "other": OTHER[upper]}.get(lower)
+        assert lower in LOWERS
         key = (fs or lower, *arguments)
         if key not in self.made:
             name = "-".join(a.strip("-") for a in key)
@@ -74,6 +78,9 @@ class Lowers:
                            for i, fs in enumerate(BELOW_OVERLAY)], arguments)
         xino = "off" if "xino-off" in name else "on"
         options = "lowerdir=" + ":".join(map(str, below)) + f",xino={xino}"
+        if "ro" not in name.split("-"):
+            upper, work = self.directory("ext4", name + ".u"), self.directory("ext4", name + ".w")
+            options += f",upperdir={upper},workdir={work}"
         return [self.mount(name, "overlay", options, "overlay")]
 
     def mount(self, name, kind, options, source):
@@ -128,6 +135,7 @@ def run_cells(ov, arguments, seconds, options):
 
 def run_matrix(overlays, lowers, capsys, upper, lower, arguments=(), seconds=SECONDS):
     ov = overlays(upper)
+    arguments = (*arguments, *WITHOUT.get(lower, ()))
     ov.lowers = lowers.get(upper, lower, arguments)
     # every cell checks itself after a remount, and lower is compared at the end of the module
     ov.check_lower = ov.check_remount = False
@@ -137,7 +145,7 @@ def run_matrix(overlays, lowers, capsys, upper, lower, arguments=(), seconds=SEC
     code, said = run_cells(ov, arguments, seconds, options)
     counts = dict(part.split("=") for part in (said or [""])[-1].split(" ") if "=" in part)
     with capsys.disabled():
-        print(f"\nhandles: upper {upper}, lower {lower}{' pairs' if arguments else ''}: "
+        print(f"\nhandles: upper {upper}, lower {lower}{' '.join(['', *arguments])}: "
               + (said or ["nothing"])[-1])
     assert code == 0 and counts.get("failed") == "0", "\n".join(said[-45:])
     assert int(counts["ok"]) > 100 and int(counts["stale"]) > 50, said[-1]

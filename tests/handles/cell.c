@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BUNCH 64 /* the kernel reads all of a directory to connect one that is opened by handle */
 #define DEEP "x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/"
 
 static void init_names(struct cell *cell)
@@ -49,14 +50,14 @@ char *place_path(const struct cell *cell, enum place place, char *buf)
 		snprintf(buf, PATH_SIZE, ".");
 		break;
 	case IN_CELL:
-		snprintf(buf, PATH_SIZE, "c%u", cell->id);
+		snprintf(buf, PATH_SIZE, "b%u/c%u", cell->id / BUNCH, cell->id);
 		break;
 	case IN_PARENT:
-		snprintf(buf, PATH_SIZE, "c%u/%s/%s%s", cell->id, cell->ancestor,
+		snprintf(buf, PATH_SIZE, "b%u/c%u/%s/%s%s", cell->id / BUNCH, cell->id, cell->ancestor,
 			 cell->kind->is_deep ? DEEP : "", cell->parent);
 		break;
 	case IN_OTHER:
-		snprintf(buf, PATH_SIZE, "c%u/other", cell->id);
+		snprintf(buf, PATH_SIZE, "b%u/c%u/other", cell->id / BUNCH, cell->id);
 		break;
 	}
 	return buf;

@@ -7,6 +7,7 @@
  *   rvl-handles list                       the kinds and events
  *
  *   --kind NAME, --event NAME   only these; twice --event for one pair
+ *   --without NAME              not this kind: its cells are counted as senseless
  *
  * Who starts it mounts: it writes "remount" or "kill" to stdout, and waits for a line on stdin. At the end come a line "FAIL ..." a
  * failed cell and one of counts. Exit code 1 if a cell failed.
@@ -23,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FAILURES_SHOWN 40
+#define FAILURES_SHOWN 200
 
 struct plan {
 	struct cell *cells; /* owned */
@@ -31,6 +32,7 @@ struct plan {
 	struct world world;
 	bool is_pairs;
 	const char *kind;		/* only this; NULL: all */
+	const char *without;		/* not this; NULL: all */
 	const char *events[EVENTS_MAX]; /* only these */
 	unsigned n_events;
 };
@@ -79,7 +81,7 @@ static void add(struct plan *plan, const struct kind *kind, const struct event *
 			       (plan->n_events > 1 && strcmp(second->name, plan->events[1]) != 0)))
 		return;
 	cell_init(cell, plan->n + plan->n_na, kind, when, &plan->world);
-	if (makes_sense(cell))
+	if ((!plan->without || strcmp(plan->without, kind->name) != 0) && makes_sense(cell))
 		plan->n++;
 	else
 		plan->n_na++;
@@ -266,6 +268,7 @@ int main(int argc, char **argv)
 		{ "pairs", no_argument, NULL, 'p' },
 		{ "kind", required_argument, NULL, 'k' },
 		{ "event", required_argument, NULL, 'e' },
+		{ "without", required_argument, NULL, 'w' },
 		{},
 	};
 	struct plan plan = { .world.fd = -1 };
@@ -276,6 +279,8 @@ int main(int argc, char **argv)
 			plan.is_pairs = true;
 		else if (c == 'k')
 			plan.kind = optarg;
+		else if (c == 'w')
+			plan.without = optarg;
 		else if (c == 'e' && plan.n_events < EVENTS_MAX)
 			plan.events[plan.n_events++] = optarg;
 		else

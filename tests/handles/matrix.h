@@ -6,10 +6,10 @@
  *
  * The same functions run "dry" to find out which cells make sense at all, before anything is on disk.
  *
- *   cN/                        the cell's directory
- *   cN/<ancestor>[/x/x/...]/<parent>/obj   the object; further links go round parent, other, cN
- *   cN/other/                  where it is moved to
- *   cN/other/peerf, peerd      what it is exchanged with
+ *   bM/cN/                        the cell's directory
+ *   bM/cN/<ancestor>[/x/x/...]/<parent>/obj   the object; further links go round parent, other, cN
+ *   bM/cN/other/                  where it is moved to
+ *   bM/cN/other/peerf, peerd      what it is exchanged with
  */
 #ifndef RVL_TEST_MATRIX_H
 #define RVL_TEST_MATRIX_H

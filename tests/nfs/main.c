@@ -26,7 +26,7 @@
 #include "nfs.h"
 
 #define ARGS_MAX 6
-#define LINE_MAX_BYTES (4 * READ_MAX)
+#define LINE_MAX_BYTES (4 * WRITE_MAX)
 #define LIST_COUNT 32768
 #define DEPTH_MAX 256
 #define PROGRAM_NFS 100003
@@ -324,7 +324,7 @@ static void cmd_write(char **a)
 {
 	static struct data data;
 	const struct fh fh = get_fh(a[0]);
-	const int len = get_hex(a[2], data.bytes, sizeof(data.bytes));
+	const int len = get_hex(a[2], data.bytes, WRITE_MAX);
 
 	data.len = len < 0 ? 0 : len;
 	answer(ops->write(rpc, &fh, strtoull(a[1], NULL, 10), &data));

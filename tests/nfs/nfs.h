@@ -14,7 +14,8 @@ struct rpc_context;
 
 #define FH_MAX 128
 #define NAME_BYTES_MAX 255
-#define READ_MAX 32768 /* a call; libnfs 4.0 fails at v4 replies of 64 KiB */
+#define READ_MAX (256 * 1024) /* a call */
+#define WRITE_MAX 32768 /* a call; libnfs 4.0 fails at v4 writes of 64 KiB */
 #define CALL_TIMEOUT_MS 30000
 
 /* Errors of our own; those of the protocol are positive (nfsstat3 and nfsstat4 agree in what tests look at). */

@@ -60,7 +60,7 @@ static int compare_stat(struct world *w, const struct stat *o, const struct stat
 	static _Atomic dev_t mount_dev;
 	dev_t dev = mount_dev;
 
-	if (o->st_mode != m->st_mode)
+	if (diff_mode(o->st_mode) != diff_mode(m->st_mode))
 		return rnd_fail(w, "mode", "%s: mode: oracle %o, mount %o", what, o->st_mode,
 				m->st_mode);
 	if (o->st_uid != m->st_uid || o->st_gid != m->st_gid)

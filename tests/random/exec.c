@@ -203,6 +203,9 @@ static bool is_left_out_on_fs(const struct world *w, const struct op *o)
 	struct statfs fs;
 	int fd = o->slot < 0 ? -1 : w->ora.fd[o->slot];
 
+	if (o->kind == OP_SETACL && o->mode == 5 && o->user && fstatfs(w->ora.root, &fs) == 0 &&
+	    fs.f_type == TMPFS_MAGIC)
+		return diff_ok(DIFF_TMPFS_EMPTY_ACL);
 	if (o->kind != OP_FALLOCATE || fd < 0 || fstatfs(w->ora.root, &fs) < 0)
 		return false;
 	if ((o->flags & FALLOC_FL_ZERO_RANGE) && fs.f_type == TMPFS_MAGIC)

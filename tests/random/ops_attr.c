@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statfs.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -15,14 +16,35 @@ static int slot_fd(const struct side *s, int slot)
 	return slot >= 0 && slot < RND_SLOTS ? s->fd[slot] : -1;
 }
 
+/* DIFF_SETID_CAPABILITY: a file gets setuid or setgid, or a capability, never both. */
+static mode_t mode_without_setid(const struct side *s, const struct op *o)
+{
+	bool is_capable = o->kind == OP_CHMOD ?
+				  getxattr(o->p, "security.capability", NULL, 0) >= 0 :
+				  fgetxattr(slot_fd(s, o->slot), "security.capability", NULL, 0) >= 0;
+
+	return is_capable && diff_ok(DIFF_SETID_CAPABILITY) ? o->mode & 01777 : o->mode;
+}
+
+static bool is_capability_on_setid(const struct side *s, const struct op *o)
+{
+	struct stat st;
+	int r;
+
+	if (o->kind == OP_SETACL || strcmp(o->q, "security.capability") != 0)
+		return false;
+	r = o->kind == OP_SETXATTR ? lstat(o->p, &st) : fstat(slot_fd(s, o->slot), &st);
+	return r == 0 && st.st_mode & 06000 && diff_ok(DIFF_SETID_CAPABILITY);
+}
+
 void exec_mode(struct side *s, const struct op *o, struct res *r)
 {
 	switch (o->kind) {
 	case OP_CHMOD:
-		res_set(r, chmod(o->p, o->mode));
+		res_set(r, chmod(o->p, mode_without_setid(s, o)));
 		break;
 	case OP_FCHMOD:
-		res_set(r, fchmod(slot_fd(s, o->slot), o->mode));
+		res_set(r, fchmod(slot_fd(s, o->slot), mode_without_setid(s, o)));
 		break;
 	case OP_CHOWN:
 		res_set(r, fchownat(AT_FDCWD, o->p, (uid_t)o->off, (gid_t)o->len, (int)o->flags));
@@ -109,6 +131,8 @@ void exec_xattr(struct side *s, const struct op *o, struct res *r)
 	case OP_SETXATTR:
 	case OP_SETACL:
 	case OP_FSETXATTR:
+		if (is_capability_on_setid(s, o))
+			break;
 		n = value_fill(s->buf, o);
 		if (o->kind == OP_SETXATTR)
 			res_set(r, lsetxattr(o->p, o->q, s->buf, n, (int)o->flags));
@@ -159,7 +183,7 @@ void exec_look(struct side *s, const struct op *o, struct res *r)
 	case OP_STAT:
 		res_set(r, stat(o->p, &st));
 		if (r->ret == 0) {
-			const uint64_t v[] = { st.st_mode, st.st_uid, st.st_gid,
+			const uint64_t v[] = { diff_mode(st.st_mode), st.st_uid, st.st_gid,
 					       S_ISDIR(st.st_mode) ? 0 : (uint64_t)st.st_size };
 
 			r->sum = data_hash(0, v, sizeof(v));

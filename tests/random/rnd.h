@@ -96,6 +96,9 @@ enum diff {
 	DIFF_WHITEOUT_DEV,
 	DIFF_ORDER,
 	DIFF_ZERO_RANGE,
+	DIFF_SGID_NO_EXEC,
+	DIFF_SETID_CAPABILITY,
+	DIFF_TMPFS_EMPTY_ACL,
 	DIFF_DEAD_DIR_MTIME,
 	DIFF_XFS_RENAME_MTIME,
 	DIFF_BTRFS_PUNCH,
@@ -115,6 +118,8 @@ enum diff {
 
 /* Whether the difference is accepted in this run: general ones always, the kernel's with --kernel. */
 bool diff_ok(enum diff d);
+/* A mode without the setgid bit where DIFF_SGID_NO_EXEC makes it meaningless. */
+mode_t diff_mode(mode_t mode);
 /* Accepts the difference of that name as if with --kernel. 0 or -EINVAL. */
 int diff_accept(const char *name);
 void diff_print_all(FILE *f);
@@ -296,7 +301,6 @@ struct world {
 	FILE *log; /* owned */
 	char log_path[PATH_MAX];
 	struct op cur;
-	atomic_uint_least64_t beat; /* counted up at every op, read by the watchdog */
 };
 
 void world_gen(struct world *w, struct op *ret_op); /* gen.c */
@@ -354,7 +358,8 @@ extern struct config cfg;
 struct failure {
 	atomic_int failed;
 	int thread;
-	uint64_t step, done;
+	uint64_t step;
+	atomic_uint_least64_t done; /* operations so far: also the sign of life */
 	char kind[32];
 	int op; /* enum op_kind of the step */
 	char text[6000];

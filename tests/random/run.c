@@ -207,7 +207,7 @@ static int step(struct world *w, struct op *o)
 	int r;
 
 	w->step++;
-	rnd_failure->done++; /* not exact with threads: a sign of life */
+	rnd_failure->done++;
 	if (w->log)
 		op_write(w->log, o);
 	if (cfg.verbose) {
