@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import check
+import decode
 import report
 import sides
 import trees
@@ -198,6 +199,8 @@ class Scratch:
             run(["losetup", "--direct-io=on", device])
 
     def fill(self):
+        if self.args.decode:
+            return
         stamp = self.top / "made"
         if stamp.exists() and stamp.read_text(encoding="ascii") == repr(self.sizes):
             return
@@ -236,6 +239,9 @@ def race(args, build):
             if args.check:
                 return check.main(args, groups, scratch, sizes, build, transport, say)
             about = machine(args, scratch)
+            if args.decode:
+                results = decode.main(args, everyone, scratch, build, say)
+                return {"machine": about, "decode": results, "decode_files": args.files, "skipped": [], "failed": []}
             run_ = Race([everyone[n] for n in wanted], groups, scratch, sizes, build)
             rng = random.Random(1)
             for number in range(1, args.rounds + 1):
@@ -255,9 +261,17 @@ def race(args, build):
 
 
 def show(args, data):
-    results = report.Results(data)
     print(report.machine_text(data))
-    for table in report.tables(results):
+    if "decode" in data:
+        tables = [decode.table(data)]
+        drawn = {}
+        section = "bench-decode"
+    else:
+        results = report.Results(data)
+        tables = report.tables(results)
+        drawn = report.plots(results)
+        section = "bench"
+    for table in tables:
         print("\n" + table.text())
     for title, entries in (("Left out", data["skipped"]), ("FAILED", data["failed"])):
         for side, group, reason in entries:
@@ -265,7 +279,7 @@ def show(args, data):
     if args.json and not args.from_file:
         args.json.write_text(json.dumps(data, indent=1), encoding="utf-8")
     if args.write:
-        report.write_document(TOP / "docs" / "performance.md", results)
+        report.write_document(TOP / "docs" / "performance.md", section, data, tables, drawn)
         say("docs/performance.md is written")
     return 1 if data["failed"] else 0
 

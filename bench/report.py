@@ -248,20 +248,20 @@ def machine_text(data):
             f"{', short sizes' if machine['is_quick'] else ''}; load before the run {machine['load']:.2f}.")
 
 
-def write_document(path, results):
-    """Replaces what is between the markers; the plots go beside it."""
+def write_document(path, section, data, made, drawn):
+    """Replaces what is between the markers of that section; the plots go beside the document."""
     text = path.read_text(encoding="utf-8")
-    drawn = plots(results)
-    parts = ["*" + machine_text(results.data) + "*"]
-    parts += [t.markdown() for t in tables(results)]
+    parts = ["*" + machine_text(data) + "*"]
+    parts += [t.markdown() for t in made]
     parts += [f"![{name}]({name})" for name in drawn]
-    skipped = [f"- {side}, {group}: {reason}" for (side, group, reason) in results.data["skipped"]]
+    skipped = sorted({(side, reason) for (side, _, reason) in data["skipped"]})
     if skipped:
-        parts.append("Left out:\n\n" + "\n".join(skipped))
-    body = "<!-- bench:begin, made by scripts/bench --write -->\n\n" + "\n\n".join(parts) + "\n\n<!-- bench:end -->"
-    text, n = re.subn(r"<!-- bench:begin.*?<!-- bench:end -->", lambda _: body, text, flags=re.S)
+        parts.append("Left out:\n\n" + "\n".join(f"- {side}: {reason}" for side, reason in skipped))
+    body = f"<!-- {section}:begin, made by scripts/bench --write -->\n\n" + "\n\n".join(parts)
+    body += f"\n\n<!-- {section}:end -->"
+    text, n = re.subn(f"<!-- {section}:begin.*?<!-- {section}:end -->", lambda _: body, text, flags=re.S)
     if n != 1:
-        raise SystemExit(f"bench: {path} has not one pair of markers")
+        raise SystemExit(f"bench: {path} has not one pair of markers {section}")
     path.write_text(text, encoding="utf-8")
     for name, svg in drawn.items():
         (path.parent / name).write_text(svg, encoding="utf-8")

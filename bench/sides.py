@@ -11,6 +11,8 @@ from pathlib import Path
 URING = Path("/sys/module/fuse/parameters/enable_uring")
 MOUNT_DEADLINE = 60.0
 EXIT_DEADLINE = 120.0
+SETTLE_DEADLINE = 600.0
+QUIET = 0.1
 KERNEL_OPTIONS = "index=on,nfs_export=on,redirect_dir=on"
 
 
@@ -75,6 +77,17 @@ def has_ring(pid):
     return False
 
 
+def busy_ns(pid):
+    """What the threads of a process have run for, and how many there are."""
+    total = n = 0
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text(encoding="ascii").split()[0])
+                n += 1
+    return total, n
+
+
 class Side:
     """One contestant. A mount is of lower layers (topmost first) with a new upper."""
 
@@ -91,6 +104,19 @@ class Side:
 
     def mount(self, mnt, lowers, upper, work, cwd):
         raise NotImplementedError
+
+    def settle(self):
+        """Waits till a server has nothing of its own to do any more, such as to build a map. Seconds."""
+        if not self.process:
+            return 0.0
+        begin = last = time.monotonic()
+        before = None
+        while time.monotonic() - last < QUIET and last - begin < SETTLE_DEADLINE:
+            now = busy_ns(self.process.pid)
+            if now != before:
+                before, last = now, time.monotonic()
+            time.sleep(0.01)
+        return last - begin
 
     def unmount(self, mnt):
         for _ in range(20):

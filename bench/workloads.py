@@ -88,6 +88,7 @@ class Stage:
             self.side.mount(self.mnt, lowers or [str(self.lower)], str(self.base / "upper"),
                             str(self.base / "work"), cwd)
             self.is_mounted = True
+            self.side.settle()
         os.sync()
 
     @property

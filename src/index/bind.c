@@ -263,12 +263,17 @@ static bool are_same_lowers(const struct rvl_state *state, const struct rvl_bind
 		const struct rvl_state_instance *instance =
 			rvl_state_instance_by_id(state, then->instance);
 		bool is_unstable = (then->flags | now->flags) & RVL_ROOT_UNSTABLE;
+		struct rvl_identity_record record;
 
 		if ((then->flags ^ now->flags) & RVL_ROOT_DATA_ONLY || !is_same_root(then, now))
 			return false;
-		if (!is_unstable &&
-		    (!instance || !rvl_identity_is(&binding->identities[i], instance->digest,
-						   instance->visible)))
+		if (is_unstable)
+			continue;
+		if (!instance)
+			return false;
+		record = rvl_state_instance_record(instance);
+		/* What the instance is known by is the topmost layer of its filesystem. */
+		if (!rvl_identity_is(&binding->identities[i], &record, true))
 			return false;
 	}
 	return true;
@@ -371,8 +376,9 @@ int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identi
 		if (known->flags & RVL_INSTANCE_IMPORTED && !known->fs_magic) {
 			known->fs_magic = identity->fs_magic;
 			memcpy(known->uuid, identity->uuid, sizeof(known->uuid));
-			memcpy(known->visible, identity->visible, sizeof(known->visible));
 		}
+		/* of the layers that it is bound to now */
+		memcpy(known->visible, identity->visible, sizeof(known->visible));
 		return 0;
 	}
 	r = rvl_state_instance_free_id(state, from, &instance.id);

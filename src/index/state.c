@@ -529,13 +529,19 @@ struct rvl_state_instance *rvl_state_instance_by_digest(const struct rvl_state *
 struct rvl_state_instance *rvl_state_instance_by_identity(const struct rvl_state *state,
 							  const struct rvl_identity *identity)
 {
-	struct rvl_state_instance *exact = rvl_state_instance_by_digest(state, identity->digest);
+	struct rvl_state_instance *found = NULL;
 
-	for (unsigned i = 0; !exact && i < state->n_instances; i++)
-		if (rvl_identity_is(identity, state->instances[i].digest,
-				    state->instances[i].visible))
-			return &state->instances[i];
-	return exact;
+	for (unsigned i = 0; i < state->n_instances; i++) {
+		struct rvl_state_instance *instance = &state->instances[i];
+		struct rvl_identity_record record = rvl_state_instance_record(instance);
+
+		if (!rvl_identity_is(identity, &record, false))
+			continue;
+		if (!memcmp(instance->digest, identity->digest, 16))
+			return instance;
+		found = found ?: instance;
+	}
+	return found;
 }
 
 static bool id_is_used(const struct rvl_state *state, unsigned id)

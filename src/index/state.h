@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "layer/handle.h"
+#include "layer/identity.h"
 
 #define RVL_STATE_VERSION 1
 #define RVL_STATE_MAX_BYTES (16 << 20)
@@ -105,9 +106,17 @@ int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatil
 struct rvl_state_instance *rvl_state_instance_by_id(const struct rvl_state *state, uint16_t id);
 struct rvl_state_instance *rvl_state_instance_by_digest(const struct rvl_state *state,
 							const uint8_t digest[16]);
-struct rvl_identity;
+/* The instance of a filesystem, by rvl_identity_is; NULL. */
 struct rvl_state_instance *rvl_state_instance_by_identity(const struct rvl_state *state,
 							  const struct rvl_identity *identity);
+static inline struct rvl_identity_record
+rvl_state_instance_record(const struct rvl_state_instance *instance)
+{
+	return (struct rvl_identity_record){ .digest = instance->digest,
+					     .visible = instance->visible,
+					     .uuid = instance->uuid };
+}
+
 /* First unused id at or after `from`, round the end, never 0 but for from == 0. -EOVERFLOW. */
 int rvl_state_instance_free_id(const struct rvl_state *state, uint16_t from, uint16_t *ret);
 /* Copies *instance in. -EOVERFLOW, -ENOMEM, -EEXIST: the id is used. */

@@ -3,19 +3,19 @@
  * Identity of filesystems across reboots, devices, users and containers. What counts, by kind:
  *
  *   btrfs                  its fsid, and the subvolume's uuid and id
- *   with a uuid            that uuid; and for who cannot read it (older kernels without root) the
- *                          visible digest, as if it had none
+ *   with a uuid            that uuid
+ *   other disks, images    sizes from statfs
  *   nfs, cifs, 9p, …       the source of the mount, as the mount table has it
  *   FUSE                   type, size, the source where it is a host's
- *   the kernel's overlay   its own uuid, else the file identifier of the layer's root
- *   images without a uuid  sizes from statfs, the layer's root and the names in it
- *   others                 inode number and birth time of the layer's root
+ *   the kernel's overlay   the file identifier of the layer's root
  *   tmpfs, proc, unknown   holds for this mount only, and says so (is_stable)
  *   st_dev inside a layer
  *
- * The layer's root stands for a filesystem without a uuid, and not the filesystem's root, since all
- * who mount the layer see the same of it: in a container the rest may be out of reach. Sizes are
- * used where nothing better is there: a disk may grow.
+ * The second digest (visible) is of the layer's root: its inode number and birth time, in an image
+ * also the names in it. It decides where one of the two that are compared has no uuid, for the uuid
+ * of a disk may take root's rights to read (before Linux 6.9), and where both have none, for two
+ * disks may have one size, and one disk may grow. The layer's root, and not the filesystem's, since
+ * all who mount the layer see the same of it: in a container the rest is out of reach.
  */
 #include "layer/identity.h"
 
@@ -232,6 +232,15 @@ static int put_overlay(const struct place *place, struct digest_input *in)
 	return 0;
 }
 
+/* Of a disk or an image without a uuid. */
+static void put_sizes(const struct place *place, struct digest_input *in)
+{
+	put_u64(in, (uint64_t)place->sfs.f_bsize);
+	put_u64(in, place->sfs.f_blocks);
+	if (is_image(place->magic))
+		put_u64(in, place->sfs.f_files);
+}
+
 static bool is_of_a_host(const char *source)
 {
 	return strchr(source, ':') != NULL;
@@ -364,17 +373,19 @@ static int identify(const struct place *place, struct rvl_identity *id)
 		return 0;
 	}
 	id->is_stable = true;
-	if (id->has_uuid) {
-		rvl_digest(in.bytes, in.len, id->digest);
-		in.len = 8;
-		/* Of an object inside the layer not everyone sees the same: its directory differs. */
-		if (place->is_inner)
-			return 0;
-	}
+	if (!id->has_uuid && major(place->dev) != 0)
+		put_sizes(place, &in);
+	rvl_digest(in.bytes, in.len, id->digest);
+	/* Which directory of an inner filesystem was met first is chance. */
+	if (place->is_inner)
+		return 0;
+	in.len = 8;
 	r = put_visible(place, &in, id);
 	if (r < 0)
 		return r;
-	rvl_digest(in.bytes, in.len, id->has_uuid ? id->visible : id->digest);
+	rvl_digest(in.bytes, in.len, id->visible);
+	if (!id->has_uuid && major(place->dev) == 0)
+		memcpy(id->digest, id->visible, sizeof(id->digest));
 	return 0;
 }
 
@@ -406,17 +417,18 @@ int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 	return 0;
 }
 
-bool rvl_identity_is(const struct rvl_identity *identity, const uint8_t known[16],
-		     const uint8_t known_visible[16])
+bool rvl_identity_is(const struct rvl_identity *identity, const struct rvl_identity_record *record,
+		     bool is_same_layer)
 {
-	if (memcmp(identity->digest, known, 16) == 0)
+	bool is_same = memcmp(identity->digest, record->digest, 16) == 0;
+
+	if (!identity->is_stable || (identity->has_uuid && !is_zero(record->uuid)) ||
+	    is_zero(identity->visible) || is_zero(record->visible))
+		return is_same;
+	/* Another image of one size is likelier than another directory of one image. */
+	if (is_same && !is_same_layer && !is_image(identity->fs_magic))
 		return true;
-	/* One of the two could not read the uuid. */
-	if (!is_zero(identity->visible) && is_zero(known_visible))
-		return memcmp(identity->visible, known, 16) == 0;
-	if (is_zero(identity->visible) && !is_zero(known_visible))
-		return memcmp(identity->digest, known_visible, 16) == 0;
-	return false;
+	return memcmp(identity->visible, record->visible, 16) == 0;
 }
 
 /* struct file_handle with room for the fid. */

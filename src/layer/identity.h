@@ -21,9 +21,9 @@ enum rvl_inos {
 };
 
 struct rvl_identity {
-	uint8_t digest[16]; /* of what is known of the filesystem: what is stored and compared */
-	/* Second digest, of what every user on every kernel sees; zeros where digest is that one.
-	 * Compare with rvl_identity_is. */
+	uint8_t digest[16]; /* of the filesystem, whichever layer of it */
+	/* Of the layer's root, and of nothing but what every user on every kernel sees; zeros where
+	 * there is nothing. Stored and compared together: rvl_identity_is. */
 	uint8_t visible[16];
 	uint8_t uuid[16]; /* zeros where there is none */
 	uint64_t fs_magic;
@@ -34,18 +34,24 @@ struct rvl_identity {
 
 /*
  * Identity of the filesystem with st_dev == dev that was met in this layer at dirfd: its root, or a
- * directory inside where st_dev changed (btrfs subvolumes). Where a filesystem has no uuid the
- * layer's root is what it is known by: two layers on one such filesystem have different identities
- * here, and the caller asks once for each st_dev.
+ * directory inside where st_dev changed (btrfs subvolumes). Where st_dev is not a disk's and there is
+ * no uuid, two layers on one filesystem may have different digests: the caller asks once for each
+ * st_dev.
  * Errors: only those that pass or that make the layer unusable (-EMFILE, -ENOMEM, -EIO, …); what
  * the filesystem cannot or the caller may not is no error.
  */
 int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret);
 
-/* Is it what a record says? known_visible: zeros where there is none. */
-bool rvl_identity_is(const struct rvl_identity *identity, const uint8_t known[16],
-		     const uint8_t known_visible[16]);
+/* What is kept of an identity; zeros where something is not known. */
+struct rvl_identity_record {
+	const uint8_t *digest, *visible, *uuid; /* borrowed; 16 bytes each */
+};
+
+/* Is it the filesystem of the record? is_same_layer: also the same layer's root on it, as far as
+ * there is no uuid to be sure. */
+bool rvl_identity_is(const struct rvl_identity *identity, const struct rvl_identity_record *record,
+		     bool is_same_layer);
 
 /*
  * File identifier of an object of a kernel overlay: uuid of the real filesystem and the real file's

@@ -63,14 +63,13 @@ void rvl_xattr_names_init(struct rvl_xattr_names *ret, bool is_user)
 /* Set once a kernel has said that it does not know the calls; racing threads find the same. */
 static _Atomic bool is_xattrat_missing;
 
-/* Was it the call that failed, so that the way by /proc is to be tried? */
-static bool must_fall_back(const char *name)
+/* Does the kernel not know the call, so that the way by /proc is to be tried? */
+static bool must_fall_back(void)
 {
-	if (errno == ENOSYS) {
-		is_xattrat_missing = true;
-		return true;
-	}
-	return errno == EBADF && *name == '\0';
+	if (errno != ENOSYS)
+		return false;
+	is_xattrat_missing = true;
+	return true;
 }
 
 #define PROC_PATH_MAX (PATH_MAX + 32)
@@ -85,11 +84,6 @@ static int proc_path(char buf[PROC_PATH_MAX], int dirfd, const char *name)
 	return n < PROC_PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-static int at_flags(const char *name)
-{
-	return AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH);
-}
-
 ssize_t rvl_xattrat_get(int dirfd, const char *name, const char *xattr, void *buf, size_t size)
 {
 	char path[PROC_PATH_MAX];
@@ -98,13 +92,13 @@ ssize_t rvl_xattrat_get(int dirfd, const char *name, const char *xattr, void *bu
 
 	if (size > RVL_XATTR_VALUE_MAX)
 		size = RVL_XATTR_VALUE_MAX;
-	if (!is_xattrat_missing) {
+	if (*name && !is_xattrat_missing) {
 		struct xattr_args args = { .value = (uintptr_t)buf, .size = (uint32_t)size };
 
-		n = syscall(NR_GETXATTRAT, dirfd, name, at_flags(name), xattr, &args, sizeof(args));
+		n = syscall(NR_GETXATTRAT, dirfd, name, AT_SYMLINK_NOFOLLOW, xattr, &args, sizeof(args));
 		if (n >= 0)
 			return n;
-		if (!must_fall_back(name))
+		if (!must_fall_back())
 			return -errno;
 	}
 	r = proc_path(path, dirfd, name);
@@ -122,17 +116,17 @@ int rvl_xattrat_set(int dirfd, const char *name, const char *xattr, const void *
 
 	if (size > RVL_XATTR_VALUE_MAX)
 		return -E2BIG;
-	if (!is_xattrat_missing) {
+	if (*name && !is_xattrat_missing) {
 		struct xattr_args args = {
 			.value = (uintptr_t)buf,
 			.size = (uint32_t)size,
 			.flags = (uint32_t)flags,
 		};
 
-		if (syscall(NR_SETXATTRAT, dirfd, name, at_flags(name), xattr, &args,
+		if (syscall(NR_SETXATTRAT, dirfd, name, AT_SYMLINK_NOFOLLOW, xattr, &args,
 			    sizeof(args)) == 0)
 			return 0;
-		if (!must_fall_back(name))
+		if (!must_fall_back())
 			return -errno;
 	}
 	r = proc_path(path, dirfd, name);
@@ -148,10 +142,10 @@ int rvl_xattrat_remove(int dirfd, const char *name, const char *xattr)
 	char path[PROC_PATH_MAX];
 	int r;
 
-	if (!is_xattrat_missing) {
-		if (syscall(NR_REMOVEXATTRAT, dirfd, name, at_flags(name), xattr) == 0)
+	if (*name && !is_xattrat_missing) {
+		if (syscall(NR_REMOVEXATTRAT, dirfd, name, AT_SYMLINK_NOFOLLOW, xattr) == 0)
 			return 0;
-		if (!must_fall_back(name))
+		if (!must_fall_back())
 			return -errno;
 	}
 	r = proc_path(path, dirfd, name);
@@ -169,11 +163,11 @@ ssize_t rvl_xattrat_list(int dirfd, const char *name, char *buf, size_t size)
 
 	if (size > RVL_XATTR_LIST_MAX)
 		size = RVL_XATTR_LIST_MAX;
-	if (!is_xattrat_missing) {
-		n = syscall(NR_LISTXATTRAT, dirfd, name, at_flags(name), buf, size);
+	if (*name && !is_xattrat_missing) {
+		n = syscall(NR_LISTXATTRAT, dirfd, name, AT_SYMLINK_NOFOLLOW, buf, size);
 		if (n >= 0)
 			return n;
-		if (!must_fall_back(name))
+		if (!must_fall_back())
 			return -errno;
 	}
 	r = proc_path(path, dirfd, name);

@@ -90,9 +90,11 @@ int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
 	ret->mode = mode;
 	if (S_ISLNK(mode))
 		return 0;
-	if (dir->node->ov->config.has_acl)
+	if (dir->node->ov->config.has_acl && !atomic_load(&dir->node->has_no_default_acl))
 		n = rvl_xattrat_get(dir->fd.fd.fd, "", "system.posix_acl_default", ret->access,
 				    sizeof(ret->access));
+	if (n == -ENODATA)
+		atomic_store(&dir->node->has_no_default_acl, true);
 	if (n <= 0) {
 		ret->mode &= ~cred->umask;
 		return n == 0 || n == -ENODATA || n == -EOPNOTSUPP ? 0 : (int)n;

@@ -73,13 +73,14 @@ static int set_size(struct rvl_node *node, off_t size)
 	return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
 }
 
-/* truncate(2) to the size that the file has leaves its times alone. */
+/* truncate(2) to the size that the file has leaves its times alone. Not so to 0: that may as well be an open with O_TRUNC, which
+ * changes them, and the kernel does not say which. */
 static int drop_same_size(struct rvl_node *node, const struct stat *attr, unsigned *mask)
 {
 	struct rvl_entry entry;
 	int r;
 
-	if (!(*mask & RVL_SET_SIZE) || *mask & RVL_SET_OPEN)
+	if (!(*mask & RVL_SET_SIZE) || *mask & RVL_SET_OPEN || attr->st_size == 0)
 		return 0;
 	r = rvl_node_stat(node, &entry);
 	if (r == 0 && entry.st.st_size == attr->st_size)

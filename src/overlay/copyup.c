@@ -312,7 +312,8 @@ static int publish(struct copy_up *c)
 turn:
 	c->node->upper_ino = c->temp.ino;
 	if (rvl_node_is_dir(c->node) && c->temp.fd >= 0)
-		rvl_upper_dir_add(ov, c->node->id.number, rvl_take_fd(&c->temp.fd));
+		rvl_fdcache_put(ov->fds, c->node->id.number, RVL_FD_UPPER_DIR,
+				rvl_take_fd(&c->temp.fd));
 	atomic_store_explicit(&c->node->has_upper, true, memory_order_release);
 	if (!rvl_node_is_dir(c->node))
 		pthread_rwlock_unlock(&c->node->lock);

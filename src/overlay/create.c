@@ -44,21 +44,15 @@ struct creation {
 static int check_free(struct creation *c)
 {
 	struct rvl_upper_name _cleanup_upper_name_ upper = {};
-	struct rvl_found _cleanup_found_ lower = {};
 	int r = rvl_upper_look(c->ov, c->dir.fd.fd.fd, c->name, &upper);
 
+	if (r == 0 && !upper.exists)
+		r = rvl_lower_has(c->dir.node, c->name);
 	if (r < 0)
 		return r;
-	if (upper.exists)
-		return -EEXIST;
 	c->has_whiteout = upper.is_whiteout;
-	r = rvl_lower_look(c->dir.node, c->name, NULL, &lower);
-	if (r < 0)
-		return r;
-	if (lower.places.n && !c->has_whiteout)
-		return -EEXIST;
-	c->is_hiding = lower.places.n != 0;
-	return 0;
+	c->is_hiding = r > 0;
+	return upper.exists || (c->is_hiding && !c->has_whiteout) ? -EEXIST : 0;
 }
 
 static int make(struct creation *c)
@@ -167,8 +161,12 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 	}
 	rvl_prot_none(node);
 	*ret = rvl_node_insert(node);
+	/* the descriptor is what the next requests will ask for */
 	if (rvl_node_is_dir(node) && c->temp.fd >= 0)
-		rvl_upper_dir_add(c->ov, c->id.number, rvl_take_fd(&c->temp.fd));
+		rvl_fdcache_put(c->ov->fds, c->id.number, RVL_FD_UPPER_DIR,
+				rvl_take_fd(&c->temp.fd));
+	else if (c->temp.fd >= 0)
+		rvl_fdcache_put(c->ov->fds, c->id.number, RVL_FD_WRITE, rvl_take_fd(&c->temp.fd));
 	return 0;
 }
 

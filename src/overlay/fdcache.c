@@ -197,6 +197,14 @@ void rvl_fdcache_unpin(struct rvl_fdcache *cache, struct rvl_fd *fd)
 	slot_free(spare);
 }
 
+void rvl_fdcache_put(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, int fd)
+{
+	struct rvl_fd pin;
+
+	if (rvl_fdcache_add(cache, number, kind, fd, &pin) == 0)
+		rvl_fdcache_unpin(cache, &pin);
+}
+
 void rvl_fdcache_drop(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind)
 {
 	struct shard *shard = shard_of(cache, number, kind);

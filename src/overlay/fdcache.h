@@ -38,6 +38,8 @@ int rvl_fdcache_get(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind
  * closed. */
 int rvl_fdcache_add(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, int fd,
 		    struct rvl_fd *ret);
+/* The same without pinning it. */
+void rvl_fdcache_put(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, int fd);
 /* Accepts RVL_FD_NONE. */
 void rvl_fdcache_unpin(struct rvl_fdcache *cache, struct rvl_fd *fd);
 /* Forget one: closed at once, or by the last unpin. */

@@ -67,67 +67,59 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 	}
 }
 
-int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
-{
-	struct rvl_node _cleanup_node_ *node = NULL;
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
-	bool is_truncate = flags & O_TRUNC;
-	int r = rvl_node_get(ov, number, &node);
-
-	if (r < 0)
-		return r;
-	if (!S_ISREG(node->type))
-		return rvl_node_is_dir(node) ? -EISDIR : -ENXIO;
-	if (is_truncate || (flags & O_ACCMODE) != O_RDONLY)
-		r = rvl_prot_check(node, is_truncate || !(flags & O_APPEND) ? RVL_PROT_ANY :
-									      RVL_PROT_IMMUTABLE);
-	if (r == 0 && (is_truncate || (flags & O_ACCMODE) != O_RDONLY))
-		r = rvl_copy_up(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
-	if (r == 0 && node->is_data_missing && !rvl_node_has_upper(node))
-		r = -EIO;
-	if (r == 0 && is_truncate) {
-		r = rvl_file_pin(node, true, &file.fd);
-		if (r == 0 && ftruncate(file.fd.fd, 0) < 0)
-			r = -errno;
-	}
-	if (r == 0)
-		rvl_node_count_open(node);
-	return r;
-}
-
 void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
 	bool is_closed;
 
-	if (!node)
-		return;
-	if (rvl_node_release(node, &is_closed))
+	if (node && rvl_node_release(node, &is_closed))
 		rvl_node_bury(node);
-	if (is_closed) {
-		rvl_fdcache_drop(ov->fds, number, RVL_FD_READ);
-		rvl_fdcache_drop(ov->fds, number, RVL_FD_WRITE);
-	}
 }
 
-static int pin_number(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_fd *ret)
+/* offset -1: anywhere. */
+static int pin_number(struct rvl_overlay *ov, uint64_t number, bool is_write, off_t offset,
+		      struct rvl_fd *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	int r = rvl_node_get(ov, number, &node);
+	struct rvl_entry entry;
+	int prot, r = rvl_node_get(ov, number, &node);
 
-	if (r == 0 && is_write)
-		r = rvl_copy_up(node, RVL_COPY_UP_DATA);
-	return r < 0 ? r : rvl_file_pin(node, is_write, ret);
+	if (r < 0 || !is_write)
+		return r < 0 ? r : rvl_file_pin(node, false, ret);
+	prot = rvl_prot_get(node);
+	if (prot < 0)
+		return prot;
+	if (prot & RVL_PROT_APPEND && offset >= 0) {
+		r = rvl_node_stat(node, &entry);
+		if (r == 0 && offset >= entry.st.st_size)
+			prot &= ~RVL_PROT_APPEND;
+	}
+	if (prot)
+		return r < 0 ? r : -EPERM;
+	r = rvl_copy_up(node, RVL_COPY_UP_DATA);
+	return r < 0 ? r : rvl_file_pin(node, true, ret);
 }
 
-int rvl_overlay_pin(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_pin *ret)
+static int pin(struct rvl_overlay *ov, uint64_t number, bool is_write, off_t offset,
+	       struct rvl_pin *ret)
 {
 	struct rvl_fd fd;
-	int r = pin_number(ov, number, is_write, &fd);
+	int r = pin_number(ov, number, is_write, offset, &fd);
 
 	if (r == 0)
 		*ret = (struct rvl_pin){ .fd = fd.fd, .opaque = fd.slot };
 	return r;
+}
+
+int rvl_overlay_pin_read(struct rvl_overlay *ov, uint64_t number, struct rvl_pin *ret)
+{
+	return pin(ov, number, false, -1, ret);
+}
+
+int rvl_overlay_pin_write(struct rvl_overlay *ov, uint64_t number, off_t offset,
+			  struct rvl_pin *ret)
+{
+	return pin(ov, number, true, offset, ret);
 }
 
 void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin)
@@ -142,7 +134,7 @@ int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off
 			  off_t length)
 {
 	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
-	int r = pin_number(ov, number, true, &file.fd);
+	int r = pin_number(ov, number, true, -1, &file.fd);
 
 	if (r < 0)
 		return r;
@@ -157,7 +149,7 @@ off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, i
 
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;
-	r = pin_number(ov, number, false, &file.fd);
+	r = pin_number(ov, number, false, -1, &file.fd);
 	if (r < 0)
 		return r;
 	at = lseek(file.fd.fd, offset, whence);
@@ -170,10 +162,10 @@ ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from
 	struct rvl_filefd _cleanup_filefd_ source = { .ov = ov },
 					   _cleanup_filefd_ target = { .ov = ov };
 	ssize_t n;
-	int r = pin_number(ov, to, true, &target.fd);
+	int r = pin_number(ov, to, true, to_offset, &target.fd);
 
 	if (r == 0)
-		r = pin_number(ov, from, false, &source.fd);
+		r = pin_number(ov, from, false, -1, &source.fd);
 	if (r < 0)
 		return r;
 	n = copy_file_range(source.fd.fd, &from_offset, target.fd.fd, &to_offset, length, 0);

@@ -373,44 +373,90 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 	return settle(dir->node, name, node, ret);
 }
 
+/* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into a new node. *ret is NULL
+ * when the name is absent. */
+static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
+		   struct rvl_found *lower, struct rvl_node **ret)
+{
+	int r;
+
+	*ret = NULL;
+	rvl_count(lookups);
+	r = rvl_upper_look(dir->node->ov, dir->fd.fd.fd, name, upper);
+	if (r < 0 || upper->is_whiteout)
+		return r;
+	/* Below an upper non-directory only its own origin matters, and only for a stranger: identify asks. */
+	if (!upper->exists || (S_ISDIR(upper->st.stx_mode) && !upper->is_opaque)) {
+		r = rvl_lower_look(dir->node, name, upper->redirect, lower);
+		if (r < 0)
+			return r;
+		if (upper->exists && lower->places.n && !S_ISDIR(lower->st.stx_mode))
+			rvl_found_release(lower);
+	}
+	if (upper->exists)
+		return node_of_upper(dir, name, upper, lower, ret);
+	return lower->places.n ? node_of_lower(dir, name, lower, ret) : 0;
+}
+
 int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret,
 			    struct rvl_entry *ret_entry)
 {
 	struct rvl_upper_name _cleanup_upper_name_ upper = {};
 	struct rvl_found _cleanup_found_ lower = {};
-	struct statx stx;
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = look_up(dir, name, &upper, &lower, &node);
+
+	if (r < 0)
+		return r;
+	if (!node)
+		return -ENOENT;
+	if (ret_entry) {
+		const struct statx *stx = upper.exists ? &upper.st : &lower.st;
+
+		if (upper.exists == rvl_node_has_upper(node) && !node->data.layer)
+			rvl_node_stat_from(node, stx, upper.exists, ret_entry);
+		else
+			r = rvl_node_stat(node, ret_entry);
+	}
+	if (r == 0)
+		*ret = rvl_take_ptr(node);
+	return r;
+}
+
+int rvl_lower_has(struct rvl_node *dir, const char *name)
+{
+	struct rvl_found _cleanup_found_ lower = {};
+	struct rvl_listing *listing;
 	int r;
 
-	rvl_count(lookups);
-	r = rvl_upper_look(dir->node->ov, dir->fd.fd.fd, name, &upper);
-	if (r < 0)
+	if (dir->lower.n == 0)
+		return 0;
+	listing = rvl_lower_listing(dir, true);
+	if (listing) {
+		r = rvl_listing_find(listing, &dir->ov->index->secret, name) != NULL;
+		rvl_listing_put(listing);
 		return r;
-	if (upper.is_whiteout)
-		return -ENOENT;
-	/* Below an upper non-directory only its own origin matters, and only for a stranger: identify asks. */
-	if (!upper.exists || (S_ISDIR(upper.st.stx_mode) && !upper.is_opaque)) {
-		r = rvl_lower_look(dir->node, name, upper.redirect, &lower);
-		if (r < 0)
-			return r;
-		if (upper.exists && lower.places.n && !S_ISDIR(lower.st.stx_mode))
-			rvl_found_release(&lower);
 	}
-	if (upper.exists)
-		r = node_of_upper(dir, name, &upper, &lower, ret);
-	else if (lower.places.n)
-		r = node_of_lower(dir, name, &lower, ret);
-	else
-		return -ENOENT;
-	if (r < 0 || !ret_entry)
-		return r;
-	stx = upper.exists ? upper.st : lower.st;
-	if (upper.exists == rvl_node_has_upper(*ret) && !(*ret)->data.layer)
-		rvl_node_stat_from(*ret, &stx, upper.exists, ret_entry);
-	else
-		r = rvl_node_stat(*ret, ret_entry);
-	if (r < 0)
-		rvl_node_put(rvl_take_ptr(*ret));
-	return r;
+	r = rvl_lower_look(dir, name, NULL, &lower);
+	return r < 0 ? r : lower.places.n != 0;
+}
+
+int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret)
+{
+	struct rvl_found _cleanup_found_ lower = {};
+	int r = look_up(dir, name, &ret->upper, &lower, &ret->node);
+
+	if (r == 0)
+		r = rvl_lower_has(dir->node, name);
+	ret->has_lower = r > 0;
+	return r < 0 ? r : 0;
+}
+
+void rvl_name_release(struct rvl_name *name)
+{
+	rvl_node_put(rvl_take_ptr(name->node));
+	rvl_upper_name_release(&name->upper);
+	*name = (struct rvl_name){};
 }
 
 int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
@@ -438,7 +484,7 @@ static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name
 
 	if (r < 0)
 		return r;
-	if (atomic_load(&node->is_dead) && !rvl_node_is_open(node))
+	if (atomic_load(&node->is_dead) && !rvl_node_is_known(node))
 		return -ESTALE;
 	if (name[1] == '\0') {
 		*ret = rvl_take_ptr(node);

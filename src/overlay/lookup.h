@@ -49,6 +49,18 @@ int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 		   struct rvl_found *ret);
 
+/* Has the lower part something visible under this name, so that a whiteout must take its place? 1, 0, or -errno. */
+int rvl_lower_has(struct rvl_node *dir, const char *name);
+
+/* All that a name is: for changes. The directory is locked for write. 0 also when it is absent (node NULL). */
+struct rvl_name {
+	struct rvl_node *node; /* counted */
+	struct rvl_upper_name upper;
+	bool has_lower;
+};
+int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret);
+void rvl_name_release(struct rvl_name *name); /* accepts a zeroed one */
+
 /* The node of a name: -ENOENT absent. The directory is locked (read or write). */
 int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret);
 /* The same, and stat for the reply from what was read anyway. */

@@ -373,17 +373,6 @@ bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed)
 	return is_unknown;
 }
 
-bool rvl_node_is_open(struct rvl_node *node)
-{
-	struct shard *shard = shard_of_node(node);
-	bool is_open;
-
-	pthread_mutex_lock(&shard->lock);
-	is_open = node->n_open != 0;
-	pthread_mutex_unlock(&shard->lock);
-	return is_open;
-}
-
 bool rvl_node_is_known(struct rvl_node *node)
 {
 	struct shard *shard = shard_of_node(node);

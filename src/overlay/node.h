@@ -50,6 +50,7 @@ struct rvl_node {
 	int nlink_diff;
 	bool has_nlink_xattr;
 	_Atomic int prot; /* overlay/prot.h */
+	_Atomic bool has_no_default_acl; /* directory: known to have none */
 	uint64_t log_id; /* the log record that keeps this orphan; 0: none */
 
 	/* directory: listings, counted; leaf locks */
@@ -116,7 +117,6 @@ bool rvl_node_forget(struct rvl_node *node, uint64_t n);
 void rvl_node_count_open(struct rvl_node *node);
 /* ret_is_closed: no open is left. */
 bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);
-bool rvl_node_is_open(struct rvl_node *node);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
 
 /* One thread at a time copies a node up; the others wait in begin, and then look what there is still to do. */

@@ -102,6 +102,7 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 		ov->kernel_index_fd =
 			rvl_path_open(ov->stack->work_fd, "index", O_PATH | O_DIRECTORY, 0);
 	pthread_mutex_init(&ov->identify_lock, NULL);
+	pthread_mutex_init(&ov->whiteout_lock, NULL);
 	pthread_mutex_init(&ov->map_lock, NULL);
 	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
 	if (r == 0)
@@ -133,6 +134,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	free(ov->layer_uuids);
 	rvl_close(ov->kernel_index_fd);
 	pthread_mutex_destroy(&ov->map_lock);
+	pthread_mutex_destroy(&ov->whiteout_lock);
 	pthread_mutex_destroy(&ov->identify_lock);
 	free(ov);
 }

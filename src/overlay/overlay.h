@@ -115,7 +115,7 @@ int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 			const char *name, const char *target, struct rvl_entry *ret);
 int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, const char *name,
 		     struct rvl_entry *ret);
-/* A regular file, opened (counts as rvl_overlay_open_file with flags). O_EXCL and O_TRUNC were the kernel's business but
+/* A regular file, opened (until rvl_overlay_release_file). O_EXCL and O_TRUNC were the kernel's business but
  * -EEXIST is possible. */
 int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		       const char *name, mode_t mode, int flags, struct rvl_entry *ret);
@@ -130,16 +130,19 @@ int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name)
 int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags);
 
-/* ---- files (file.c) ---- Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
-/* Counts one open; with write flags the file is copied up; O_TRUNC truncates. */
-int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags);
+/* ---- files (file.c) ----
+ * Descriptors are the node's, found anew at every request: nothing is kept by the caller, and opening is not even asked for. */
+/* The end of an open that rvl_overlay_create or _tmpfile began. */
 void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number);
-/* A descriptor on the data for the time of one request: pinned until rvl_overlay_unpin. is_write copies up. */
+/* A descriptor on the data for the time of one request: pinned until rvl_overlay_unpin. */
 struct rvl_pin {
 	int fd; /* borrowed */
 	void *opaque;
 };
-int rvl_overlay_pin(struct rvl_overlay *ov, uint64_t number, bool is_write, struct rvl_pin *ret);
+int rvl_overlay_pin_read(struct rvl_overlay *ov, uint64_t number, struct rvl_pin *ret);
+/* For a write at this offset: copies up. -EPERM: immutable, or append-only and not at the end. */
+int rvl_overlay_pin_write(struct rvl_overlay *ov, uint64_t number, off_t offset,
+			  struct rvl_pin *ret);
 void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin);
 int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset,
 			  off_t length);

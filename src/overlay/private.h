@@ -23,6 +23,8 @@ struct rvl_overlay {
 	struct rvl_node *root; /* counted; never leaves memory */
 	pthread_mutex_t identify_lock; /* one unstamped object at a time is given its stamp */
 	int kernel_index_fd; /* owned; workdir/index of the kernel's overlayfs, -EBADF: none */
+	pthread_mutex_t whiteout_lock; /* has_whiteout and what it says */
+	bool has_whiteout; /* work/whiteout is there, to be linked */
 	uint8_t (*layer_uuids)[16]; /* owned; of the filesystem of each layer, for origins */
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
 	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */

@@ -28,8 +28,6 @@ void rvl_real_put(struct rvl_real *real); /* accepts a zeroed one */
 
 /* The O_PATH descriptor of an upper directory, pinned. */
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);
-/* One that was just made or opened: hand it over to the cache, without pinning. */
-void rvl_upper_dir_add(struct rvl_overlay *ov, uint64_t number, int fd);
 
 struct rvl_dirfd {
 	struct rvl_fd fd;

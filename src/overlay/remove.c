@@ -82,7 +82,8 @@ void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id)
 		left = rvl_nlink_visible(node);
 	if (left == 0) {
 		rvl_node_make_orphan(node, has_upper ? log_id : 0);
-		if (has_upper && rvl_node_is_known(node))
+		/* the kernel, which gave the name, knows the object until FORGET; it may be open */
+		if (has_upper)
 			log_id = 0; /* goes with the orphan */
 		else
 			bury(node);
@@ -106,9 +107,7 @@ struct removal {
 	struct rvl_overlay *ov;
 	struct rvl_dir dir;
 	const char *name;
-	struct rvl_node *node; /* counted; of the name, as looked up */
-	struct rvl_upper_name upper;
-	struct rvl_found lower;
+	struct rvl_name found;
 };
 
 /* The name goes: one step on disk. */
@@ -118,13 +117,13 @@ static int drop_name(struct removal *rm, int unlink_flags)
 	struct rvl_temp _cleanup_temp_ whiteout = {};
 	int r;
 
-	if (rm->lower.places.n == 0)
+	if (!rm->found.has_lower)
 		return unlinkat(dirfd, rm->name, unlink_flags) < 0 ? -errno : 0;
+	if (!rm->found.upper.exists)
+		return rvl_make_whiteout(rm->ov, dirfd, rm->name);
 	r = rvl_temp_whiteout(&whiteout, rm->ov);
 	if (r < 0)
 		return r;
-	if (!rm->upper.exists)
-		return rvl_temp_publish(&whiteout, dirfd, rm->name, RENAME_NOREPLACE);
 	/* a directory cannot be replaced by a whiteout: they change places, and it goes with the temporary */
 	return rvl_temp_publish(&whiteout, dirfd, rm->name,
 				unlink_flags & AT_REMOVEDIR ? RENAME_EXCHANGE : 0);
@@ -145,8 +144,8 @@ int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name
 
 static int unlink_locked(struct removal *rm)
 {
-	struct rvl_node *node = rm->node;
-	bool is_alias = rvl_node_has_upper(node) && !rm->upper.exists;
+	struct rvl_node *node = rm->found.node;
+	bool is_alias = rvl_node_has_upper(node) && !rm->found.upper.exists;
 	uint64_t id;
 	int r = rvl_log_remove(node, rm->dir.node, rm->name, is_alias, &id);
 
@@ -176,23 +175,16 @@ static int look(struct removal *rm)
 	int r = rvl_prot_check(rm->dir.node, RVL_PROT_ANY);
 
 	if (r == 0)
-		r = rvl_lookup_locked(&rm->dir, rm->name, &rm->node);
-	if (r == 0)
-		r = rvl_prot_check(rm->node, RVL_PROT_ANY);
-	if (r == 0)
-		r = rvl_upper_look(rm->ov, rm->dir.fd.fd.fd, rm->name, &rm->upper);
-	if (r == 0)
-		r = rvl_lower_look(rm->dir.node, rm->name, NULL, &rm->lower);
-	return r;
+		r = rvl_lookup_name(&rm->dir, rm->name, &rm->found);
+	if (r == 0 && !rm->found.node)
+		r = -ENOENT;
+	return r < 0 ? r : rvl_prot_check(rm->found.node, RVL_PROT_ANY);
 }
 
 static void release(struct removal *rm)
 {
 	rvl_dir_unlock(&rm->dir);
-	rvl_node_put(rvl_take_ptr(rm->node));
-	rvl_upper_name_release(&rm->upper);
-	rvl_found_release(&rm->lower);
-	rm->lower = (struct rvl_found){};
+	rvl_name_release(&rm->found);
 }
 
 /* Does its link count need a place first (a lower file with several names)? */
@@ -215,17 +207,17 @@ int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name
 		r = rvl_dir_lock_write(dir, &rm.dir);
 		if (r == 0)
 			r = look(&rm);
-		if (r == 0 && rvl_node_is_dir(rm.node))
+		if (r == 0 && rvl_node_is_dir(rm.found.node))
 			r = -EISDIR;
 		if (r < 0)
 			break;
-		if (!needs_copy_up(rm.node)) {
+		if (!needs_copy_up(rm.found.node)) {
 			r = unlink_locked(&rm);
 			break;
 		}
 		/* not under the directory's lock: it copies data */
 		rvl_dir_unlock(&rm.dir);
-		r = rvl_copy_up(rm.node, RVL_COPY_UP_NO_PUBLISH);
+		r = rvl_copy_up(rm.found.node, RVL_COPY_UP_NO_PUBLISH);
 		release(&rm);
 	}
 	release(&rm);
@@ -294,13 +286,13 @@ static int rmdir_locked(struct removal *rm)
 	uint64_t id;
 	int r = 0;
 
-	if (rm->upper.exists)
-		r = rvl_dirfd_get(rm->node, &fd);
+	if (rm->found.upper.exists)
+		r = rvl_dirfd_get(rm->found.node, &fd);
 	if (r == 0)
-		r = rvl_dir_check_empty(rm->node, rm->upper.exists ? fd.fd.fd : -EBADF,
-					rm->upper.is_opaque);
+		r = rvl_dir_check_empty(rm->found.node, rm->found.upper.exists ? fd.fd.fd : -EBADF,
+					rm->found.upper.is_opaque);
 	if (r == 0)
-		r = rvl_log_remove(rm->node, rm->dir.node, rm->name, false, &id);
+		r = rvl_log_remove(rm->found.node, rm->dir.node, rm->name, false, &id);
 	if (r < 0)
 		return r;
 	r = drop_name(rm, AT_REMOVEDIR);
@@ -312,7 +304,7 @@ static int rmdir_locked(struct removal *rm)
 	}
 	if (r == 0) {
 		rvl_dir_touch(&rm->dir);
-		rvl_node_removed_dir(rm->node);
+		rvl_node_removed_dir(rm->found.node);
 	}
 	rvl_log_end(rm->ov->index->log, id);
 	return r;
@@ -332,7 +324,7 @@ int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name)
 		r = rvl_dir_lock_write(dir, &rm.dir);
 	if (r == 0)
 		r = look(&rm);
-	if (r == 0 && !rvl_node_is_dir(rm.node))
+	if (r == 0 && !rvl_node_is_dir(rm.found.node))
 		r = -ENOTDIR;
 	if (r == 0)
 		r = rmdir_locked(&rm);

@@ -29,9 +29,7 @@
 struct end {
 	struct rvl_dir dir;
 	const char *name;
-	struct rvl_node *node; /* counted; NULL: nothing there */
-	struct rvl_upper_name upper; /* what upper has there */
-	struct rvl_found lower; /* what the lower view has there */
+	struct rvl_name found;
 };
 
 struct renaming {
@@ -44,10 +42,7 @@ struct renaming {
 static void end_release(struct end *end)
 {
 	rvl_dir_unlock(&end->dir);
-	rvl_node_put(rvl_take_ptr(end->node));
-	rvl_upper_name_release(&end->upper);
-	rvl_found_release(&end->lower);
-	end->lower = (struct rvl_found){};
+	rvl_name_release(&end->found);
 }
 
 static void release(struct renaming *rn)
@@ -57,19 +52,6 @@ static void release(struct renaming *rn)
 	end_release(&rn->to);
 }
 
-static int look(struct renaming *rn, struct end *end)
-{
-	int r = rvl_lookup_locked(&end->dir, end->name, &end->node);
-
-	if (r < 0 && r != -ENOENT)
-		return r;
-	rvl_upper_name_release(&end->upper);
-	r = rvl_upper_look(rn->ov, end->dir.fd.fd.fd, end->name, &end->upper);
-	if (r == 0)
-		r = rvl_lower_look(end->dir.node, end->name, NULL, &end->lower);
-	return r;
-}
-
 /* Immutable and append-only objects and directories keep their names. */
 static int check_protected(struct renaming *rn)
 {
@@ -77,17 +59,17 @@ static int check_protected(struct renaming *rn)
 
 	if (r == 0)
 		r = rvl_prot_check(rn->to.dir.node,
-				   rn->to.node ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
+				   rn->to.found.node ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
-		r = rvl_prot_check(rn->from.node, RVL_PROT_ANY);
-	if (r == 0 && rn->to.node)
-		r = rvl_prot_check(rn->to.node, RVL_PROT_ANY);
+		r = rvl_prot_check(rn->from.found.node, RVL_PROT_ANY);
+	if (r == 0 && rn->to.found.node)
+		r = rvl_prot_check(rn->to.found.node, RVL_PROT_ANY);
 	return r;
 }
 
 static int check(struct renaming *rn)
 {
-	struct rvl_node *node = rn->from.node, *target = rn->to.node;
+	struct rvl_node *node = rn->from.found.node, *target = rn->to.found.node;
 	int r;
 
 	if (!node)
@@ -117,11 +99,11 @@ static int check(struct renaming *rn)
 /* Is there anything to copy up, which the locks forbid? Returns the node. */
 static struct rvl_node *needs_copy_up(const struct renaming *rn, unsigned *ret_flags)
 {
-	struct rvl_node *target = rn->to.node;
+	struct rvl_node *target = rn->to.found.node;
 
 	*ret_flags = 0;
-	if (!rvl_node_has_upper(rn->from.node))
-		return rn->from.node;
+	if (!rvl_node_has_upper(rn->from.found.node))
+		return rn->from.found.node;
 	if (!target || rvl_node_has_upper(target))
 		return NULL;
 	if (rn->is_exchange)
@@ -133,16 +115,16 @@ static struct rvl_node *needs_copy_up(const struct renaming *rn, unsigned *ret_f
 /* The object's name must be upper's own before it can move. */
 static int publish_name(struct end *end)
 {
-	struct rvl_node *node = end->node;
+	struct rvl_node *node = end->found.node;
 	int r;
 
-	if (end->upper.exists)
+	if (end->found.upper.exists)
 		return 0;
 	pthread_rwlock_wrlock(&node->lock);
 	r = rvl_publish_alias(node, end->dir.node, end->dir.fd.fd.fd, end->name);
 	pthread_rwlock_unlock(&node->lock);
 	if (r == 0)
-		r = rvl_upper_look(node->ov, end->dir.fd.fd.fd, end->name, &end->upper);
+		r = rvl_upper_look(node->ov, end->dir.fd.fd.fd, end->name, &end->found.upper);
 	return r;
 }
 
@@ -150,7 +132,7 @@ static int publish_name(struct end *end)
 static int prepare(struct renaming *rn, struct end *from, struct end *to)
 {
 	struct rvl_overlay *ov = rn->ov;
-	struct rvl_node *node = from->node;
+	struct rvl_node *node = from->found.node;
 	_cleanup_free_ char *redirect = NULL;
 	int dirfd = from->dir.fd.fd.fd;
 	int r;
@@ -163,14 +145,14 @@ static int prepare(struct renaming *rn, struct end *from, struct end *to)
 	if (!rvl_node_is_dir(node))
 		return 0;
 	if (node->lower.n == 0) {
-		if (from->upper.is_opaque || to->lower.places.n == 0)
+		if (from->found.upper.is_opaque || !to->found.has_lower)
 			return 0;
 		return rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_OPAQUE, "y",
 				     1);
 	}
 	if (asprintf(&redirect, "/%s", node->view_path) < 0)
 		return -ENOMEM;
-	if (from->upper.redirect && strcmp(from->upper.redirect, redirect) == 0)
+	if (from->found.upper.redirect && strcmp(from->found.upper.redirect, redirect) == 0)
 		return 0;
 	r = rvl_xattr_set(&ov->stack->xattr, dirfd, from->name, RVL_XATTR_REDIRECT, redirect,
 			  strlen(redirect));
@@ -185,14 +167,14 @@ static int clear_target(struct renaming *rn)
 	struct end *to = &rn->to;
 	int r = 0;
 
-	if (rn->is_exchange || !to->node || !rvl_node_is_dir(to->node))
+	if (rn->is_exchange || !to->found.node || !rvl_node_is_dir(to->found.node))
 		return 0;
-	if (to->upper.exists)
-		r = rvl_dirfd_get(to->node, &fd);
+	if (to->found.upper.exists)
+		r = rvl_dirfd_get(to->found.node, &fd);
 	if (r == 0)
-		r = rvl_dir_check_empty(to->node, to->upper.exists ? fd.fd.fd : -EBADF,
-					to->upper.is_opaque);
-	if (r == 0 && to->upper.exists)
+		r = rvl_dir_check_empty(to->found.node, to->found.upper.exists ? fd.fd.fd : -EBADF,
+					to->found.upper.is_opaque);
+	if (r == 0 && to->found.upper.exists)
 		r = rvl_dir_clear_whiteouts(rn->ov, fd.fd.fd);
 	return r;
 }
@@ -202,12 +184,12 @@ static int rename_upper(struct renaming *rn)
 {
 	struct end *from = &rn->from, *to = &rn->to;
 	int from_fd = from->dir.fd.fd.fd, to_fd = to->dir.fd.fd.fd;
-	bool is_leaving = !rn->is_exchange && from->lower.places.n;
+	bool is_leaving = !rn->is_exchange && from->found.has_lower;
 	struct rvl_temp _cleanup_temp_ whiteout = {};
 	unsigned flags = 0;
 	int r;
 
-	if (rn->is_exchange || (to->upper.is_whiteout && rvl_node_is_dir(from->node)))
+	if (rn->is_exchange || (to->found.upper.is_whiteout && rvl_node_is_dir(from->found.node)))
 		flags = RENAME_EXCHANGE;
 	else if (is_leaving && rn->ov->index->features.has_rename_whiteout)
 		flags = RENAME_WHITEOUT;
@@ -242,8 +224,8 @@ static int log_rename(struct renaming *rn, uint64_t *ret_id)
 {
 	struct rvl_log_record record = { .op = RVL_LOG_RENAME, .flags = rn->flags };
 
-	record.number = rn->from.node->id.number;
-	record.number2 = rn->to.node ? rn->to.node->id.number : 0;
+	record.number = rn->from.found.node->id.number;
+	record.number2 = rn->to.found.node ? rn->to.found.node->id.number : 0;
 	record.at.parent = rn->from.dir.node->id.number;
 	record.to.parent = rn->to.dir.node->id.number;
 	snprintf(record.at.name, sizeof(record.at.name), "%s", rn->from.name);
@@ -272,8 +254,8 @@ static int rename_and_count(struct renaming *rn, struct rvl_node *alias)
 
 static int rename_locked(struct renaming *rn)
 {
-	struct rvl_node *target = rn->is_exchange ? NULL : rn->to.node;
-	bool is_alias = target && !rn->to.upper.exists && rvl_node_has_upper(target);
+	struct rvl_node *target = rn->is_exchange ? NULL : rn->to.found.node;
+	bool is_alias = target && !rn->to.found.upper.exists && rvl_node_has_upper(target);
 	uint64_t id, target_id = 0;
 	int r = publish_name(&rn->from);
 
@@ -300,9 +282,9 @@ static int rename_locked(struct renaming *rn)
 			rvl_log_end(rn->ov->index->log, target_id);
 		return r;
 	}
-	r = moved(rn->from.node, &rn->to);
+	r = moved(rn->from.found.node, &rn->to);
 	if (r == 0 && rn->is_exchange)
-		r = moved(rn->to.node, &rn->from);
+		r = moved(rn->to.found.node, &rn->from);
 	rvl_dir_touch(&rn->from.dir);
 	rvl_dir_touch(&rn->to.dir);
 	if (target && rvl_node_is_dir(target))
@@ -324,12 +306,12 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 
 	*ret_is_done = true;
 	if (r == 0)
-		r = look(rn, &rn->from);
+		r = rvl_lookup_name(&rn->from.dir, rn->from.name, &rn->from.found);
 	if (r == 0)
-		r = look(rn, &rn->to);
+		r = rvl_lookup_name(&rn->to.dir, rn->to.name, &rn->to.found);
 	if (r == 0)
 		r = check(rn);
-	if (r < 0 || rn->from.node == rn->to.node)
+	if (r < 0 || rn->from.found.node == rn->to.found.node)
 		return r;
 	node = needs_copy_up(rn, &flags);
 	if (!node)

@@ -12,6 +12,8 @@
 #include "layer/path.h"
 #include "overlay/real.h"
 
+#define WHITEOUT_NAME "whiteout" /* in work/ */
+
 void rvl_temp_begin_at(struct rvl_temp *temp, struct rvl_overlay *ov, int dirfd, const char *name)
 {
 	*temp = (struct rvl_temp){ .ov = ov, .dirfd = dirfd, .name = name, .fd = -EBADF };
@@ -33,8 +35,12 @@ static int finish(struct rvl_temp *temp, mode_t type)
 	temp->is_named = true;
 	r = rvl_path_statx(has_fd ? temp->fd : temp->dirfd, has_fd ? "" : temp->name, STATX_INO,
 			   &stx);
-	temp->ino = r < 0 ? 0 : stx.stx_ino;
-	return r;
+	if (r < 0)
+		return r;
+	temp->ino = stx.stx_ino;
+	temp->uid = stx.stx_uid;
+	temp->gid = stx.stx_gid;
+	return 0;
 }
 
 int rvl_temp_file(struct rvl_temp *temp)
@@ -62,17 +68,50 @@ int rvl_temp_symlink(struct rvl_temp *temp, const char *target)
 
 int rvl_temp_node(struct rvl_temp *temp, mode_t type, dev_t rdev)
 {
-	/* a whiteout stays as it is made */
-	mode_t mode = S_ISCHR(type) && rdev == makedev(0, 0) ? 0 : RVL_TEMP_MODE;
+	return mknodat(temp->dirfd, temp->name, type | RVL_TEMP_MODE, rdev) < 0 ?
+		       -errno :
+		       finish(temp, type);
+}
 
-	return mknodat(temp->dirfd, temp->name, type | mode, rdev) < 0 ? -errno :
-									 finish(temp, type);
+/* The whiteout of which all others are links, as in the kernel (ovl_whiteout); a fresh one when it has no link left. */
+static int refresh_whiteout(struct rvl_overlay *ov, bool is_full)
+{
+	int temp_fd = ov->index->temp_fd, r = 0;
+
+	pthread_mutex_lock(&ov->whiteout_lock);
+	if (is_full)
+		(void)unlinkat(temp_fd, WHITEOUT_NAME, 0);
+	if ((is_full || !ov->has_whiteout) &&
+	    mknodat(temp_fd, WHITEOUT_NAME, S_IFCHR, makedev(0, 0)) < 0 && errno != EEXIST)
+		r = -errno;
+	ov->has_whiteout = r == 0;
+	pthread_mutex_unlock(&ov->whiteout_lock);
+	return r;
+}
+
+int rvl_make_whiteout(struct rvl_overlay *ov, int dirfd, const char *name)
+{
+	int temp_fd = ov->index->temp_fd, r;
+
+	if (linkat(temp_fd, WHITEOUT_NAME, dirfd, name, 0) == 0)
+		return 0;
+	if (errno != ENOENT && errno != EMLINK)
+		return -errno;
+	r = refresh_whiteout(ov, errno == EMLINK);
+	if (r < 0)
+		return r;
+	return linkat(temp_fd, WHITEOUT_NAME, dirfd, name, 0) < 0 ? -errno : 0;
 }
 
 int rvl_temp_whiteout(struct rvl_temp *temp, struct rvl_overlay *ov)
 {
+	int r;
+
 	rvl_temp_begin(temp, ov);
-	return rvl_temp_node(temp, S_IFCHR, makedev(0, 0));
+	r = rvl_make_whiteout(ov, temp->dirfd, temp->name);
+	temp->type = S_IFCHR;
+	temp->is_named = r == 0;
+	return r;
 }
 
 void rvl_temp_keep(struct rvl_temp *temp)
@@ -105,7 +144,8 @@ int rvl_temp_copy_xattr(struct rvl_temp *temp, int dirfd, const char *name, cons
 
 int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode)
 {
-	if (fchownat(temp->dirfd, temp->name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+	if ((uid != temp->uid || gid != temp->gid) &&
+	    fchownat(temp->dirfd, temp->name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	if (!S_ISLNK(temp->type) && fchmodat(temp->dirfd, temp->name, mode & 07777, 0) < 0)
 		return -errno;

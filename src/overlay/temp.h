@@ -15,6 +15,8 @@ struct rvl_temp {
 	char buf[RVL_TEMP_NAME_SIZE];
 	mode_t type;
 	uint64_t ino;
+	uid_t uid; /* owner as it was made */
+	gid_t gid;
 	int fd; /* owned; regular: O_RDWR, directory: O_PATH, else -EBADF */
 	bool is_named; /* still there: release removes it */
 };
@@ -29,8 +31,10 @@ int rvl_temp_file(struct rvl_temp *temp);
 int rvl_temp_dir(struct rvl_temp *temp);
 int rvl_temp_symlink(struct rvl_temp *temp, const char *target);
 int rvl_temp_node(struct rvl_temp *temp, mode_t type, dev_t rdev);
-/* A whiteout in work/, begun and made. */
+/* A whiteout in work/, begun and made: a link of one that is kept there. */
 int rvl_temp_whiteout(struct rvl_temp *temp, struct rvl_overlay *ov);
+/* A whiteout where nothing is. -EEXIST. */
+int rvl_make_whiteout(struct rvl_overlay *ov, int dirfd, const char *name);
 
 int rvl_temp_xattr_set(struct rvl_temp *temp, enum rvl_xattr which, const void *value, size_t size);
 int rvl_temp_stamp(struct rvl_temp *temp, const struct rvl_id *id);

@@ -24,17 +24,14 @@ static bool is_kill_wanted(const struct fuse_file_info *fi)
 #endif
 }
 
+/*
+ * The kernel is told once that there is no OPEN (FUSE_CAP_NO_OPEN_SUPPORT): from then on it opens, and closes, without asking. There
+ * is nothing to do at an open: copy-up comes with the first change, O_TRUNC as a change of the size, and whether an object without
+ * names is still in use says FORGET (docs/decisions/0004).
+ */
 void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
-	struct rvl_overlay *overlay = rvl_overlay_of(req);
-	int r = rvl_overlay_open_file(overlay, number, fi->flags);
-
-	if (r == 0 && is_kill_wanted(fi)) {
-		r = rvl_caller_kill_suidgid(req, number);
-		if (r < 0)
-			rvl_overlay_release_file(overlay, number);
-	}
-	rvl_reply_opened(req, r, number, NULL, fi);
+	rvl_reply_status(req, -ENOSYS);
 }
 
 void rvl_req_release(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
@@ -49,7 +46,7 @@ void rvl_req_read(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	struct fuse_bufvec data = FUSE_BUFVEC_INIT(size);
 	struct rvl_pin pin;
-	int r = rvl_overlay_pin(overlay, number, false, &pin);
+	int r = rvl_overlay_pin_read(overlay, number, &pin);
 
 	if (r < 0) {
 		rvl_reply_status(req, r);
@@ -73,7 +70,7 @@ void rvl_req_write_buf(fuse_req_t req, fuse_ino_t number, struct fuse_bufvec *fr
 	struct fuse_bufvec to = FUSE_BUFVEC_INIT(fuse_buf_size(from));
 	struct rvl_pin pin;
 	ssize_t n;
-	int r = rvl_overlay_pin(overlay, number, true, &pin);
+	int r = rvl_overlay_pin_write(overlay, number, offset, &pin);
 
 	if (r == 0 && is_kill_wanted(fi)) {
 		r = rvl_caller_kill_suidgid(req, number);

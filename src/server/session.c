@@ -47,7 +47,9 @@ static const struct {
 	{ FUSE_CAP_EXPORT_SUPPORT, ALWAYS, "handles" },
 	{ FUSE_CAP_ASYNC_READ, ALWAYS, "asynchronous reads" },
 	{ FUSE_CAP_ASYNC_DIO, ALWAYS, "asynchronous direct I/O" },
-	{ FUSE_CAP_ATOMIC_O_TRUNC, ALWAYS, "O_TRUNC with open" },
+	{ FUSE_CAP_NO_OPEN_SUPPORT, ALWAYS, "files opened without asking" },
+	/* not with it: a truncation that nobody is asked for would be lost */
+	{ FUSE_CAP_ATOMIC_O_TRUNC, NEVER, "O_TRUNC with open" },
 	{ FUSE_CAP_PARALLEL_DIROPS, ALWAYS, "parallel look-ups" },
 	{ FUSE_CAP_READDIRPLUS, ALWAYS, "readdirplus" },
 	{ FUSE_CAP_READDIRPLUS_AUTO, ALWAYS, "readdirplus by need" },

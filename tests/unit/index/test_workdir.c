@@ -29,7 +29,7 @@ static void directories_are_made_once(void **unused)
 	fd = rvl_workdir_open(&stack, "inodes", true);
 	assert_true(fd >= 0);
 	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_mode & 07777, 0);
+	assert_int_equal(st.st_mode & 07777, 0700);
 	close(fd);
 	fd = rvl_workdir_open(&stack, "inodes", true);
 	assert_true(fd >= 0);

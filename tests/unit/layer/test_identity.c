@@ -2,6 +2,9 @@
 /* Identity of filesystems: the same on another device and after a remount, different for others. */
 #include "fixture.h"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+
 #include "base/cleanup.h"
 #include "layer/identity.h"
 
@@ -21,7 +24,17 @@ static struct rvl_identity identity_of(const char *dir)
 
 static bool is_same(struct rvl_identity a, struct rvl_identity b)
 {
-	return memcmp(a.digest, b.digest, sizeof(a.digest)) == 0;
+	struct rvl_identity_record record = { b.digest, b.visible, b.uuid };
+
+	return rvl_identity_is(&a, &record, true);
+}
+
+/* The filesystem alone. */
+static bool is_beside(struct rvl_identity a, struct rvl_identity b)
+{
+	struct rvl_identity_record record = { b.digest, b.visible, b.uuid };
+
+	return rvl_identity_is(&a, &record, false);
 }
 
 static void mount_loop(const char *image, const char *dir)
@@ -31,6 +44,37 @@ static void mount_loop(const char *image, const char *dir)
 		return;
 	print_message("# skipped: cannot mount %s\n", image);
 	skip();
+}
+
+/* The same by another user, without the right to read the device, and through a bind mount in a
+ * root without the rest. */
+static void check_views(struct rvl_identity wanted)
+{
+	struct rvl_identity seen = { 0 };
+	int fds[2], status;
+	pid_t pid;
+
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(chmod(fixture_dir, 0755), 0);
+	pid = fork();
+	if (pid == 0) {
+		char bind[512];
+
+		make_dir(at("bind"));
+		snprintf(bind, sizeof(bind), "%s", at("bind"));
+		if (unshare(CLONE_NEWNS) < 0 || mount(at("m1/d"), bind, NULL, MS_BIND, NULL) < 0 ||
+		    umount2(at("m1"), MNT_DETACH) < 0 || setresuid(65534, 65534, 65534) < 0)
+			_exit(2);
+		seen = identity_of("bind");
+		_exit(write(fds[1], &seen, sizeof(seen)) == sizeof(seen) ? 0 : 3);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(read(fds[0], &seen, sizeof(seen)), sizeof(seen));
+	close(fds[0]);
+	close(fds[1]);
+	assert_true(seen.is_stable);
+	assert_true(is_same(seen, wanted) && is_same(wanted, seen));
 }
 
 /* An image on two loop devices, mounted one after the other, and another image. */
@@ -54,9 +98,17 @@ static void check_image(const char *name, const char *make)
 	assert_int_equal(sh("cp %s/t1.img %s/copy.img", fixture_dir, fixture_dir), 0);
 	mount_loop("t1.img", "m1");
 	a = identity_of("m1");
-	b = identity_of("m1/d"); /* a layer deeper inside */
-	assert_true(is_same(a, b));
 	assert_true(a.is_stable);
+	b = identity_of("m1/d"); /* a layer deeper inside */
+	assert_int_equal(is_same(a, b), a.has_uuid);
+	assert_int_equal(is_beside(a, b), strcmp(name, "squashfs") != 0);
+	/* by someone who could not read the uuid */
+	c = b;
+	memset(c.uuid, 0, 16);
+	c.has_uuid = false;
+	c.digest[0]++;
+	assert_true(is_same(c, b) && is_same(b, c) && is_beside(b, c));
+	check_views(b);
 	mount_loop("t2.img", "m2");
 	c = identity_of("m2");
 	assert_false(is_same(a, c));
@@ -173,10 +225,11 @@ static void tmpfs_is_not_stable(void **state)
 	assert_true(is_same(a, identity_of("mt1/x")));
 }
 
-static void overlay_inner_devices_are_not_stable(void **state)
+static void overlays_are_stable(void **state)
 {
-	struct rvl_identity outer, inner;
-	struct rvl_stack s;
+	/* Known by the real object of the root, over a remount, with any xino; another overlay is
+	 * another one. */
+	struct rvl_identity a, b;
 
 	need_mounts();
 	make_dir(at("mo"));
@@ -190,13 +243,62 @@ static void overlay_inner_devices_are_not_stable(void **state)
 		print_message("# skipped: no kernel overlay\n");
 		skip();
 	}
-	assert_int_equal(open_lowers("mo", 0, false, &s), 0);
-	assert_int_equal(rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev, &outer),
+	a = identity_of("mo");
+	assert_true(a.is_stable && a.inos == RVL_INOS_OVERLAY);
+	umount2(at("mo"), 0);
+	assert_int_equal(sh("mount -t overlay overlay -o ro,xino=on,lowerdir=%s/mt3/l:%s/l2 %s/mo",
+			    fixture_dir, fixture_dir, fixture_dir),
 			 0);
-	assert_int_equal(
-		rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev + 7, &inner), 0);
-	assert_false(inner.is_stable);
-	assert_false(is_same(outer, inner));
+	assert_true(is_same(a, identity_of("mo")));
+	umount2(at("mo"), 0);
+	assert_int_equal(sh("mount -t overlay overlay -o ro,lowerdir=%s/l2:%s/mt3/l %s/mo",
+			    fixture_dir, fixture_dir, fixture_dir),
+			 0);
+	b = identity_of("mo");
+	assert_false(is_same(a, b));
+	umount2(at("mo"), 0);
+}
+
+static void another_device_than_that_of_the_place_is_transient(void **state)
+{
+	struct rvl_identity id;
+	struct rvl_stack s;
+
+	make_dir(at("plain"));
+	assert_int_equal(open_lowers("plain", 0, false, &s), 0);
+	assert_int_equal(rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev + 7, &id),
+			 0);
+	assert_false(id.is_stable);
+	rvl_stack_release(&s);
+}
+
+static void no_descriptors_are_an_error(void **state)
+{
+	/* With any number of descriptors left: the same digest or an error that says why. */
+	struct rlimit old, limit;
+	struct rvl_identity wanted, id;
+	unsigned n_errors = 0;
+	struct rvl_stack s;
+	int next;
+
+	make_dir(at("plain"));
+	assert_int_equal(open_lowers("plain", 0, false, &s), 0);
+	assert_int_equal(rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev, &wanted),
+			 0);
+	next = dup(0);
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	for (int i = 0; i < 8; i++) {
+		int r;
+
+		limit = (struct rlimit){ .rlim_cur = (rlim_t)(next + i), .rlim_max = old.rlim_max };
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		r = rvl_identity_get(&s.layers[1], s.layers[1].fd, s.layers[1].dev, &id);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+		n_errors += r != 0;
+		assert_true(r == -EMFILE || (r == 0 && is_same(id, wanted)));
+	}
+	assert_true(n_errors > 0 && n_errors < 8);
 	rvl_stack_release(&s);
 }
 
@@ -211,7 +313,9 @@ int main(void)
 		cmocka_unit_test(uuid_is_found),
 		cmocka_unit_test(btrfs_subvolumes_differ),
 		cmocka_unit_test(tmpfs_is_not_stable),
-		cmocka_unit_test(overlay_inner_devices_are_not_stable),
+		cmocka_unit_test(overlays_are_stable),
+		cmocka_unit_test(another_device_than_that_of_the_place_is_transient),
+		cmocka_unit_test(no_descriptors_are_an_error),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
