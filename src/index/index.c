@@ -272,6 +272,9 @@ void rvl_index_close(struct rvl_index *index)
 		r = rvl_map_flush(index);
 		if (r)
 			rvl_warn("inodes/map.mdb: rows were lost at close: %s", strerror(-r));
+		r = rvl_map_seal(index);
+		if (r)
+			rvl_debug("inodes/map.mdb: not sealed: %s", strerror(-r));
 		/* The journal keeps assigned numbers; LMDB gets them when they are many. */
 		rvl_numbers_store(index);
 		index->state->flags |= RVL_STATE_CLEAN;

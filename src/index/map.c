@@ -8,7 +8,7 @@
  * file and keeps its own rows in memory.
  *
  * A damaged file is thrown away and made anew (it is a cache), unless the state says that it is
- * the truth.
+ * the truth. Damage within is found by the seal (map_seal.c).
  */
 #include "index/map_private.h"
 
@@ -278,6 +278,7 @@ static int open_file(struct rvl_index *index, bool is_create, struct rvl_store *
 	_cleanup_close_ int fd = openat(index->inodes_fd, MAP_NAME,
 					flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
 	struct stat st;
+	int r;
 
 	if (fd < 0)
 		return errno == ELOOP ? -EUCLEAN : -errno;
@@ -285,6 +286,14 @@ static int open_file(struct rvl_index *index, bool is_create, struct rvl_store *
 		return -errno;
 	if (S_ISREG(st.st_mode) && st.st_size == 0 && !is_create)
 		return -ENOENT; /* a crash between its making and its first page */
+	if (S_ISREG(st.st_mode) && st.st_size) {
+		r = rvl_map_seal_check(index, fd);
+		if (r)
+			return r;
+	}
+	r = index->is_writable ? rvl_map_seal_break(index) : 0;
+	if (r)
+		return r;
 	return rvl_store_open(fd, index->uuid, !index->is_writable, !index->is_volatile, ret);
 }
 
@@ -309,6 +318,9 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 	rvl_warn("inodes/%s is damaged or another overlay's: it is made anew", MAP_NAME);
 	if (unlinkat(index->inodes_fd, MAP_NAME, 0))
 		return -errno;
+	r = rvl_map_seal_break(index);
+	if (r)
+		return r;
 	index->map->was_discarded = true;
 	return open_file(index, is_create, ret);
 }

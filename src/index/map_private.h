@@ -71,6 +71,13 @@ void rvl_map_pending_release(struct rvl_map_pending *pending);
 int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending,
 			  bool is_complete);
 
+/* After the last write of a mount: sync map.mdb and seal it. */
+int rvl_map_seal(struct rvl_index *index);
+/* Does the file fit its seal, if there is one? -EUCLEAN if not. */
+int rvl_map_seal_check(struct rvl_index *index, int fd);
+/* Before it is written to, or thrown away; durable. */
+int rvl_map_seal_break(struct rvl_index *index);
+
 void rvl_map_walk_free(struct rvl_map_walk *walk);
 
 #endif

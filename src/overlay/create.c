@@ -227,16 +227,15 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 	return r;
 }
 
-/* The reply for a new node: attributes, one look-up, and one open if asked. */
-static int reply(struct rvl_node *node, bool is_open, struct rvl_entry *ret)
+/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, which was told that there is no OPEN, sends no RELEASE
+ * for what it created either (fs/fuse/file.c, fuse_file_put). */
+static int reply(struct rvl_node *node, struct rvl_entry *ret)
 {
 	int r = rvl_node_stat(node, ret);
 
 	if (r < 0)
 		return r;
 	rvl_node_count_lookup(node);
-	if (is_open)
-		rvl_node_count_open(node);
 	return 0;
 }
 
@@ -259,7 +258,7 @@ int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint6
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
 	r = create(ov, cred, parent, name, mode, rdev, NULL, &node);
-	return r < 0 ? r : reply(node, false, ret);
+	return r < 0 ? r : reply(node, ret);
 }
 
 int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
@@ -268,7 +267,7 @@ int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint6
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFDIR, 0, NULL, &node);
 
-	return r < 0 ? r : reply(node, false, ret);
+	return r < 0 ? r : reply(node, ret);
 }
 
 int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
@@ -277,7 +276,7 @@ int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = create(ov, cred, parent, name, 0777 | S_IFLNK, 0, target, &node);
 
-	return r < 0 ? r : reply(node, false, ret);
+	return r < 0 ? r : reply(node, ret);
 }
 
 int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
@@ -287,7 +286,7 @@ int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node);
 
 	(void)flags;
-	return r < 0 ? r : reply(node, true, ret);
+	return r < 0 ? r : reply(node, ret);
 }
 
 /* An object with an entry and no name: what an orphan is. The log record keeps it until it is named or closed. */
@@ -332,5 +331,5 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	}
 	(void)rvl_node_set_place(node, 0, NULL);
 	rvl_node_make_orphan(node, log_id);
-	return reply(node, true, ret);
+	return reply(node, ret);
 }

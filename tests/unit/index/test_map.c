@@ -187,6 +187,54 @@ static void foreign_and_damaged_files_are_made_anew(void **unused)
 	}
 }
 
+static void damage_within_is_found_by_the_seal(void **unused)
+{
+	/* Any changed byte after a clean close: the map is made anew, or, read-only, not used. After a
+	 * crash there is no seal, and a damaged seal is none. */
+	static uint8_t file[4 << 20], bad[4 << 20];
+	size_t len;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	for (uint64_t i = 0; i < 5000; i++)
+		put(1000 + i, 1 + i % 7, "some name of a file", 9);
+	close_index();
+	len = read_whole(at("w/inodes/map.mdb"), file, sizeof(file));
+	assert_true(len > 100000 && len < sizeof(file));
+	assert_int_equal(sh("cp -a w w.good"), 0);
+	for (size_t at_byte = 0; at_byte < len; at_byte += len / 23) {
+		for (int flags = RO; flags >= 0; flags -= RO) {
+			memcpy(bad, file, len);
+			bad[at_byte] ^= 0x40;
+			write_whole(at("w/inodes/map.mdb"), bad, len);
+			assert_int_equal(sh("cp -a w.good/inodes/map.seal w/inodes/"), 0);
+			assert_int_equal(open_index("l1", "u", "w", flags), 0);
+			assert_int_equal(get(1000).n, 0);
+			if (!flags) {
+				put(7, 1, "new", 1);
+				assert_true(idx->map->was_discarded);
+			}
+			close_index();
+		}
+		assert_int_equal(open_index("l1", "u", "w", 0), 0);
+		assert_int_equal(get(7).n, 1);
+		assert_int_equal(access(at("w/inodes/map.seal"), F_OK), -1);
+		close_index();
+	}
+	/* a crash, then a sound open without a seal */
+	write_whole(at("w/inodes/map.mdb"), file, len);
+	assert_int_equal(sh("cp -a w.good/inodes/map.seal w/inodes/"), 0);
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_int_equal(get(1000).n, 1);
+	forget_index();
+	assert_int_equal(access(at("w/inodes/map.seal"), F_OK), -1);
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_int_equal(get(1000).n, 1);
+	close_index();
+	assert_int_equal(sh("echo x >w/inodes/map.seal"), 0);
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_int_equal(get(1000).n, 1);
+}
+
 static void maps_of_another_overlay_are_not_used(void **unused)
 {
 	assert_int_equal(sh("mkdir u2 w2"), 0);
@@ -354,6 +402,7 @@ int main(void)
 		T(wrong_rows_are_not_taken),
 		T(hostile_rows_are_refused),
 		T(foreign_and_damaged_files_are_made_anew),
+		T(damage_within_is_found_by_the_seal),
 		T(maps_of_another_overlay_are_not_used),
 		T(read_only_mounts_add_in_memory),
 		T(full_disk_stops_no_reader),

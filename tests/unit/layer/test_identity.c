@@ -85,7 +85,8 @@ static void check_image(const char *name, const char *make)
 	need_mounts();
 	make_dir(at("t/d"));
 	make_file(at("t/f"), name);
-	if (sh("cd %s && rm -f t1.img t2.img && E2FSPROGS_FAKE_TIME=1000000000 T=t I=t1.img && export E2FSPROGS_FAKE_TIME T I && %s",
+	if (sh("cd %s && rm -f t1.img t2.img && E2FSPROGS_FAKE_TIME=1000000000 T=t I=t1.img && "
+	       "export E2FSPROGS_FAKE_TIME T I && %s",
 	       fixture_dir, make)) {
 		print_message("# skipped: no tool for %s\n", name);
 		skip();
