@@ -46,6 +46,7 @@ struct search {
 	bool is_metacopy; /* the last object found has no data of its own */
 	bool has_redirect;
 	bool is_redirect_absolute; /* the last redirect looked for was there, and absolute */
+	int top_fd; /* borrowed; of parent->v[0], -EBADF: not open */
 };
 
 /* One object found in one layer. */
@@ -285,7 +286,10 @@ static int search_name(struct search *s, const struct rvl_place *parent, struct 
 
 	if (!name)
 		return -ENOMEM;
-	if (*parent->path) {
+	if (s->top_fd >= 0 && parent->path == s->parent->v[0].path &&
+	    parent->layer == s->parent->v[0].layer) {
+		at = s->top_fd;
+	} else if (*parent->path) {
 		fd = rvl_path_open(at, parent->path, O_PATH | O_DIRECTORY, 0);
 		if (fd == -ENOENT || fd == -ENOTDIR)
 			return 0; /* removed offline */
@@ -433,7 +437,14 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret)
 {
-	struct search s = { .stack = stack, .parent = parent };
+	return rvl_merge_lookup_at(stack, parent, -EBADF, name, redirect, hint, ret);
+}
+
+int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent, int top_fd,
+			const char *name, const char *redirect, const struct rvl_listing *hint,
+			struct rvl_found *ret)
+{
+	struct search s = { .stack = stack, .parent = parent, .top_fd = top_fd };
 	const char *start = redirect ? redirect : name;
 	struct rvl_found found = { 0 };
 	int r;
@@ -473,6 +484,7 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 	struct search s = {
 		.stack = stack,
 		.parent = parent,
+		.top_fd = -EBADF,
 		.next = from_layer + 1,
 		.is_metacopy = true,
 		.has_redirect = redirect != NULL,

@@ -227,7 +227,7 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 	return r;
 }
 
-/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, which was told that there is no OPEN, sends no RELEASE
+/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, once told that there is no OPEN, sends no RELEASE
  * for what it created either (fs/fuse/file.c, fuse_file_put). */
 static int reply(struct rvl_node *node, struct rvl_entry *ret)
 {

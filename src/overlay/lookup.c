@@ -180,15 +180,24 @@ struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup)
 int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 		   struct rvl_found *ret)
 {
+	struct rvl_overlay *ov = dir->ov;
 	struct rvl_listing *hint = NULL;
-	int r;
+	struct rvl_fd top = RVL_FD_NONE;
+	int r = 0;
 
 	*ret = (struct rvl_found){};
 	if (dir->lower.n == 0 && !(redirect && redirect[0] == '/'))
 		return 0;
 	if (!redirect)
 		hint = rvl_lower_listing(dir, true);
-	r = rvl_merge_lookup(dir->ov->stack, &dir->lower, name, redirect, hint, ret);
+	/* what is not listed needs no descriptor to be absent */
+	if (hint && !rvl_listing_find(hint, &ov->index->secret, name))
+		goto done;
+	if (dir->lower.n && rvl_lower_pin(dir, &top) < 0)
+		top = RVL_FD_NONE;
+	r = rvl_merge_lookup_at(ov->stack, &dir->lower, top.fd, name, redirect, hint, ret);
+	rvl_fdcache_unpin(ov->fds, &top);
+done:
 	rvl_listing_put(hint);
 	return r;
 }

@@ -71,26 +71,22 @@ int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret)
 	return rvl_fdcache_add(ov->fds, dir->id.number, RVL_FD_UPPER_DIR, fd, ret);
 }
 
-static int get_lower(struct rvl_node *node, struct rvl_real *ret)
+int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret)
 {
 	struct rvl_overlay *ov = node->ov;
 	const struct rvl_place *place;
 	int fd;
 
+	*ret = RVL_FD_NONE;
 	if (node->lower.n == 0)
 		return -ESTALE;
+	if (rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_LOWER, ret) == 0)
+		return 0;
 	place = &node->lower.v[0];
-	ret->name = "";
-	if (rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_LOWER, &ret->pin) < 0) {
-		fd = rvl_retry_emfile(ov, rvl_path_open(place->layer->fd, place->path, O_PATH, 0));
-		if (fd < 0)
-			return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
-		int r = rvl_fdcache_add(ov->fds, node->id.number, RVL_FD_LOWER, fd, &ret->pin);
-		if (r < 0)
-			return r;
-	}
-	ret->dirfd = ret->pin.fd;
-	return 0;
+	fd = rvl_retry_emfile(ov, rvl_path_open(place->layer->fd, place->path, O_PATH, 0));
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
+	return rvl_fdcache_add(ov->fds, node->id.number, RVL_FD_LOWER, fd, ret);
 }
 
 int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
@@ -98,8 +94,11 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 	int r;
 
 	*ret = (struct rvl_real){ .dirfd = -EBADF, .name = "", .pin = RVL_FD_NONE, .ov = node->ov };
-	if (!rvl_node_has_upper(node))
-		return get_lower(node, ret);
+	if (!rvl_node_has_upper(node)) {
+		r = rvl_lower_pin(node, &ret->pin);
+		ret->dirfd = ret->pin.fd;
+		return r;
+	}
 	ret->is_upper = true;
 	if (!rvl_node_is_dir(node)) {
 		rvl_entry_path(node->id.number, ret->entry);

@@ -26,6 +26,9 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret);
 void rvl_real_put(struct rvl_real *real); /* accepts a zeroed one */
 #define _cleanup_real_ __attribute__((cleanup(rvl_real_put)))
 
+/* The O_PATH descriptor of the topmost lower object, pinned. -ESTALE: it has none. */
+int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
+
 /* The O_PATH descriptor of an upper directory, pinned. */
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);
 

@@ -188,7 +188,11 @@ def check_held_open(top):
     directory = os.open(where / "dir", os.O_RDONLY)
     born.write(b"one")
     os.unlink(where / "gone")  # the client renames it, since it is open
-    posix_lock(write, fcntl.F_WRLCK, 0, 10)
+    # One kernel is client and server here, with one lockd for both, which never stops: it would
+    # keep the file of a v3 lock open. Two machines do not have that.
+    has_lock = top.name == "c4"
+    if has_lock:
+        posix_lock(write, fcntl.F_WRLCK, 0, 10)
     numbers = [os.fstat(f.fileno()).st_ino for f in (read, write, born, gone)]
     for turn, kill in enumerate((False, True)):
         restart(kill)
@@ -202,10 +206,11 @@ def check_held_open(top):
             assert file.read(4) == start
         assert [os.fstat(f.fileno()).st_ino for f in (read, write, born, gone)] == numbers
         assert sorted(os.listdir(directory)) == ["in1", "in2"]
-        with open(EXPORT / f"held/{top.name}/write", "r+b") as local:
-            with contextlib.suppress(BlockingIOError, PermissionError):
-                posix_lock(local, fcntl.F_WRLCK, 0, 10)
-                raise AssertionError("the lock was lost in the restart")
+        if has_lock:
+            with open(EXPORT / f"held/{top.name}/write", "r+b") as local:
+                with contextlib.suppress(BlockingIOError, PermissionError):
+                    posix_lock(local, fcntl.F_WRLCK, 0, 10)
+                    raise AssertionError("the lock was lost in the restart")
         os.rename(where / f"dir{turn or ''}", where / f"dir{turn + 1}")
     assert (where / "write").read_bytes().startswith(b"turn 0 turn 1 ")
     assert (where / "born").read_bytes() == b"one++"
