@@ -3,10 +3,11 @@
 
 Both run each group one after the other, in turns first, so that what the machine does besides hits both. The
 measure is the ratio of such a pair. A benchmark has regressed when the median of its ratios is above the limit and
-the ratios leave no doubt (the interval of 95 % for the median is above 1); has not when the interval ends below the
-limit or the median is well below it. What is undecided gets more rounds.
+the ratios leave no doubt (the interval of 99 % for the median is above 1, and not by a hair: there are many benchmarks);
+has not when the interval ends below the limit or the median is well below it. What is undecided gets more rounds.
 """
 
+import math
 import os
 import random
 import shutil
@@ -22,10 +23,10 @@ from workloads import GROUPS
 
 TOP = Path(__file__).resolve().parents[1]
 LIMIT = 1.10
+SURELY = 1.03
 MAX_ROUNDS = 21
-# How many of n sorted values to leave out at each end, so that what is between has the median with 95 %.
-# From the binomial distribution; below 6 values there is no such interval.
-TRIM = {n: k for k, (a, b) in enumerate([(6, 8), (9, 11), (12, 14), (15, 16), (17, 19), (20, 22)]) for n in range(a, b + 1)}
+MIN_ROUNDS = 8  # below that there is no such interval
+DOUBT = 0.01
 
 
 def git(*args):
@@ -56,9 +57,16 @@ def static_fuse():
 
 
 def interval(ratios):
+    """Holds the median of what the ratios are drawn from, but for the doubt (binomial distribution)."""
+    n = len(ratios)
     ordered = sorted(ratios)
-    k = TRIM.get(len(ordered))
-    return (None, None) if k is None else (ordered[k], ordered[-1 - k])
+    outside, k = 0.0, -1
+    while True:
+        outside += 2 * math.comb(n, k + 1) / 2**n
+        if outside > DOUBT:
+            break
+        k += 1
+    return (None, None) if k < 0 else (ordered[k], ordered[-1 - k])
 
 
 def verdict(ratios):
@@ -67,7 +75,7 @@ def verdict(ratios):
     if low is None:
         return None
     middle = statistics.median(ratios)
-    if middle > LIMIT and low > 1:
+    if middle > LIMIT and low > SURELY:
         return "bad"
     if high < LIMIT or middle < (1 + LIMIT) / 2:
         return "good"
@@ -127,13 +135,13 @@ def main(args, groups, scratch, sizes, build, transport, say):
         else:
             program = build_revision(against, Path(made), say)
         copies = []
-        for name, source in (("old", program), ("new", build / "reverlay")):
+        for name, source in (("old", program), ("new", os.environ.get("RVL_PROGRAM") or build / "reverlay")):
             target = Path(made) / f"reverlay-{name}"
             shutil.copy2(source, target)  # a build meanwhile changes nothing
             copies.append(sides.Reverlay(name, target, scratch / "servers.log", transport, args.is_uring, args.options))
         duel = Duel(*copies, groups, (scratch, sizes, build), say)
         try:
-            duel.run(max(args.rounds, 6))
+            duel.run(max(args.rounds, MIN_ROUNDS))
         except Skip as reason:
             say(f"left out: {reason}")
             return 1
@@ -142,7 +150,7 @@ def main(args, groups, scratch, sizes, build, transport, say):
 
 def result(duel):
     slower = []
-    print(f"{'':24}  new/old   interval of 95 %  rounds")
+    print(f"{'':24}  new/old   interval of 99 %  rounds")
     for name, benchmarks in duel.groups.items():
         for benchmark in (b for b in benchmarks if b in duel.ratios):
             ratios = duel.ratios[benchmark]

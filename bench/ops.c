@@ -5,9 +5,10 @@
  * Usage: ops DIR PROCESSES COUNT[:FILES] OPERATION...
  *
  * Process n works in DIR/p<n>, where the files f0 … f<FILES-1> lie already; COUNT of them are used, evenly spread. The
- * operations are done in the order given, by all processes together: none begins an operation before all have ended the one before. A line for each, "name number": the
- * time from the first begin to the last end divided by all operations done, in microseconds. Operations whose name ends in
- * -first are to be the first of their kind after a mount; what they ask for is in no cache of the mount.
+ * operations are done in the order given, by all processes together: none begins an operation before all have ended the
+ * one before. A line for each, "name number": the time from the first begin to the last end divided by all operations done,
+ * in microseconds. Operations whose name ends in -first are to be the first of their kind after a mount; what they ask
+ * for is in no cache of the mount.
  */
 #include <dirent.h>
 #include <errno.h>

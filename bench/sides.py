@@ -233,7 +233,7 @@ NAMES = ["plain", "kernel", "reverlay", "reverlay-uring", "fuse-overlayfs", "flo
 
 
 def make_all(build, log, transport, options=""):
-    program = build / "reverlay"
+    program = os.environ.get("RVL_PROGRAM") or build / "reverlay"
     floor = build / "bench" / "floor"
     return {
         "plain": Plain("plain"),

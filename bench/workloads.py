@@ -129,7 +129,8 @@ def drop_caches():
 def warm(scratch):
     """The layers and the programs into the page cache, so that the first side is not the one that reads them."""
     with contextlib.suppress(Failed):
-        run(["sh", "-c", f"tar -cf - -C {scratch} lower layers tree.tar | cat >/dev/null; find {scratch / 'lower'} -size +100M"])
+        run(["sh", "-c", f"tar -cf - -C {scratch} lower layers tree.tar | cat >/dev/null; "
+             f"find {scratch}/lower {scratch}/large -size +100M 2>/dev/null; :"])
         run(["make", "-s", "-j2", "-C", scratch / "lower" / "proj", f"SYSROOT={scratch / 'lower' / 'tree'}",
              f"OUT={scratch / 'warm'}"], timeout=TIMEOUT)
     shutil.rmtree(scratch / "warm", ignore_errors=True)

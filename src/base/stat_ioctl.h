@@ -17,13 +17,20 @@ enum rvl_stat_text {
 	RVL_STAT_COUNTERS = 1, /* counters.h; fits into one piece */
 	RVL_STAT_CONFIG =
 		2, /* version, pid, source, mount_point, options; the same for the life of a server */
+	/*
+	 * Of one object, whose number is given in `total`; ESTALE if it leads to nothing. number,
+	 * generation, type (octal, S_IFMT), layer (upper or lower), parent and name (a place of it,
+	 * if one is known), entry (of what is in upper and no directory: below workdir/inodes),
+	 * lower=INDEX:PATH for each place in lower.
+	 */
+	RVL_STAT_OBJECT = 3,
 };
 
 struct rvl_stat_page {
 	uint64_t offset; /* in */
 	uint32_t text; /* in: enum rvl_stat_text */
 	uint32_t len; /* out: bytes in data */
-	uint64_t total; /* out: bytes of the whole text */
+	uint64_t total; /* out: bytes of the whole text; in: see above */
 	char data[8192 - 24];
 };
 static_assert(sizeof(struct rvl_stat_page) == 8192, "part of the ioctl's number");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What is known of one object, for `reverlayctl resolve`: found as for any request, so from disk alone if need be. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/refstr.h"
 #include "index/entry.h"

@@ -213,11 +213,13 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 	const struct stranger s = { dir, name, upper, lower };
 	struct rvl_overlay *ov = dir->node->ov;
 	bool is_locked = false;
-	int r;
+	int r = upper->stamp_error;
 
+	*ret = upper->stamp;
 	for (;;) {
-		r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode,
-				  upper->st.stx_ino, ret);
+		if (is_locked)
+			r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode,
+					  upper->st.stx_ino, ret);
 		if (r < 0 && r != -ENODATA)
 			break;
 		if (r == 0) {

@@ -8,6 +8,7 @@
  */
 #include "overlay/lookup.h"
 
+#include <dirent.h>
 #include <string.h>
 
 #include "index/stamp.h"
@@ -119,9 +120,10 @@ void rvl_upper_name_release(struct rvl_upper_name *upper)
 	upper->redirect = NULL;
 }
 
-int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret)
+/* What one stat and the stamp say. */
+static int upper_stat(struct rvl_overlay *ov, int dirfd, const char *name,
+		      struct rvl_upper_name *ret)
 {
-	enum rvl_opaque opaque;
 	int r;
 
 	*ret = (struct rvl_upper_name){};
@@ -138,7 +140,21 @@ int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 		return r < 0 ? r : 0;
 	}
 	ret->exists = true;
-	if (S_ISREG(ret->st.stx_mode)) {
+	r = rvl_stamp_get(ov->index, dirfd, name, ret->st.stx_mode, ret->st.stx_ino, &ret->stamp);
+	ret->stamp_error = r;
+	return r == -ENODATA || r == -EUCLEAN ? 0 : r;
+}
+
+/* What more it takes to make a node. */
+static int upper_details(struct rvl_overlay *ov, int dirfd, const char *name,
+			 struct rvl_upper_name *ret)
+{
+	bool is_born = ret->stamp_error == 0 && rvl_number_is_born(ov->index, ret->stamp.number);
+	enum rvl_opaque opaque;
+	int r;
+
+	/* what was born here has its data */
+	if (S_ISREG(ret->st.stx_mode) && !is_born) {
 		r = rvl_metacopy_get(ov->stack, dirfd, name);
 		if (r < 0)
 			return r;
@@ -153,6 +169,13 @@ int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 	if ((S_ISDIR(ret->st.stx_mode) && !ret->is_opaque) || ret->is_metacopy)
 		return rvl_redirect_get(ov->stack, dirfd, name, &ret->redirect);
 	return 0;
+}
+
+int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret)
+{
+	int r = upper_stat(ov, dirfd, name, ret);
+
+	return r == 0 && ret->exists ? upper_details(ov, dirfd, name, ret) : r;
 }
 
 struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup)
@@ -382,29 +405,118 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 	return settle(dir->node, name, node, ret);
 }
 
+/* ---- objects that are in memory: their nodes say what else would have to be read ---- */
+
+static int take_known(struct rvl_dir *dir, const char *name, mode_t type, struct rvl_node *node,
+		      struct rvl_node **ret)
+{
+	int r = reuse(dir->node, name, type, node);
+
+	if (r < 0)
+		rvl_node_put(node);
+	else
+		*ret = node;
+	return r;
+}
+
+/* An upper object with a stamp, and the node of that number is this inode. *ret NULL: not so. */
+static int known_upper(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+		       struct rvl_node **ret)
+{
+	struct rvl_node *node;
+
+	if (upper->stamp_error)
+		return 0;
+	node = rvl_node_find(dir->node->ov, upper->stamp.number);
+	if (!node)
+		return 0;
+	if (!rvl_node_has_upper(node) || node->upper_ino != upper->st.stx_ino ||
+	    node->id.number == RVL_NUMBER_ROOT || atomic_load(&node->is_dead)) {
+		rvl_node_put(node);
+		return 0;
+	}
+	return take_known(dir, name, upper->st.stx_mode, node, ret);
+}
+
+/* A name of the lower part whose number is computed from its listing alone. *ret NULL: not so. */
+static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
+{
+	struct rvl_overlay *ov = dir->node->ov;
+	struct rvl_listing *listing = rvl_lower_listing(dir->node, true);
+	const struct rvl_listing_name *listed = NULL;
+	struct rvl_node *node = NULL;
+	uint64_t number;
+	mode_t type = 0;
+
+	if (listing)
+		listed = rvl_listing_find(listing, &ov->index->secret, name);
+	if (listed && rvl_number_of_dirent(ov->index, &ov->stack->layers[listed->layer],
+					   listed->ino, listed->type, &number) == 0) {
+		type = DTTOIF(listed->type);
+		node = rvl_node_find(ov, number);
+	}
+	rvl_listing_put(listing);
+	if (!node)
+		return 0;
+	if (atomic_load(&node->is_dead) || node->type != type) {
+		rvl_node_put(node);
+		return 0;
+	}
+	return take_known(dir, name, type, node, ret);
+}
+
 /* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into a new node. *ret is NULL
  * when the name is absent. */
 static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		   struct rvl_found *lower, struct rvl_node **ret)
 {
-	int r;
+	struct rvl_overlay *ov = dir->node->ov;
+	int dirfd = dir->fd.fd.fd, r;
 
 	*ret = NULL;
 	rvl_count(lookups);
-	r = rvl_upper_look(dir->node->ov, dir->fd.fd.fd, name, upper);
+	r = upper_stat(ov, dirfd, name, upper);
 	if (r < 0 || upper->is_whiteout)
 		return r;
+	r = upper->exists ? known_upper(dir, name, upper, ret) : known_lower(dir, name, ret);
+	if (r < 0 || *ret)
+		return r;
+	if (upper->exists)
+		r = upper_details(ov, dirfd, name, upper);
 	/* Below an upper non-directory only its own origin matters, and only for a stranger: identify asks. */
-	if (!upper->exists || (S_ISDIR(upper->st.stx_mode) && !upper->is_opaque)) {
+	if (r == 0 && (!upper->exists || (S_ISDIR(upper->st.stx_mode) && !upper->is_opaque))) {
 		r = rvl_lower_look(dir->node, name, upper->redirect, lower);
-		if (r < 0)
-			return r;
-		if (upper->exists && lower->places.n && !S_ISDIR(lower->st.stx_mode))
+		if (r == 0 && upper->exists && lower->places.n && !S_ISDIR(lower->st.stx_mode))
 			rvl_found_release(lower);
 	}
+	if (r < 0)
+		return r;
 	if (upper->exists)
 		return node_of_upper(dir, name, upper, lower, ret);
 	return lower->places.n ? node_of_lower(dir, name, lower, ret) : 0;
+}
+
+/* Attributes for the reply, from what was read anyway, or with one system call where the object lies beside its name. */
+static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *node,
+		      const struct rvl_upper_name *upper, const struct rvl_found *lower,
+		      struct rvl_entry *ret)
+{
+	const struct statx *stx = upper->exists ? &upper->st : &lower->st;
+	struct rvl_overlay *ov = dir->node->ov;
+	struct rvl_fd top = RVL_FD_NONE;
+	struct statx fresh;
+	int r = -ENOENT;
+
+	if (node->data.layer || upper->exists != rvl_node_has_upper(node))
+		return rvl_node_stat(node, ret);
+	if (stx->stx_mask == 0 && node->lower.v[0].layer == dir->node->lower.v[0].layer &&
+	    rvl_lower_pin(dir->node, &top) == 0)
+		r = rvl_path_statx(top.fd, name, RVL_STATX_MASK, &fresh);
+	rvl_fdcache_unpin(ov->fds, &top);
+	if (stx->stx_mask == 0 && r < 0)
+		return rvl_node_stat(node, ret);
+	rvl_node_stat_from(node, r == 0 ? &fresh : stx, upper->exists, ret);
+	return 0;
 }
 
 int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret,
@@ -419,14 +531,8 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_no
 		return r;
 	if (!node)
 		return -ENOENT;
-	if (ret_entry) {
-		const struct statx *stx = upper.exists ? &upper.st : &lower.st;
-
-		if (upper.exists == rvl_node_has_upper(node) && !node->data.layer)
-			rvl_node_stat_from(node, stx, upper.exists, ret_entry);
-		else
-			r = rvl_node_stat(node, ret_entry);
-	}
+	if (ret_entry)
+		r = stat_found(dir, name, node, &upper, &lower, ret_entry);
 	if (r == 0)
 		*ret = rvl_take_ptr(node);
 	return r;

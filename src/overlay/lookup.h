@@ -35,6 +35,9 @@ struct rvl_upper_name {
 	bool exists; /* an object, not a whiteout */
 	bool is_whiteout;
 	struct statx st;
+	int stamp_error; /* 0, -ENODATA (none), -EUCLEAN (malformed) */
+	struct rvl_id stamp;
+	/* read only for objects that are not in memory (their nodes say it) */
 	bool is_opaque;
 	bool is_metacopy;
 	char *redirect; /* owned; NULL: none */

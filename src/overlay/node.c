@@ -121,6 +121,7 @@ void rvl_node_free(struct rvl_node *node)
 	rvl_refstr_put(node->name);
 	rvl_listing_put(node->lower_listing);
 	rvl_listing_put(node->listing);
+	free(node->removed);
 	pthread_mutex_destroy(&node->listing_lock);
 	pthread_mutex_destroy(&node->listing_read_lock);
 	pthread_rwlock_destroy(&node->lock);

@@ -51,6 +51,9 @@ struct rvl_node {
 	bool has_nlink_xattr;
 	_Atomic int prot; /* overlay/prot.h */
 	_Atomic bool has_no_default_acl; /* directory: known to have none */
+	/* owned; upper directory: as it was before its removal, for who has it open when its descriptor is no longer
+	 * in the cache; set with the parent locked, read when is_dead */
+	struct statx *removed;
 	uint64_t log_id; /* the log record that keeps this orphan; 0: none */
 
 	/* directory: listings, counted; leaf locks */

@@ -92,6 +92,9 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
 int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
 int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
+/* What is known of an object, for people: the text of RVL_STAT_OBJECT (base/stat_ioctl.h). *ret is owned by the caller.
+ * -ESTALE: the number leads to nothing. (describe.c) */
+int rvl_overlay_describe(struct rvl_overlay *ov, uint64_t number, char **ret, size_t *ret_len);
 /* inode flags (FS_IOC_GETFLAGS) and the fsxattr form; only what FS_IOC_SETFLAGS of upper takes; immutable and append-only as
  * the kernel's protattr. */
 int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret);

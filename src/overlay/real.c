@@ -182,6 +182,11 @@ int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret)
 	if (r == 0 && statx(real.dirfd, real.name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH,
 			    RVL_STATX_MASK, &stx) < 0)
 		r = -errno;
+	if ((r == -ENOENT || r == -ESTALE) && atomic_load(&node->is_dead) && node->removed) {
+		rvl_node_stat_from(node, node->removed, true, ret);
+		ret->st.st_nlink = 0;
+		return 0;
+	}
 	if (r < 0)
 		return r == -ENOENT ? -ESTALE : r;
 	if ((stx.stx_mode & S_IFMT) != node->type)

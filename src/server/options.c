@@ -15,7 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "server/optstring.h"
+#include "base/optstring.h"
 
 #define NODE_LIMIT_MIN 64
 #define NODE_LIMIT_MAX (1U << 30)

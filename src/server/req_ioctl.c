@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/stat_ioctl.h"
 #include "server/reply.h"
@@ -110,9 +111,12 @@ static void get_stat(fuse_req_t req, uint64_t number, const void *in)
 {
 	const struct rvl_server *server = rvl_server_of(req);
 	const uid_t uid = fuse_req_ctx(req)->uid;
+	_cleanup_free_ char *object = NULL;
 	struct rvl_stat_page page = {};
 	char counters[sizeof(page.data)];
 	const char *text;
+	size_t len;
+	int r;
 
 	if (number != FUSE_ROOT_ID) {
 		rvl_reply_status(req, -ENOTTY);
@@ -131,6 +135,15 @@ static void get_stat(fuse_req_t req, uint64_t number, const void *in)
 	case RVL_STAT_CONFIG:
 		text = server->config;
 		page.total = server->config_len;
+		break;
+	case RVL_STAT_OBJECT:
+		r = rvl_overlay_describe(server->overlay, page.total, &object, &len);
+		if (r < 0) {
+			rvl_reply_status(req, r);
+			return;
+		}
+		text = object;
+		page.total = len;
 		break;
 	default:
 		rvl_reply_status(req, -EINVAL);

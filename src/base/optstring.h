@@ -4,8 +4,8 @@
  * (fs/overlayfs/params.c: ovl_next_opt, ovl_unescape, ovl_parse_param_split_lowerdirs). A backslash
  * takes the special meaning from the next character: `\,` `\:` `\\`.
  */
-#ifndef RVL_SERVER_OPTSTRING_H
-#define RVL_SERVER_OPTSTRING_H
+#ifndef RVL_BASE_OPTSTRING_H
+#define RVL_BASE_OPTSTRING_H
 
 #include <stdio.h>
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "server/optstring.h"
+#include "base/optstring.h"
 
 /* Splits text and compares; want ends with NULL. */
 static void check_split(const char *text, const char *const *want)

@@ -3,7 +3,7 @@
  * Splitting and escapes of mount options. Nothing here knows an option but the names that end in
  * "context", whose values are quoted.
  */
-#include "server/optstring.h"
+#include "base/optstring.h"
 
 #include <stdbool.h>
 #include <string.h>

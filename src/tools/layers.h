@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The layers of an overlay that is not mounted, named as for the mount: -o lowerdir=…,upperdir=… */
+#ifndef RVL_TOOLS_LAYERS_H
+#define RVL_TOOLS_LAYERS_H
+
+#include "index/index.h"
+#include "layer/layer.h"
+
+struct rvl_layers {
+	struct rvl_stack stack; /* owned */
+	struct rvl_index *index; /* owned; opened to look only */
+	int lock_fds[2]; /* owned: nobody mounts it meanwhile */
+};
+
+/*
+ * Opens the layers that the options name (other options of the mount are let pass), locks them, and opens
+ * their index without a change to it. Errors are logged: -EINVAL the options; -EBUSY mounted; those
+ * of rvl_stack_open and rvl_index_open.
+ */
+int rvl_layers_open(const char *options, struct rvl_layers *ret);
+/* Accepts a zeroed one. */
+void rvl_layers_close(struct rvl_layers *layers);
+
+#endif
