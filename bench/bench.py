@@ -60,6 +60,7 @@ def parse(argv):
     parser.add_argument("--keep", metavar="DIR", type=Path,
                         help="make the trees here and leave them for the next run with the same sizes")
     parser.add_argument("--options", default="", metavar="OPTS", help="mount options for reverlay")
+    parser.add_argument("--uring-options", default="", metavar="OPTS", help="more of them for reverlay-uring")
     parser.add_argument("--list", action="store_true", help="names of groups and benchmarks")
     args = parser.parse_args(argv)
     if args.rounds is None:
@@ -231,7 +232,7 @@ def race(args, build):
         try:
             if "large" in groups:
                 trees.make_large(scratch, say)
-            everyone = sides.make_all(build, scratch / "servers.log", transport, args.options)
+            everyone = sides.make_all(build, scratch / "servers.log", transport, args.options, args.uring_options)
             wanted = args.sides.split(",") if args.sides else sides.NAMES
             unknown = set(wanted) - set(everyone)
             if unknown:

@@ -232,14 +232,15 @@ class Floor(Server):
 NAMES = ["plain", "kernel", "reverlay", "reverlay-uring", "fuse-overlayfs", "floor", "floor-uring"]
 
 
-def make_all(build, log, transport, options=""):
+def make_all(build, log, transport, options="", uring_options=""):
     program = os.environ.get("RVL_PROGRAM") or build / "reverlay"
     floor = build / "bench" / "floor"
     return {
         "plain": Plain("plain"),
         "kernel": Kernel("kernel"),
         "reverlay": Reverlay("reverlay", program, log, transport, False, options),
-        "reverlay-uring": Reverlay("reverlay-uring", program, log, transport, True, options),
+        "reverlay-uring": Reverlay("reverlay-uring", program, log, transport, True,
+                                   ",".join(filter(None, [options, uring_options]))),
         "fuse-overlayfs": FuseOverlayfs("fuse-overlayfs", shutil.which("fuse-overlayfs"), log),
         "floor": Floor("floor", floor, log, transport, False),
         "floor-uring": Floor("floor-uring", floor, log, transport, True),

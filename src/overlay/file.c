@@ -67,6 +67,34 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 	}
 }
 
+int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	bool is_truncate = flags & O_TRUNC;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(node->type))
+		return rvl_node_is_dir(node) ? -EISDIR : -ENXIO;
+	if (is_truncate || (flags & O_ACCMODE) != O_RDONLY)
+		r = rvl_prot_check(node, is_truncate || !(flags & O_APPEND) ? RVL_PROT_ANY :
+									      RVL_PROT_IMMUTABLE);
+	if (r == 0 && (is_truncate || (flags & O_ACCMODE) != O_RDONLY))
+		r = rvl_copy_up(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
+	if (r == 0 && node->is_data_missing && !rvl_node_has_upper(node))
+		r = -EIO;
+	if (r == 0 && is_truncate) {
+		r = rvl_file_pin(node, true, &file.fd);
+		if (r == 0 && ftruncate(file.fd.fd, 0) < 0)
+			r = -errno;
+	}
+	if (r == 0)
+		rvl_node_count_open(node);
+	return r;
+}
+
 void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);

@@ -134,8 +134,11 @@ int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags);
 
 /* ---- files (file.c) ----
- * Descriptors are the node's, found anew at every request: nothing is kept by the caller, and opening is not even asked for. */
-/* The end of an open that rvl_overlay_create or _tmpfile began. */
+ * Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
+/* Counts one open; with write flags the file is copied up; O_TRUNC truncates. A front that is not asked for opens need
+ * not call it. */
+int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags);
+/* The end of an open: of that, of rvl_overlay_create or of _tmpfile. */
 void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number);
 /* A descriptor on the data for the time of one request: pinned until rvl_overlay_unpin. */
 struct rvl_pin {

@@ -67,6 +67,7 @@ static const struct word sync_words[] = {
 	W("0", RVL_SYNC_VOLATILE),
 	{},
 };
+static const struct word copy_up_words[] = { W("open", 0), W("write", 1), {} };
 static const struct word verity_words[] = {
 	W("off", 0),
 	{ "on", 0, "fs-verity digests are not checked" },
@@ -107,6 +108,7 @@ static const struct spec specs[] = {
 	{ "userxattr", KIND_TRUE, AT(is_userxattr), SHOWN, NULL },
 	{ "volatile", KIND_TRUE, AT(is_volatile), SHOWN, NULL },
 	{ "fsync", KIND_WORD, AT(sync), SHOWN, sync_words },
+	{ "copy_up", KIND_BOOL, AT(is_copy_up_late), SHOWN, copy_up_words },
 	{ "node_limit", KIND_NUMBER, AT(node_limit), SHOWN, NULL },
 	{ "default_permissions", KIND_TRUE, AT(has_default_permissions), 0, NULL },
 	{ "verity", KIND_WORD, 0, 0, verity_words },

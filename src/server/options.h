@@ -40,6 +40,7 @@ struct rvl_options {
 	bool has_metacopy;
 	bool has_default_permissions;
 	unsigned node_limit; /* 0: default */
+	bool is_copy_up_late; /* copy_up=write: at the first write, not at the open for writing */
 
 	/* of the mount */
 	unsigned long flags; /* MS_*; nosuid and nodev by default unless root mounts */

@@ -25,13 +25,22 @@ static bool is_kill_wanted(const struct fuse_file_info *fi)
 }
 
 /*
- * The kernel is told once that there is no OPEN (FUSE_CAP_NO_OPEN_SUPPORT): from then on it opens, and closes, without asking. There
- * is nothing to do at an open: copy-up comes with the first change, O_TRUNC as a change of the size, and whether an object without
- * names is still in use says FORGET (docs/decisions/0004).
+ * Where opens are not to be asked for (copy_up=write, or a read-only overlay) the kernel is told so by the answer to the first one
+ * (docs/decisions/0004).
  */
 void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
-	rvl_reply_status(req, -ENOSYS);
+	struct rvl_overlay *overlay = rvl_overlay_of(req);
+	int r = -ENOSYS;
+
+	if (rvl_server_of(req)->has_open)
+		r = rvl_overlay_open_file(overlay, number, fi->flags);
+	if (r == 0 && is_kill_wanted(fi)) {
+		r = rvl_caller_kill_suidgid(req, number);
+		if (r < 0)
+			rvl_overlay_release_file(overlay, number);
+	}
+	rvl_reply_opened(req, r, number, NULL, fi);
 }
 
 void rvl_req_release(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)

@@ -37,7 +37,7 @@
 
 /* ---- INIT ---- */
 
-enum { ALWAYS, WITH_ACL, NEVER };
+enum { ALWAYS, WITH_ACL, WITH_OPEN, WITHOUT_OPEN, NEVER };
 
 static const struct {
 	uint64_t flag;
@@ -47,9 +47,8 @@ static const struct {
 	{ FUSE_CAP_EXPORT_SUPPORT, ALWAYS, "handles" },
 	{ FUSE_CAP_ASYNC_READ, ALWAYS, "asynchronous reads" },
 	{ FUSE_CAP_ASYNC_DIO, ALWAYS, "asynchronous direct I/O" },
-	{ FUSE_CAP_NO_OPEN_SUPPORT, ALWAYS, "files opened without asking" },
-	/* not with it: a truncation that nobody is asked for would be lost */
-	{ FUSE_CAP_ATOMIC_O_TRUNC, NEVER, "O_TRUNC with open" },
+	{ FUSE_CAP_NO_OPEN_SUPPORT, WITHOUT_OPEN, "files opened without asking" },
+	{ FUSE_CAP_ATOMIC_O_TRUNC, WITH_OPEN, "O_TRUNC with open" },
 	{ FUSE_CAP_PARALLEL_DIROPS, ALWAYS, "parallel look-ups" },
 	{ FUSE_CAP_READDIRPLUS, ALWAYS, "readdirplus" },
 	{ FUSE_CAP_READDIRPLUS_AUTO, ALWAYS, "readdirplus by need" },
@@ -76,15 +75,28 @@ static const struct {
 	{ FUSE_CAP_FLOCK_LOCKS, NEVER, "remote flock" },
 };
 
+static bool is_wanted(const struct rvl_server *server, int when)
+{
+	switch (when) {
+	case ALWAYS:
+		return true;
+	case WITH_ACL:
+		return server->has_acl;
+	case WITH_OPEN:
+		return server->has_open;
+	case WITHOUT_OPEN:
+		return !server->has_open;
+	default:
+		return false;
+	}
+}
+
 static void init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct rvl_server *server = userdata;
 
 	for (size_t i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
-		const bool is_wanted = capabilities[i].when == ALWAYS ||
-				       (capabilities[i].when == WITH_ACL && server->has_acl);
-
-		if (!is_wanted)
+		if (!is_wanted(server, capabilities[i].when))
 			fuse_unset_feature_flag(conn, capabilities[i].flag);
 		else if (!fuse_set_feature_flag(conn, capabilities[i].flag))
 			rvl_debug("the kernel does not have: %s", capabilities[i].name);
@@ -219,8 +231,9 @@ static void *build_map(void *arg)
 	int r = rvl_overlay_build_map(server->overlay);
 
 	if (r < 0 && r != -EINTR)
-		rvl_warn("the map of the lower layers is not complete (%s): handles are decoded later",
-			 strerror(-r));
+		rvl_warn(
+			"the map of the lower layers is not complete (%s): handles are decoded later",
+			strerror(-r));
 	return NULL;
 }
 

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "tools/commands.h"
 #include "tools/live.h"
+#include "tools/nfs_handle.h"
 #include "tools/output.h"
 
 #define EXPORT_ID_MAX 65535
@@ -50,14 +51,13 @@ static void print_help(void)
 	      stdout);
 }
 
-/* Is part of every handle that Ganesha makes: of the uuid, so that it is the same on every machine. */
-static unsigned id_of_uuid(const char *uuid)
+static unsigned id_of_uuid(const char *text)
 {
-	unsigned id = 0;
+	uint8_t uuid[UUID_HEX / 2] = {};
 
-	for (const char *p = uuid; *p; p++)
-		id = (id * 31 + (unsigned char)*p) % (EXPORT_ID_MAX - 1);
-	return id + 2; /* 0 is the pseudo root's, 1 everyone's first own */
+	for (unsigned i = 0; i < sizeof(uuid); i++)
+		sscanf(text + 2 * i, "%2hhx", &uuid[i]);
+	return rvl_nfs_export_id(uuid);
 }
 
 /* ---- exports(5) ---- */

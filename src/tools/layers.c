@@ -11,6 +11,8 @@
 #include "base/optstring.h"
 #include "layer/lock.h"
 
+#define LOCK_TIMEOUT_MS 1000 /* a server whose mount is gone ends in that time */
+
 struct names {
 	const char *lower[RVL_LAYERS_MAX]; /* into the text of the options */
 	struct rvl_stack_config config;
@@ -98,7 +100,7 @@ int rvl_layers_open(const char *options, struct rvl_layers *ret)
 	if (r < 0)
 		return r;
 	if (ret->stack.has_upper || ret->stack.work_fd >= 0)
-		r = rvl_stack_lock(&ret->stack, 0, ret->lock_fds);
+		r = rvl_stack_lock(&ret->stack, LOCK_TIMEOUT_MS, ret->lock_fds);
 	if (r == -EBUSY)
 		rvl_error("while it is mounted, name the mount point instead of -o");
 	if (r == 0)

@@ -14,6 +14,7 @@ static const struct {
 } commands[] = {
 	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries" },
 	{ "export", rvl_command_export, "print NFS configuration for a live mount" },
+	{ "resolve", rvl_command_resolve, "number, path or NFS handle -> the object, its names and handles" },
 	{ "stat", rvl_command_stat, "show configuration and counters of a live mount" },
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -89,6 +89,18 @@ static void print_lines(json_t *object, int depth)
 
 	json_object_foreach(object, key, value)
 	{
+		if (json_is_array(value)) {
+			json_t *item;
+			size_t i;
+
+			json_array_foreach(value, i, item)
+			{
+				printf("%*s%-*s ", depth * INDENT, "", KEY_WIDTH - depth * INDENT,
+				       i ? "" : key);
+				print_value(item);
+			}
+			continue;
+		}
 		printf("%*s%-*s ", depth * INDENT, "", KEY_WIDTH - depth * INDENT, key);
 		if (json_is_object(value)) {
 			putchar('\n');

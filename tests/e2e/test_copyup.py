@@ -19,6 +19,8 @@ TRIGGERS = {
     "chown": lambda p: os.chown(p, os.stat(p).st_uid, os.stat(p).st_gid),
     "utimes": lambda p: os.utime(p, ns=(os.stat(p).st_atime_ns, os.stat(p).st_mtime_ns)),
     "setxattr": lambda p: (os.setxattr(p, "user.tmp", b"1"), os.removexattr(p, "user.tmp")),
+    "open": lambda p: os.close(os.open(p, os.O_WRONLY)),
+    "openrw": lambda p: os.close(os.open(p, os.O_RDWR)),
     "write": lambda p: rewrite(p),
     "link": lambda p: (os.link(p, str(p) + ".l"), os.unlink(str(p) + ".l")),
     "rename": lambda p: (os.rename(p, str(p) + ".r"), os.rename(str(p) + ".r", p)),
@@ -400,13 +402,17 @@ def test_nothing_is_left_in_work(ov):
     assert set(listing(ov.work / "work")) <= {"incompat", "whiteout"}
 
 
-def test_opening_copies_nothing(ov):
-    """A descriptor opened for writing copies nothing up until it is written, and is the same file then."""
+@pytest.mark.reverlay_only("an option of its own")
+def test_copy_up_at_the_first_write(ov):
+    """copy_up=write: opening copies nothing; the descriptor is the same file when it is written then."""
     with ov.lower() as low:
         write(low / "file", b"lower\n")
-    mnt = ov.mount()
+        write(low / "emptied", b"lower\n")
+    mnt = ov.mount("copy_up=write")
     fd = os.open(mnt / "file", os.O_RDWR)
-    assert IS_KERNEL or not (ov.upper / "file").exists()
+    assert not (ov.upper / "file").exists()
+    write(mnt / "emptied", b"x")
+    assert (ov.upper / "emptied").read_bytes() == b"x"
     os.pwrite(fd, b"L", 0)
     assert (ov.upper / "file").exists()
     assert os.pread(fd, 10, 0) == b"Lower\n"

@@ -7,6 +7,7 @@ number and content, or be ESTALE. A restart of reverlay always gives the mount a
 """
 
 import itertools
+import json
 import os
 import stat
 import sys
@@ -502,3 +503,84 @@ def test_large_directory(ov, box):
     for version in (3, 4):
         client = box.client(version)
         list_under_change(box, client, changer, client.lookup("d"), before)
+
+
+# -- what the tools say ---------------------------------------------------------------------
+
+
+def resolve(*args, code=0):
+    result = rvl.run(rvl.CTL, "resolve", "--json", *args, check=False)
+    assert result.returncode == code, result.stdout
+    return json.loads(result.stdout)
+
+
+def test_resolve(ov, box):
+    """From number, path and the server's handle to the same answer, mounted or not."""
+    with ov.lower() as lower:
+        fill(lower)
+        rvl.write(lower / "gone")
+    ov.mount()
+    box.ganesha_start()
+    clients = [box.client(3), box.client(4)]
+    gone = clients[0].lookup("gone")
+    os.unlink(ov.mnt / "gone")
+    os.rename(ov.mnt / "a/b", ov.mnt / "B")
+    clients[0].write(clients[0].lookup("B/h1"), b"up")
+    rvl.write(ov.mnt / "born")
+    wanted = {
+        "/B/f": ["/B/f"], "/B/h1": ["/B/h1", "/B/h2", "/other/h3"], "/B/d/e": ["/B/d/e"],
+        "/B": ["/B"], "/born": ["/born"], "/": ["/"], "/a/p": ["/a/p"], "/a/s": ["/a/s"],
+    }
+    handles = {}
+    for path, names in wanted.items():
+        st = os.lstat(ov.mnt / path[1:])
+        answer = resolve(ov.mnt, path)
+        assert answer["number"] == st.st_ino
+        assert sorted(answer["paths"]) == names
+        assert resolve(ov.mnt, st.st_ino) == answer
+        for client in clients:
+            wire = client.lookup(path)
+            handles[wire] = answer
+            if client.version == 4:  # v3 pads
+                assert wire == answer["handles"]["ganesha"]
+            assert resolve(ov.mnt, wire) == answer
+        for handle in answer["handles"].values():
+            assert resolve(ov.mnt, handle) == answer
+        for real in answer["real"]:
+            assert stat.S_IFMT(os.lstat(real).st_mode) == stat.S_IFMT(st.st_mode)
+    assert resolve(ov.mnt, str(ov.mnt / "B/f"))["layer"] == "lower"
+    assert resolve(ov.mnt, "/B/h1")["layer"] == "upper"
+    assert resolve(ov.mnt, gone, code=1)["alive"] is False
+    assert resolve(ov.mnt, str(2**40), code=1)["alive"] is False
+    answers = {path: resolve(ov.mnt, path) for path in wanted}
+    box.ganesha_stop()
+    ov.umount()
+    options = ("-o", ov.option_string())
+    for path in wanted:
+        # the order of names and of real objects is that of two different walks
+        offline = resolve(*options, path)
+        for answer in (offline, answers[path]):
+            answer["paths"].sort()
+            answer["real"].sort()
+        assert offline == answers[path]
+        assert resolve(*options, answers[path]["number"])["handles"] == offline["handles"]
+    for wire, answer in handles.items():
+        assert resolve(*options, wire)["number"] == answer["number"]
+    assert resolve(*options, gone, code=1)["alive"] is False
+    ov.mount()
+
+
+def test_export(ov):
+    """The configuration is the same after a restart, and says what the mount is."""
+    with ov.lower() as lower:
+        rvl.write(lower / "f")
+    ov.mount()
+    first = rvl.run(rvl.CTL, "export", ov.mnt).stdout
+    ov.remount()
+    assert rvl.run(rvl.CTL, "export", ov.mnt).stdout == first
+    data = json.loads(rvl.run(rvl.CTL, "export", "--json", "--ro", ov.mnt).stdout)
+    assert "(ro,no_subtree_check,fsid=" in data["knfsd"]
+    assert data["uuid"] in data["knfsd"].replace("-", "")
+    assert "Access_Type = RO" in data["ganesha"] and "Root_Squash" in data["ganesha"]
+    assert str(data["export_id"]) in first
+    assert rvl.run(rvl.CTL, "export", "/proc", check=False).returncode == 1

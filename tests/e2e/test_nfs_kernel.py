@@ -21,7 +21,7 @@ pytestmark = pytest.mark.reverlay_only("the kernel's overlay is not what is test
 
 BOOT_SECONDS = 240
 N_LARGE = 100_000
-NAMES = ["linux", "view", "copy_up", "hard_links", "rename", "stale", "locks", "view-again",
+NAMES = ["linux", "view", "copy_up", "hard_links", "rename", "stale", "resolve", "locks", "view-again",
          "held_open", "large_directory"]
 VERSIONS = ["3", "4.2"]
 

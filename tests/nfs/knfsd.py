@@ -7,6 +7,7 @@ on /srv/export. Prints "CHECK name ok" or "CHECK name failed" and a traceback fo
 """
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -182,6 +183,32 @@ def check_stale(top):
     assert path.stat().st_ino != old and path.read_bytes() == b"new\n"
 
 
+def wire_handle(path):
+    """The server's handle of a file on a client's mount: the client's own one has it inside.
+
+    fs/nfs/export.c: number (64 bits), type (32), struct nfs_fh (size 16 bits, data).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    buf = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 8 + 128)
+    mount_id = ctypes.c_int()
+    result = libc.name_to_handle_at(-100, os.fsencode(path), buf, ctypes.byref(mount_id), 0)
+    assert result == 0, os.strerror(ctypes.get_errno())
+    data = buf.raw[8:]
+    size, = struct.unpack_from("H", data, 12)
+    return data[14:14 + size].hex()
+
+
+def check_resolve(top):
+    """The tool knows the server's handles, in both directions."""
+    for name in (f"tree/{top.name}/copy", f"tree/{top.name}/sub/deep", f"tree/{top.name}"):
+        wire = wire_handle(top / name)
+        answer = json.loads(run(f"reverlayctl resolve --json /srv/export {wire}"))
+        assert answer["paths"] == ["/" + name]
+        assert answer["number"] == (top / name).stat().st_ino
+        by_path = json.loads(run(f"reverlayctl resolve --json /srv/export /{name}"))
+        assert by_path["handles"]["knfsd"] == wire
+
+
 def posix_lock(file, kind, start=0, length=0):
     fcntl.fcntl(file, fcntl.F_SETLK, struct.pack("hhqqi4x", kind, 0, start, length, 0))
 
@@ -273,7 +300,7 @@ def check_large_directory(top):
 
 
 CHECKS = [check_linux, check_view, check_copy_up, check_hard_links, check_rename, check_stale,
-          check_locks, check_view, check_held_open, check_large_directory]
+          check_resolve, check_locks, check_view, check_held_open, check_large_directory]
 
 
 def alarm(*_):
