@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adds up the results of all parts: summary.py DIRECTORY PART...
+"""Adds up the results of all parts: summary.py DIRECTORY PART=EXIT_CODE...
 
 Prints the skipped cases with their reasons, and the last line: N passed, N failed, N skipped.
-A part without a result counts as one failure.
+A part without a result, or that failed with no failed case, counts as one failure.
 """
 
 import os
@@ -13,7 +13,8 @@ import xml.etree.ElementTree
 
 def main(directory, *parts):
     passed = failed = skipped = 0
-    for part in parts:
+    for part, status in (p.split("=") for p in parts):
+        before = failed
         try:
             root = xml.etree.ElementTree.parse(os.path.join(directory, part + ".xml")).getroot()
         except (OSError, xml.etree.ElementTree.ParseError):
@@ -40,6 +41,9 @@ def main(directory, *parts):
                 print(f"failed: {suite.get('name')}: {more} more")
                 bad += more
             failed += bad
+        if failed == before and status not in ("0", "5"):
+            print(f"failed: {part}: exit code {status}")
+            failed += 1
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
 

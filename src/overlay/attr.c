@@ -128,6 +128,7 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};
+	const unsigned copy_flags = copy_up_flags(attr, mask);
 	int r = rvl_node_get(ov, number, &node);
 
 	if (r == 0)
@@ -137,10 +138,8 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 				   is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
 		r = drop_same_size(node, attr, &mask);
-	if (r == 0 && mask == 0)
-		return rvl_node_stat(node, ret);
 	if (r == 0)
-		r = rvl_copy_up(node, copy_up_flags(attr, mask));
+		r = rvl_copy_up(node, copy_flags);
 	if (r == 0)
 		r = rvl_real_get(node, &real);
 	if (r == 0 && mask & RVL_SET_SIZE)

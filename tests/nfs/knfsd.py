@@ -24,7 +24,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BASE, EXPORT = Path("/srv/base"), Path("/srv/export")
 CLIENTS = {"3": Path("/run/c3"), "4.2": Path("/run/c4")}
-CHECK_SECONDS = 60
+CHECK_SECONDS = 90
 
 
 def recipe(name):

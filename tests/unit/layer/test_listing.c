@@ -162,6 +162,7 @@ static void upper_over_lower(void **state)
 	stack.layers[0] = stack.layers[1];
 	stack.layers[0].index = 0;
 	stack.layers[0].is_upper = true;
+	stack.layers[0].has_aufs = false;
 	upper_fd = open(at("up"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_int_equal(rvl_listing_read(&stack, &root, &secret, 0, &listing), 0);
 	assert_int_equal(rvl_listing_read_upper(&stack, upper_fd, listing, false, &secret, &both),
