@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Inheritance. The format is that of the system.posix_acl_* attributes (linux/posix_acl_xattr.h): le32 version 2, then entries of
- * le16 tag, le16 permissions, le32 id. With a default ACL on the parent the umask does not count (acl(5), OBJECT
- * CREATION AND DEFAULT ACLs).
+ * Inheritance. The format is that of the system.posix_acl_* attributes (linux/posix_acl_xattr.h):
+ * le32 version 2, then entries of le16 tag, le16 permissions, le32 id. With a default ACL on the
+ * parent the umask does not count (acl(5), OBJECT CREATION AND DEFAULT ACLs).
  */
 #include "overlay/acl.h"
 
@@ -33,7 +33,8 @@ static void narrow(uint8_t *entry, unsigned shift, mode_t *mode)
 	*mode = (*mode & ~(mode_t)(7 << shift)) | (mode_t)(perm << shift);
 }
 
-/* acl is the default ACL and becomes the access ACL. Returns 1 if it says more than the mode does. -EUCLEAN. */
+/* acl is the default ACL and becomes the access ACL. Returns 1 if it says more than the mode does.
+ * -EUCLEAN. */
 static int apply(uint8_t *acl, unsigned len, mode_t *mode)
 {
 	uint8_t *group = NULL, *mask = NULL;

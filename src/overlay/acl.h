@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a new object inherits: owner, group, mode and POSIX ACLs (posix_acl_create and inode_init_owner of the kernel). */
+/* What a new object inherits: owner, group, mode and POSIX ACLs (posix_acl_create and
+ * inode_init_owner of the kernel). */
 #ifndef RVL_OVERLAY_ACL_H
 #define RVL_OVERLAY_ACL_H
 

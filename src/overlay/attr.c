@@ -11,13 +11,15 @@
 #include "overlay/file.h"
 #include "overlay/prot.h"
 
-/* What FS_IOC_SETFLAGS may change on the real object; immutable and append-only are overlay.protattr. */
+/* What FS_IOC_SETFLAGS may change on the real object; immutable and append-only are
+ * overlay.protattr. */
 #define FLAGS_PROTECTED (FS_IMMUTABLE_FL | FS_APPEND_FL)
 #define FLAGS_SETTABLE                                                                 \
 	(FLAGS_PROTECTED | FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | \
 	 FS_COMPR_FL | FS_NOCOW_FL)
 
-/* /proc/self/fd/N: the one way to chmod, chown and set times through an O_PATH descriptor on every kernel. */
+/* /proc/self/fd/N: the one way to chmod, chown and set times through an O_PATH descriptor on every
+ * kernel. */
 #define FD_PATH_SIZE 32
 static void fd_path(int fd, char ret[FD_PATH_SIZE])
 {
@@ -73,8 +75,8 @@ static int set_size(struct rvl_node *node, off_t size)
 	return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
 }
 
-/* truncate(2) to the size that the file has leaves its times alone. Not so to 0: that may as well be an open with O_TRUNC, which
- * changes them, and the kernel does not say which. */
+/* truncate(2) to the size that the file has leaves its times alone. Not so to 0: that may as well
+ * be an open with O_TRUNC, which changes them, and the kernel does not say which. */
 static int drop_same_size(struct rvl_node *node, const struct stat *attr, unsigned *mask)
 {
 	struct rvl_entry entry;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Copy-up, see copyup.h for the steps. One thread copies an object, others that need it wait; readers go on reading the lower one. No lock is
- * held while data are copied or synced.
+ * Copy-up, see copyup.h for the steps. One thread copies an object, others that need it wait;
+ * readers go on reading the lower one. No lock is held while data are copied or synced.
  *
  * Not here: what follows from a crash between the steps (recover.c, docs/consistency.md).
  */
@@ -255,7 +255,8 @@ int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, co
 	return r;
 }
 
-/* Does the name still lead to this object? The lower part cannot change, so upper must have nothing there. */
+/* Does the name still lead to this object? The lower part cannot change, so upper must have nothing
+ * there. */
 static int publish(struct copy_up *c)
 {
 	struct rvl_dir _cleanup_dir_ dir = {};
@@ -372,7 +373,8 @@ static int run(struct copy_up *c)
 	return r;
 }
 
-/* Another process's leave or another name's copy-up that this node has not heard of: take the object that is there. */
+/* Another process's leave or another name's copy-up that this node has not heard of: take the
+ * object that is there. */
 static int take_existing(struct rvl_node *node, bool *ret_is_taken)
 {
 	struct rvl_overlay *ov = node->ov;
@@ -423,7 +425,8 @@ static int find_parent(struct copy_up *c)
 	return 0;
 }
 
-/* The data of an upper metacopy file, in place: until the attribute is gone they count as missing, as for the kernel. */
+/* The data of an upper metacopy file, in place: until the attribute is gone they count as missing,
+ * as for the kernel. */
 static int fetch_data(struct copy_up *c)
 {
 	struct rvl_overlay *ov = c->ov;

@@ -3,12 +3,13 @@
  * Making objects. Where upper has nothing under the name the object is made in place:
  *
  *   1 log CREATE
- *   2 the object, mode 0, at its name (the directory's lock keeps others out)
+ *   2 the object, for the server alone, at its name (the directory's lock keeps others out)
  *   3 stamp, owner, ACLs, mode
  *   4 the entry: from here on it exists; the log record ends
  *
- * A crash before 4 leaves an object with no entry, which recovery removes. Where a whiteout has the name (and for
- * symlinks, which cannot be told half made), 2 and 3 happen in work/ and a rename takes the name before 4.
+ * A crash before 4 leaves an object with no entry, which recovery removes. Where a whiteout has the
+ * name (and for symlinks, which cannot be told half made), 2 and 3 happen in work/ and a rename
+ * takes the name before 4.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -227,8 +228,9 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 	return r;
 }
 
-/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, once told that there is no OPEN, sends no RELEASE
- * for what it created either (fs/fuse/file.c, fuse_file_put). */
+/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, once told
+ * that there is no OPEN, sends no RELEASE for what it created either (fs/fuse/file.c,
+ * fuse_file_put). */
 static int reply(struct rvl_node *node, struct rvl_entry *ret)
 {
 	int r = rvl_node_stat(node, ret);
@@ -289,7 +291,8 @@ int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 	return r < 0 ? r : reply(node, ret);
 }
 
-/* An object with an entry and no name: what an orphan is. The log record keeps it until it is named or closed. */
+/* An object with an entry and no name: what an orphan is. The log record keeps it until it is named
+ * or closed. */
 int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 			mode_t mode, int flags, struct rvl_entry *ret)
 {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Decoding a number (design section 5). The entry of a non-directory is the object. For a directory, and for what is only
- * in lower, parent's number and name are known (from the entry, or from the map): the parent is found in the same way,
- * the name is looked up in it, and the number must come out. So nothing outside the merged tree can be reached,
- * whatever number a stranger makes up.
+ * Decoding a number (design section 5). The entry of a non-directory is the object. For a
+ * directory, and for what is only in lower, parent's number and name are known (from the entry, or
+ * from the map): the parent is found in the same way, the name is looked up in it, and the number
+ * must come out. So nothing outside the merged tree can be reached, whatever number a stranger
+ * makes up.
  */
 #include "overlay/decode.h"
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What is known of one object, for `reverlayctl resolve`: found as for any request, so from disk alone if need be. */
+/* What is known of one object, for `reverlayctl resolve`: found as for any request, so from disk
+ * alone if need be. */
 #include <stdio.h>
 #include <stdlib.h>
 

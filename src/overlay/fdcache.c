@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Bounded cache of descriptors: shards of hash chains, each with a least-recently-used list of its
- * unpinned slots. A slot that is dropped while pinned leaves the table and is closed by its last unpin.
+ * unpinned slots. A slot that is dropped while pinned leaves the table and is closed by its last
+ * unpin.
  *
  * Not here: how an object is opened (real.c, file.c).
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The descriptors of the server: a bounded cache, so that no object owns one. A descriptor is found by number and
- * kind, pinned while it is used, and closed when it is the least recently used one over the limit.
- * Locks: one mutex a shard, leaf in the order; close(2) happens outside.
+ * The descriptors of the server: a bounded cache, so that no object owns one. A descriptor is found
+ * by number and kind, pinned while it is used, and closed when it is the least recently used one
+ * over the limit. Locks: one mutex a shard, leaf in the order; close(2) happens outside.
  */
 #ifndef RVL_OVERLAY_FDCACHE_H
 #define RVL_OVERLAY_FDCACHE_H
@@ -34,8 +34,8 @@ void rvl_fdcache_free(struct rvl_fdcache *cache);
 /* Pin what is there: 0, or -ENOENT. */
 int rvl_fdcache_get(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind,
 		    struct rvl_fd *ret);
-/* Hand over a descriptor and pin it; if another thread was faster, that one is pinned and fd closed. On -ENOMEM fd is
- * closed. */
+/* Hand over a descriptor and pin it; if another thread was faster, that one is pinned and fd
+ * closed. On -ENOMEM fd is closed. */
 int rvl_fdcache_add(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind, int fd,
 		    struct rvl_fd *ret);
 /* The same without pinning it. */

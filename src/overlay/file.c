@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Files: data descriptors are found by number in the cache, or opened there; an open file keeps nothing but a count. The descriptor of a
- * lower file is dropped when its copy-up is done, so that whoever opened it before reads what is written after.
+ * Files: data descriptors are found by number in the cache, or opened there; an open file keeps
+ * nothing but a count. The descriptor of a lower file is dropped when its copy-up is done, so that
+ * whoever opened it before reads what is written after.
  */
 #include "overlay/file.h"
 

@@ -5,7 +5,8 @@
 
 #include "overlay/real.h"
 
-/* A descriptor on the data of a regular file; is_write: O_RDWR on upper (the node must be there). */
+/* A descriptor on the data of a regular file; is_write: O_RDWR on upper (the node must be there).
+ */
 int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret);
 
 struct rvl_filefd {

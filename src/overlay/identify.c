@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Stamps believed and stamps given. A stamp counts only if the entry of its number agrees: is this inode, or leads to this
- * directory. So a copy of a stamped file that was made offline is another object, as it should be, and a forged stamp
- * steals no number. Strangers are stamped one at a time, under a lock of their own, since two names of one inode
- * may be met by two threads.
+ * Stamps believed and stamps given. A stamp counts only if the entry of its number agrees: is this
+ * inode, or leads to this directory. So a copy of a stamped file that was made offline is another
+ * object, as it should be, and a forged stamp steals no number. Strangers are stamped one at a
+ * time, under a lock of their own, since two names of one inode may be met by two threads.
  */
 #include "overlay/identify.h"
 
@@ -108,7 +108,8 @@ static int is_believed(const struct stranger *s, const struct rvl_id *id)
 	return is_dir(s) ? agrees_directory(s, id->number) : agrees_object(s, id->number);
 }
 
-/* After an unclean stop of the machine a stamp may have survived without its entry: the number is free, take it. */
+/* After an unclean stop of the machine a stamp may have survived without its entry: the number is
+ * free, take it. */
 static int adopt(const struct stranger *s, const struct rvl_id *id)
 {
 	struct rvl_overlay *ov = overlay_of(s);
@@ -121,7 +122,8 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 	return r == 0 ? 1 : r == -EEXIST ? 0 : r;
 }
 
-/* The number of the lower object that a stranger was copied up from by the kernel (overlay.origin); 0: none. */
+/* The number of the lower object that a stranger was copied up from by the kernel (overlay.origin);
+ * 0: none. */
 static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 {
 	struct rvl_overlay *ov = overlay_of(s);

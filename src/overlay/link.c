@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Links: one more name of an object in upper. One step on disk (a link of the entry), so nothing is logged; where a
- * whiteout has the name, the link is made in work/ and renamed over it. An orphan that gets a name again (O_TMPFILE)
- * is none any more.
+ * Links: one more name of an object in upper. One step on disk (a link of the entry), so nothing is
+ * logged; where a whiteout has the name, the link is made in work/ and renamed over it. An orphan
+ * that gets a name again (O_TMPFILE) is none any more.
  */
 #include <fcntl.h>
 #include <stdio.h>

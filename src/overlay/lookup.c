@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Look-up: one name, upper first, then the lower view, then the number, then the node. The rules are the kernel's
- * (fs/overlayfs/namei.c, ovl_lookup); what is ours is the last step: a lower name whose number has an entry is served from the
- * entry, so that all names of a file that was copied up under one of them stay the same file.
+ * Look-up: one name, upper first, then the lower view, then the number, then the node. The rules
+ * are the kernel's (fs/overlayfs/namei.c, ovl_lookup); what is ours is the last step: a lower name
+ * whose number has an entry is served from the entry, so that all names of a file that was copied
+ * up under one of them stay the same file.
  *
  * Nothing is written here, but stamps of strangers (identify.c).
  */
@@ -465,8 +466,8 @@ static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **
 	return take_known(dir, name, type, node, ret);
 }
 
-/* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into a new node. *ret is NULL
- * when the name is absent. */
+/* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into
+ * a new node. *ret is NULL when the name is absent. */
 static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		   struct rvl_found *lower, struct rvl_node **ret)
 {
@@ -483,7 +484,8 @@ static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name 
 		return r;
 	if (upper->exists)
 		r = upper_details(ov, dirfd, name, upper);
-	/* Below an upper non-directory only its own origin matters, and only for a stranger: identify asks. */
+	/* Below an upper non-directory only its own origin matters, and only for a stranger:
+	 * identify asks. */
 	if (r == 0 && (!upper->exists || (S_ISDIR(upper->st.stx_mode) && !upper->is_opaque))) {
 		r = rvl_lower_look(dir->node, name, upper->redirect, lower);
 		if (r == 0 && upper->exists && lower->places.n && !S_ISDIR(lower->st.stx_mode))
@@ -496,7 +498,8 @@ static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name 
 	return lower->places.n ? node_of_lower(dir, name, lower, ret) : 0;
 }
 
-/* Attributes for the reply, from what was read anyway, or with one system call where the object lies beside its name. */
+/* Attributes for the reply, from what was read anyway, or with one system call where the object
+ * lies beside its name. */
 static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *node,
 		      const struct rvl_upper_name *upper, const struct rvl_found *lower,
 		      struct rvl_entry *ret)

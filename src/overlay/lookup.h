@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From a name in a directory to its node, on top of the rules of the lower stack (layer/merge.h): upper's object, if there is
- * one, then what the lower view has.
+ * From a name in a directory to its node, on top of the rules of the lower stack (layer/merge.h):
+ * upper's object, if there is one, then what the lower view has.
  */
 #ifndef RVL_OVERLAY_LOOKUP_H
 #define RVL_OVERLAY_LOOKUP_H
@@ -16,8 +16,9 @@ struct rvl_dir {
 };
 
 /*
- * Lock a directory for look-up. The descriptor is pinned BEFORE the lock is taken: finding it may need the directory's
- * ancestors, and no ancestor is looked for while a lock is held (docs/locking.md). -ENOENT: removed.
+ * Lock a directory for look-up. The descriptor is pinned BEFORE the lock is taken: finding it may
+ * need the directory's ancestors, and no ancestor is looked for while a lock is held
+ * (docs/locking.md). -ENOENT: removed.
  */
 int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret);
 /* For a change: copied up first. */
@@ -52,10 +53,12 @@ int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 		   struct rvl_found *ret);
 
-/* Has the lower part something visible under this name, so that a whiteout must take its place? 1, 0, or -errno. */
+/* Has the lower part something visible under this name, so that a whiteout must take its place? 1,
+ * 0, or -errno. */
 int rvl_lower_has(struct rvl_node *dir, const char *name);
 
-/* All that a name is: for changes. The directory is locked for write. 0 also when it is absent (node NULL). */
+/* All that a name is: for changes. The directory is locked for write. 0 also when it is absent
+ * (node NULL). */
 struct rvl_name {
 	struct rvl_node *node; /* counted */
 	struct rvl_upper_name upper;
@@ -76,8 +79,8 @@ int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
 			struct rvl_node **ret);
 
-/* The listing of the lower part, read once and kept; NULL (not an error) where there is none, or it is too large to be
- * read for a look-up. Counted. */
+/* The listing of the lower part, read once and kept; NULL (not an error) where there is none, or it
+ * is too large to be read for a look-up. Counted. */
 struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup);
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Mending a path: the handle opens the directory, its stamp must be the number, ".." gives the parent, whose
- * stamp gives the parent's number; the name is the one under which the parent lists this inode.
+ * Mending a path: the handle opens the directory, its stamp must be the number, ".." gives the
+ * parent, whose stamp gives the parent's number; the name is the one under which the parent lists
+ * this inode.
  */
 #include "overlay/mend.h"
 
@@ -72,7 +73,8 @@ int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_dire
 	r = rvl_path_statx(fd, "", STATX_TYPE | STATX_INO, &stx);
 	if (r < 0 || !S_ISDIR(stx.stx_mode) || stamp_of(ov, fd, &found) < 0 || found != number)
 		return -ESTALE;
-	/* ".." of a directory inside upper: the parent's stamp, or that it is the root, says that it is inside. */
+	/* ".." of a directory inside upper: the parent's stamp, or that it is the root, says that
+	 * it is inside. */
 	parent_fd = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (parent_fd < 0 || stamp_of(ov, parent_fd, &at.parent) < 0 || at.parent == number)
 		return -ESTALE;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Link counts. A file shows st_nlink of the upper inode + nlink_diff. Without overlay.nlink the difference is -1, the index link.
- * A file that had several names in lower keeps the kernel's overlay.nlink ("U+n"), where lower names not yet linked into upper count:
+ * Link counts. A file shows st_nlink of the upper inode + nlink_diff. Without overlay.nlink the
+ * difference is -1, the index link. A file that had several names in lower keeps the kernel's
+ * overlay.nlink ("U+n"), where lower names not yet linked into upper count:
  *
  *   lower a, b = one inode      st_nlink 2
- *   copied up by writing to a   upper: a and the index link, 2; b is still served from the entry: "U+0" shows 2
+ *   copied up by writing to a   upper: a and the index link, 2; b is served from the entry:
+ *                               "U+0" shows 2
  *   unlink b (a whiteout)       set "U-1" first, then the whiteout: shows 1
  *   unlink a                    upper st_nlink 1, "U-1": 0, the file is dead
  */
@@ -13,7 +15,8 @@
 
 #include "overlay/private.h"
 
-/* Read the difference of an upper object into a node that nobody else has yet. -EUCLEAN: malformed. */
+/* Read the difference of an upper object into a node that nobody else has yet. -EUCLEAN: malformed.
+ */
 int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name);
 /* The value as it is written: "U%+d". */
 #define RVL_NLINK_VALUE_SIZE 16

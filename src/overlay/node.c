@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The node cache: hash table in shards, each with the list of its nodes that nobody holds, oldest first. Over the
- * limit the oldest is dropped; if the kernel still knows a node that no index entry leads to, its place goes into the map
- * first, so that its number resolves from disk as all others do.
+ * The node cache: hash table in shards, each with the list of its nodes that nobody holds, oldest
+ * first. Over the limit the oldest is dropped; if the kernel still knows a node that no index entry
+ * leads to, its place goes into the map first, so that its number resolves from disk as all others
+ * do.
  *
  * Not here: how a node is made (lookup.c) or found again (decode.c).
  */

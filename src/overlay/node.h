@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nodes: objects in memory, found by number. Only a cache: whatever a node says can be found again from disk, so
- * any node that nobody holds may be dropped (decode.c brings it back), but not while it is open, an orphan, or the root.
+ * Nodes: objects in memory, found by number. Only a cache: whatever a node says can be found again
+ * from disk, so any node that nobody holds may be dropped (decode.c brings it back), but not while
+ * it is open, an orphan, or the root.
  *
  * Locks, in this order (docs/locking.md):
- *   node->lock of a directory   its names; several directories: by number. Read: look-up, listing. Write: every change.
+ *   node->lock of a directory   its names. Read: look-up, listing; write: every change. Several
+ *                               directories: by number
  *   node->lock of another node  nlink_diff, the change to has_upper
  *   the shard's lock            the fields marked [cache]
+ *
  * No node lock is held across a copy of data: is_copying keeps a second copier waiting instead.
  */
 #ifndef RVL_OVERLAY_NODE_H
@@ -29,13 +32,14 @@ struct rvl_node {
 	struct rvl_overlay *ov; /* borrowed */
 	struct rvl_id id;
 	mode_t type; /* S_IFMT bits */
-	/* the lower part. Directory: all its places; other: where its data and attributes are while !has_upper */
+	/* the lower part. Directory: all its places; other: where its data and attributes are while
+	 * !has_upper */
 	struct rvl_places lower; /* owned */
 	struct rvl_place data; /* metacopy: where the data is, path counted; layer NULL if not */
 	bool is_user_whiteout; /* a device 0:0 that a user made (overlay/special.h) */
 	bool is_data_missing; /* metacopy, but no layer has the data: attributes only */
-	const char *
-		view_path; /* counted refstr; directory with a lower part: its path in the merged lower view */
+	const char *view_path; /* counted refstr; directory with a lower part: its path in the
+				  merged lower view */
 	unsigned lower_nlink; /* non-directory: st_nlink in lower */
 
 	/* false -> true once, under lock; set with release after upper_ino, read with acquire */
@@ -43,16 +47,16 @@ struct rvl_node {
 	uint64_t upper_ino; /* st_ino of the upper object */
 	/* names gone: a removed directory, an orphan */
 	_Atomic bool is_dead;
-	_Atomic bool
-		is_metacopy; /* upper has the attributes alone, data are still to be had from `data` */
+	_Atomic bool is_metacopy; /* upper has the attributes alone, data are still to be had from
+				     `data` */
 	_Atomic bool is_impure; /* directory: overlay.impure is known to be set */
 	/* non-directory in upper: visible links = st_nlink + nlink_diff; -1: the index link only */
 	int nlink_diff;
 	bool has_nlink_xattr;
 	_Atomic int prot; /* overlay/prot.h */
 	_Atomic bool has_no_default_acl; /* directory: known to have none */
-	/* owned; upper directory: as it was before its removal, for who has it open when its descriptor is no longer
-	 * in the cache; set with the parent locked, read when is_dead */
+	/* owned; upper directory: as it was before its removal, for who has it open when its
+	 * descriptor is no longer in the cache; set with the parent locked, read when is_dead */
 	struct statx *removed;
 	uint64_t log_id; /* the log record that keeps this orphan; 0: none */
 
@@ -74,7 +78,8 @@ struct rvl_node {
 	unsigned n_open; /* opens of the kernel */
 	uint64_t n_lookups;
 	bool is_copying;
-	/* where it is: a directory's place in the overlay; of a lower non-directory a place where it was seen */
+	/* where it is: a directory's place in the overlay; of a lower non-directory a place where
+	 * it was seen */
 	uint64_t parent;
 	const char *name; /* counted refstr; NULL: none known */
 };
@@ -97,7 +102,8 @@ void rvl_node_cache_free(struct rvl_node_cache *cache);
 struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, mode_t type);
 /* One that was never inserted. Accepts NULL. */
 void rvl_node_free(struct rvl_node *node);
-/* Insert, or if the number is there already, free this one and return that. The caller has one reference. */
+/* Insert, or if the number is there already, free this one and return that. The caller has one
+ * reference. */
 struct rvl_node *rvl_node_insert(struct rvl_node *node);
 /* From memory alone, with a reference; NULL if it is not there. */
 struct rvl_node *rvl_node_find(struct rvl_overlay *ov, uint64_t number);
@@ -114,7 +120,8 @@ void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char 
 /* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);
 
-/* Counts of the kernel. lookup/open add one; forget/release report by true that nothing is left of both. */
+/* Counts of the kernel. lookup/open add one; forget/release report by true that nothing is left of
+ * both. */
 void rvl_node_count_lookup(struct rvl_node *node);
 bool rvl_node_forget(struct rvl_node *node, uint64_t n);
 void rvl_node_count_open(struct rvl_node *node);
@@ -122,7 +129,8 @@ void rvl_node_count_open(struct rvl_node *node);
 bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
 
-/* One thread at a time copies a node up; the others wait in begin, and then look what there is still to do. */
+/* One thread at a time copies a node up; the others wait in begin, and then look what there is
+ * still to do. */
 void rvl_node_copy_begin(struct rvl_node *node);
 void rvl_node_copy_end(struct rvl_node *node);
 

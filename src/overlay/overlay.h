@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The live filesystem: what the FUSE front (server/) asks, one function a request. Objects are named by number
- * alone, here as in FUSE: nothing that a caller holds points into memory of the overlay, and opening a file
- * leaves nothing with the caller (design section 8).
+ * The live filesystem: what the FUSE front (server/) asks, one function a request. Objects are
+ * named by number alone, here as in FUSE: nothing that a caller holds points into memory of the
+ * overlay, and opening a file leaves nothing with the caller (design section 8).
  *
- * Every function is thread-safe, blocks for disk work, returns 0 or -errno ready for the kernel (reads and writes: bytes),
- * fills ret_* only on success. A number that leads to nothing is -ESTALE. Names are checked here
+ * Every function is thread-safe, blocks for disk work, returns 0 or -errno ready for the kernel
+ * (reads and writes: bytes), fills ret_* only on success. A number that leads to nothing is
+ * -ESTALE. Names are checked here
  * (-ENAMETOOLONG, -EINVAL); permissions are the kernel's (default_permissions).
  */
 #ifndef RVL_OVERLAY_OVERLAY_H
@@ -42,12 +43,14 @@ struct rvl_overlay_config {
 
 /* Makes the root node and recovers what the log says is unfinished. Message logged on errors. */
 int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay **ret);
-/* Collects orphans (no connection is live any more) unless the mount lives on elsewhere. Accepts NULL. */
+/* Collects orphans (no connection is live any more) unless the mount lives on elsewhere. Accepts
+ * NULL. */
 void rvl_overlay_close(struct rvl_overlay *ov);
 
 /*
- * Walk the lower view into the map, unless that is done: for a thread of the caller's that has nothing else to do. Returns when
- * it is done, with an error, or soon after rvl_overlay_stop (-EINTR).
+ * Walk the lower view into the map, unless that is done: for a thread of the caller's that has
+ * nothing else to do. Returns when it is done, with an error, or soon after rvl_overlay_stop
+ * (-EINTR).
  */
 int rvl_overlay_build_map(struct rvl_overlay *ov);
 /* Long work ends soon. */
@@ -69,7 +72,8 @@ struct rvl_entry {
 };
 
 /* ---- names and nodes (lookup.c) ----
- * Each successful call that fills an rvl_entry (but getattr, setattr) counts as one look-up of the kernel. */
+ * Each successful call that fills an rvl_entry (but getattr, setattr) counts as one look-up of the
+ * kernel. */
 /* An absent name is -ENOENT. "." and "..": decode of handles. */
 int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name,
 		       struct rvl_entry *ret);
@@ -92,11 +96,11 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
 int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
 int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
-/* What is known of an object, for people: the text of RVL_STAT_OBJECT (base/stat_ioctl.h). *ret is owned by the caller.
- * -ESTALE: the number leads to nothing. (describe.c) */
+/* What is known of an object, for people: the text of RVL_STAT_OBJECT (base/stat_ioctl.h). *ret is
+ * owned by the caller. -ESTALE: the number leads to nothing. (describe.c) */
 int rvl_overlay_describe(struct rvl_overlay *ov, uint64_t number, char **ret, size_t *ret_len);
-/* inode flags (FS_IOC_GETFLAGS) and the fsxattr form; only what FS_IOC_SETFLAGS of upper takes; immutable and append-only as
- * the kernel's protattr. */
+/* inode flags (FS_IOC_GETFLAGS) and the fsxattr form; only what FS_IOC_SETFLAGS of upper takes;
+ * immutable and append-only as the kernel's protattr. */
 int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret);
 int rvl_overlay_set_flags(struct rvl_overlay *ov, uint64_t number, unsigned flags);
 
@@ -108,7 +112,8 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 			 const void *value, size_t size, int flags, bool is_acl_kill_sgid);
 int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char *name);
 
-/* ---- making (create.c) ---- type, mode, ACL inheritance and setgid directories are handled here. */
+/* ---- making (create.c) ---- type, mode, ACL inheritance and setgid directories are handled here.
+ */
 int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		      const char *name, mode_t mode, dev_t rdev,
 		      struct rvl_entry *ret); /* all types but directories and symlinks */
@@ -118,8 +123,8 @@ int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 			const char *name, const char *target, struct rvl_entry *ret);
 int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, const char *name,
 		     struct rvl_entry *ret);
-/* A regular file, opened (until rvl_overlay_release_file). O_EXCL and O_TRUNC were the kernel's business but
- * -EEXIST is possible. */
+/* A regular file, opened (until rvl_overlay_release_file). O_EXCL and O_TRUNC were the kernel's
+ * business but -EEXIST is possible. */
 int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		       const char *name, mode_t mode, int flags, struct rvl_entry *ret);
 /* O_TMPFILE: no name yet; opened. A later rvl_overlay_link names it. */
@@ -129,14 +134,15 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 /* ---- removing and renaming (remove.c, rename.c) ---- */
 int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name);
 int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name);
-/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; others -EINVAL. cred: for the whiteout. */
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; others -EINVAL. cred: for the
+ * whiteout. */
 int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags);
 
 /* ---- files (file.c) ----
  * Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
-/* Counts one open; with write flags the file is copied up; O_TRUNC truncates. A front that is not asked for opens need
- * not call it. */
+/* Counts one open; with write flags the file is copied up; O_TRUNC truncates. A front that is not
+ * asked for opens need not call it. */
 int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags);
 /* The end of an open: of that, of rvl_overlay_create or of _tmpfile. */
 void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number);
@@ -159,10 +165,12 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 int rvl_overlay_syncfs(struct rvl_overlay *ov);
 
 /* ---- directories (readdir.c) ---- */
-/* One snapshot for a reply: entries from `offset` on in order; fn returns false when the reply is full (that entry is
- * then not consumed). "." and ".." have the offsets 1 and 2. offset is the value after the last entry consumed (0: from the start), also of another
- * open, another server's life, or after changes. with_attr: READDIRPLUS: entry is filled and counts as a look-up when fn
- * returns true (not for "." and ".."); an entry whose attributes cannot be had is given without (entry NULL). */
+/* One snapshot for a reply: entries from `offset` on in order; fn returns false when the reply is
+ * full (that entry is then not consumed). "." and ".." have the offsets 1 and 2. offset is the
+ * value after the last entry consumed (0: from the start), also of another open, another server's
+ * life, or after changes. with_attr: READDIRPLUS: entry is filled and counts as a look-up when fn
+ * returns true (not for "." and ".."); an entry whose attributes cannot be had is given without
+ * (entry NULL). */
 struct rvl_dirent {
 	const char *name;
 	uint64_t number;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The live filesystem from inside: what all files of overlay/ share. Each concern has its own header next to its
- * source; here are only the struct and the few helpers that everyone needs.
+ * The live filesystem from inside: what all files of overlay/ share. Each concern has its own
+ * header next to its source; here are only the struct and the few helpers that everyone needs.
  */
 #ifndef RVL_OVERLAY_PRIVATE_H
 #define RVL_OVERLAY_PRIVATE_H

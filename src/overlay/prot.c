@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Immutable and append-only, see prot.h. The value's form is that of fs/overlayfs/util.c, ovl_set_protattr. */
+/* Immutable and append-only, see prot.h. The value's form is that of fs/overlayfs/util.c,
+ * ovl_set_protattr. */
 #include "overlay/prot.h"
 
 #include <linux/magic.h>

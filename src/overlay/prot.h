@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Immutable and append-only (chattr +i, +a). On upper they are the kernel's overlay.protattr, not real flags, which
- * would forbid the server its own work; the real flags of a lower object count until it is copied up. The kernel does not
- * know them of a FUSE inode, so they are enforced here, as the VFS does it for others.
+ * Immutable and append-only (chattr +i, +a). On upper they are the kernel's overlay.protattr, not
+ * real flags, which would forbid the server its own work; the real flags of a lower object count
+ * until it is copied up. The kernel does not know them of a FUSE inode, so they are enforced here,
+ * as the VFS does it for others.
  */
 #ifndef RVL_OVERLAY_PROT_H
 #define RVL_OVERLAY_PROT_H

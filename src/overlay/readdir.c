@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Listing directories. One snapshot of the merged names serves a whole pass: who starts at the beginning gets a
- * fresh one, who goes on takes what is there, since it is at least as new as his start; offsets are hashes of names and
- * mean the same in each. So changes during a pass cost no new listing, and no name is lost or given twice.
+ * Listing directories. One snapshot of the merged names serves a whole pass: who starts at the
+ * beginning gets a fresh one, who goes on takes what is there, since it is at least as new as his
+ * start; offsets are hashes of names and mean the same in each. So changes during a pass cost no
+ * new listing, and no name is lost or given twice.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -95,7 +96,8 @@ static bool emit_dots(struct pass *p, uint64_t *offset)
 	return true;
 }
 
-/* The number of a name, by the cheapest way that is certain. 0 and no node, 0 and a node, or an error. */
+/* The number of a name, by the cheapest way that is certain. 0 and no node, 0 and a node, or an
+ * error. */
 static int number_of(struct pass *p, const struct rvl_listing_name *name, struct rvl_dirent *dirent,
 		     struct rvl_entry *entry, struct rvl_node **ret)
 {
@@ -130,7 +132,8 @@ static int emit(struct pass *p, size_t i)
 	struct rvl_entry entry;
 	int r;
 
-	/* names with one hash are gone through again from the first of them, so that none is lost */
+	/* names with one hash are gone through again from the first of them, so that none is lost
+	 */
 	if (i + 1 < p->listing->n && p->listing->v[i + 1].offset == name->offset)
 		dirent.next_offset = name->offset - 1;
 	r = number_of(p, name, &dirent, &entry, &node);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Real objects of nodes. The descriptor of an upper directory is found from its parent's and its name (recursively, up to
- * the upper's root), and is believed only if the inode is the one that the node knows: a rename in between is simply
- * tried again, and what offline changes made of it is decode's business.
+ * Real objects of nodes. The descriptor of an upper directory is found from its parent's and its
+ * name (recursively, up to the upper's root), and is believed only if the inode is the one that the
+ * node knows: a rename in between is simply tried again, and what offline changes made of it is
+ * decode's business.
  */
 #include "overlay/real.h"
 
@@ -145,8 +146,8 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 	if (node->is_user_whiteout)
 		ret->st.st_rdev = makedev(0, 0);
 	if (rvl_node_is_dir(node)) {
-		/* The links of a merged directory are not counted (kernel: ovl_getattr); those of a lower one neither, so
-		 * that they stay what they are when it becomes merged. */
+		/* The links of a merged directory are not counted (kernel: ovl_getattr); those of a
+		 * lower one neither, so that they stay what they are when it becomes merged. */
 		if (atomic_load(&node->is_dead))
 			ret->st.st_nlink = 0;
 		else if (node->lower.n)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From a node to its real object: a descriptor and a name relative to it, for the time of one request.
+ * From a node to its real object: a descriptor and a name relative to it, for the time of one
+ * request.
  *
  *   upper non-directory   inodes/, "xx/#n": the entry is the object, whatever its names are
  *   upper directory       its O_PATH descriptor, ""

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Recovery (docs/consistency.md): for each pending record, look at what is there and finish or undo. Every step is idempotent, so a death in
- * here is recovered by the next. Nothing is scanned.
+ * Recovery (docs/consistency.md): for each pending record, look at what is there and finish or
+ * undo. Every step is idempotent, so a death in here is recovered by the next. Nothing is scanned.
  *
  *   CREATE    no entry: the half-made object goes; an entry without a name: it goes too
  *   COPY_UP   published: done; else the entry goes, the lower object is untouched
@@ -31,7 +31,8 @@ struct recovery {
 	struct statx entry; /* OBJECT */
 };
 
-/* What upper has at a place: the number of its stamp and its stat; 0 nothing (or a whiteout, or no such directory). */
+/* What upper has at a place: the number of its stamp and its stat; 0 nothing (or a whiteout, or no
+ * such directory). */
 struct at {
 	struct rvl_node *dir; /* counted */
 	struct rvl_dirfd fd;
@@ -158,7 +159,8 @@ static int recover_copy_up(struct recovery *rc)
 		return at.number == rc->record->number ? 0 : bury(rc, false);
 	if (is_object_at(rc, &at))
 		return 0;
-	/* Is the lower object still to be seen there? Then as if nothing had been; else it was an orphan. */
+	/* Is the lower object still to be seen there? Then as if nothing had been; else it was an
+	 * orphan. */
 	if (at.dir && !at.upper.exists && !at.upper.is_whiteout)
 		r = rvl_lower_look(at.dir, at.name, NULL, &lower);
 	return r < 0 ? r : bury(rc, lower.places.n == 0);

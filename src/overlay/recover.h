@@ -5,8 +5,8 @@
 
 struct rvl_overlay;
 
-/* Before any request is served. -errno only if the log cannot be read; what cannot be recovered is logged and left
- * to reverlayctl repair. */
+/* Before any request is served. -errno only if the log cannot be read; what cannot be recovered is
+ * logged and left to reverlayctl repair. */
 int rvl_recover(struct rvl_overlay *ov);
 
 #endif

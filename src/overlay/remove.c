@@ -6,7 +6,8 @@
  *   2 log REMOVE (with the link difference as it was)
  *   3 overlay.nlink, where a lower name goes
  *   4 the name: removed, or replaced by a whiteout in one rename where lower has something below it
- *   5 the last name gone: orphan until the last close, then the entry becomes a tombstone or goes; the record ends
+ *   5 the last name gone: orphan until the kernel forgets it, then the entry becomes a tombstone or
+ *     goes; the record ends
  */
 #include "overlay/remove.h"
 
@@ -125,7 +126,8 @@ static int drop_name(struct removal *rm, int unlink_flags)
 	r = rvl_temp_whiteout(&whiteout, rm->ov);
 	if (r < 0)
 		return r;
-	/* a directory cannot be replaced by a whiteout: they change places, and it goes with the temporary */
+	/* a directory cannot be replaced by a whiteout: they change places, and it goes with the
+	 * temporary */
 	return rvl_temp_publish(&whiteout, dirfd, rm->name,
 				unlink_flags & AT_REMOVEDIR ? RENAME_EXCHANGE : 0);
 }
@@ -227,7 +229,8 @@ int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name
 
 /* ---- directories ---- */
 
-/* A directory that is to be removed: nothing on disk leads to it then but a descriptor, which the cache may drop. */
+/* A directory that is to be removed: nothing on disk leads to it then but a descriptor, which the
+ * cache may drop. */
 static int keep_attributes(struct rvl_node *node, int upper_fd)
 {
 	if (!node->removed)
@@ -284,7 +287,8 @@ int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd)
 	while ((entry = readdir(d))) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		/* the directory was found empty in the merged view: these are whiteouts; unlink refuses directories */
+		/* the directory was found empty in the merged view: these are whiteouts; unlink
+		 * refuses directories */
 		if (unlinkat(fd, entry->d_name, 0) < 0)
 			return -errno;
 	}

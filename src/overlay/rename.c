@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Rename. What is renamed is in upper first; then one renameat2 on upper does it, which also leaves the whiteout where lower has
- * something under the old name.
+ * Rename. What is renamed is in upper first; then one renameat2 on upper does it, which also leaves
+ * the whiteout where lower has something under the old name.
  *
  *   1 both directories, and the object (with EXCHANGE both), are copied up
- *   2 a directory with a lower part: overlay.redirect, absolute in the merged lower view (it says the same at
- *     the old place); one without, moving over a lower name: overlay.opaque
- *   3 a directory that is to be replaced is empty: made opaque, its whiteouts removed (still the same empty directory)
- *   4 log RENAME
+ *   2 a directory with a lower part: overlay.redirect, absolute in the merged lower view (it says
+ *     the same at the old place); one without, moving over a lower name: overlay.opaque
+ *   3 a directory that is to be replaced is empty: made opaque, its whiteouts removed (still the
+ *     same empty directory)
+ *   4 log RENAME (and REMOVE for a file that is replaced)
  *   5 renameat2
  *   6 directories: overlay.path of the entry; what was replaced: as in remove.c
  */

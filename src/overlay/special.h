@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Devices 0:0 that users make (an overlay on top of this one does, for its whiteouts) are no whiteouts of ours: they are
- * stored as character devices 0:1 with overlay.whiteout, and shown as 0:0.
+ * Devices 0:0 that users make (an overlay on top of this one does, for its whiteouts) are no
+ * whiteouts of ours: they are stored as character devices 0:1 with overlay.whiteout, and shown as
+ * 0:0.
  */
 #ifndef RVL_OVERLAY_SPECIAL_H
 #define RVL_OVERLAY_SPECIAL_H

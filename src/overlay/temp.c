@@ -73,7 +73,8 @@ int rvl_temp_node(struct rvl_temp *temp, mode_t type, dev_t rdev)
 		       finish(temp, type);
 }
 
-/* The whiteout of which all others are links, as in the kernel (ovl_whiteout); a fresh one when it has no link left. */
+/* The whiteout of which all others are links, as in the kernel (ovl_whiteout); a fresh one when it
+ * has no link left. */
 static int refresh_whiteout(struct rvl_overlay *ov, bool is_full)
 {
 	int temp_fd = ov->index->temp_fd, r = 0;
@@ -183,7 +184,8 @@ int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name)
 
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		/* only whiteouts: anything else came in from outside and is kept for the next mount to report */
+		/* only whiteouts: anything else came in from outside and is kept for the next mount
+		 * to report */
 		if (rvl_path_statx(fd, entry->d_name, STATX_BASIC_STATS, &stx) == 0 &&
 		    rvl_whiteout_check(ov->stack, fd, entry->d_name, &stx, true) > 0)
 			(void)unlinkat(fd, entry->d_name, 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Objects in the making: in work/ as temporaries, to be renamed to where they belong (whatever is left there is removed at
- * the next mount), or at their final name in an upper directory whose lock keeps others out.
+ * Objects in the making: in work/ as temporaries, to be renamed to where they belong (whatever is
+ * left there is removed at the next mount), or at their final name in an upper directory whose lock
+ * keeps others out.
  */
 #ifndef RVL_OVERLAY_TEMP_H
 #define RVL_OVERLAY_TEMP_H
@@ -24,7 +25,8 @@ struct rvl_temp {
 /* Where it is made: in work/ under a fresh name, or at dirfd/name (both borrowed until release). */
 void rvl_temp_begin(struct rvl_temp *temp, struct rvl_overlay *ov);
 void rvl_temp_begin_at(struct rvl_temp *temp, struct rvl_overlay *ov, int dirfd, const char *name);
-/* Make it: its owner is the server, who alone may use it until it gets its mode: RVL_TEMP_MODE, for directories with search. -EEXIST, -ENOSPC … */
+/* Make it: its owner is the server, who alone may use it until it gets its mode: RVL_TEMP_MODE, for
+ * directories with search. -EEXIST, -ENOSPC … */
 #define RVL_TEMP_MODE 0600
 #define RVL_TEMP_DIR_MODE 0700
 int rvl_temp_file(struct rvl_temp *temp);
@@ -45,15 +47,18 @@ int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode
 
 /* It is whole where it is (made at its final name): release keeps it. */
 void rvl_temp_keep(struct rvl_temp *temp);
-/* Rename to dirfd/name; flags of renameat2. With RENAME_EXCHANGE what was there is now the temporary, of the given type. */
+/* Rename to dirfd/name; flags of renameat2. With RENAME_EXCHANGE what was there is now the
+ * temporary, of the given type. */
 int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigned flags);
 /* The name goes now (if it is not kept), the descriptor stays until release. */
 void rvl_temp_release_name(struct rvl_temp *temp);
-/* Remove what is still in work/ (a directory with its whiteouts too) and close. Accepts a zeroed one. */
+/* Remove what is still in work/ (a directory with its whiteouts too) and close. Accepts a zeroed
+ * one. */
 void rvl_temp_release(struct rvl_temp *temp);
 #define _cleanup_temp_ __attribute__((cleanup(rvl_temp_release)))
 
-/* Remove an upper directory that is out of sight in work/: it holds whiteouts at most. -ENOTEMPTY: it does not. */
+/* Remove an upper directory that is out of sight in work/: it holds whiteouts at most. -ENOTEMPTY:
+ * it does not. */
 int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Extended attributes: the real object's, with the private names hidden and escaped (layer/xattr.h). Never through a path
- * of the mount itself.
+ * Extended attributes: the real object's, with the private names hidden and escaped
+ * (layer/xattr.h). Never through a path of the mount itself.
  */
 #include <linux/limits.h>
 #include <string.h>
@@ -95,7 +95,8 @@ static int prepare_change(struct rvl_overlay *ov, uint64_t number, const char *n
 	return r;
 }
 
-/* Setting an access ACL by somebody outside the group clears setgid, which the server's rights would keep. */
+/* Setting an access ACL by somebody outside the group clears setgid, which the server's rights
+ * would keep. */
 static int kill_sgid(const struct rvl_real *real)
 {
 	struct statx stx;

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The root has one set of names for all cells: nothing may happen to it that has a say in another cell. */
 static int not_for(struct cell *cell, const char *why)
 {
 	cell->na = why;

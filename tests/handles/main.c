@@ -9,8 +9,9 @@
  *   --kind NAME, --event NAME   only these; twice --event for one pair
  *   --without NAME              not this kind: its cells are counted as senseless
  *
- * Who starts it mounts: it writes "remount" or "kill" to stdout, and waits for a line on stdin. At the end come a line "FAIL ..." a
- * failed cell and one of counts. Exit code 1 if a cell failed.
+ * Who starts it mounts: it writes "remount" or "kill" to stdout, and waits for a line "ok" on stdin. At the end come a line
+ * "FAIL ..." for each failed cell (at most FAILURES_SHOWN) and one of counts: cells, ok (the object is there), stale (it is
+ * gone, and so is the handle), failed, senseless (kind and events that do not go together). Exit code 1 if a cell failed.
  *
  * Cells whose events are of the same scopes go through them together, so that one remount serves hundreds of objects.
  */

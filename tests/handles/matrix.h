@@ -134,7 +134,7 @@ const struct event *event_find(const char *name);
 
 /* ---- check.c ---- */
 int cell_take(struct cell *cell);
-/* Everything that must be true of the cell now; is_again: a second time, after the last remount. */
+/* Everything that must be true of the cell now. Closes what it holds open. */
 void cell_check(struct cell *cell);
 
 #endif
