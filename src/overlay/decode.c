@@ -34,10 +34,34 @@ static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_nam
 	return r;
 }
 
+/* Where the data of an upper metacopy file are: beside its place in the merged lower view. Nowhere is no error: the attributes
+ * can be had all the same. */
+static int find_data(struct rvl_overlay *ov, const char *path, const struct statx *stx,
+		     struct rvl_place *ret)
+{
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	_cleanup_free_ char *redirect = NULL;
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_name_at at;
+	ssize_t n = rvl_upper_xattr_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode,
+					stx->stx_ino, RVL_XATTR_PLACE, value, sizeof(value));
+	int r = n < 0 ? (int)n : rvl_name_at_decode(value, (size_t)n, &at);
+
+	if (r == 0)
+		r = rvl_redirect_get(ov->stack, ov->index->inodes_fd, path, &redirect);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, at.parent, &dir);
+	if (r == 0)
+		r = rvl_merge_lookup_data(ov->stack, &dir->lower, at.name, redirect, 0, ret);
+	return r == -ENODATA || r == -ENOENT || r == -ESTALE || r == -EIO ? 0 : r;
+}
+
 static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx,
 		     struct rvl_node **ret)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_place data = {};
+	bool is_metacopy = false;
 	struct rvl_id id;
 	int r;
 
@@ -47,7 +71,16 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 		r = -EUCLEAN;
 	if (r < 0)
 		return r;
-	r = rvl_node_from_entry(ov, &id, stx, ret);
+	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
+		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+		if (r > 0) {
+			r = find_data(ov, path, stx, &data);
+			is_metacopy = true;
+		}
+	}
+	if (r >= 0)
+		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, ret);
+	rvl_refstr_put(data.path);
 	if (r < 0)
 		return r;
 	/* No name left, and nobody has it open (an open one would be in memory): it is dead. */

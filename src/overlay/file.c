@@ -17,13 +17,13 @@
 
 static int open_upper(struct rvl_node *node, bool is_write)
 {
-	struct rvl_overlay *ov = node->ov;
-	char path[RVL_ENTRY_PATH_SIZE];
-	int flags = is_write ? O_RDWR : O_RDONLY;
+	struct rvl_real _cleanup_real_ real = {};
+	int flags = (is_write ? O_RDWR : O_RDONLY) | O_NONBLOCK;
+	int r = rvl_real_get(node, &real);
 
-	rvl_entry_path(node->id.number, path);
-	return rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path,
-						  (uint64_t)(flags | O_NONBLOCK), 0));
+	if (r < 0)
+		return r;
+	return rvl_retry_emfile(node->ov, rvl_path_open(real.dirfd, real.name, (uint64_t)flags, 0));
 }
 
 static int open_lower(struct rvl_node *node)
@@ -49,18 +49,19 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 	for (;;) {
 		/* data of a metacopy object in upper are below until they are copied */
 		bool has_upper = rvl_node_has_upper(node);
+		bool is_metacopy = atomic_load(&node->is_metacopy);
 		int fd, r;
 
 		if (has_upper && rvl_fdcache_get(fds, number, RVL_FD_WRITE, ret) == 0)
 			return 0;
 		if (!is_write && rvl_fdcache_get(fds, number, RVL_FD_READ, ret) == 0)
 			return 0;
-		fd = has_upper && !atomic_load(&node->is_metacopy) ? open_upper(node, is_write) :
-								     open_lower(node);
+		fd = has_upper && !is_metacopy ? open_upper(node, is_write) : open_lower(node);
 		if (fd < 0)
 			return fd == -ENOENT ? -ESTALE : fd;
 		r = rvl_fdcache_add(fds, number, is_write ? RVL_FD_WRITE : RVL_FD_READ, fd, ret);
-		if (r < 0 || has_upper || !rvl_node_has_upper(node))
+		if (r < 0 || (has_upper == rvl_node_has_upper(node) &&
+			      is_metacopy == atomic_load(&node->is_metacopy)))
 			return r;
 		/* copied up while the lower one was opened: that descriptor must not stay */
 		rvl_fdcache_drop(fds, number, RVL_FD_READ);

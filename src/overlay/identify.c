@@ -176,6 +176,18 @@ static int correct_nlink(struct rvl_overlay *ov, int dirfd, const char *name,
 	return r;
 }
 
+/* Of a metacopy file: where its data are to be looked for when it is found by its entry alone. */
+static int set_place(const struct stranger *s)
+{
+	struct rvl_name_at at = { .parent = s->dir->node->id.number };
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+
+	snprintf(at.name, sizeof(at.name), "%s", s->name);
+	return rvl_upper_xattr_set(overlay_of(s)->index, s->dir->fd.fd.fd, s->name,
+				   s->upper->st.stx_mode, s->upper->st.stx_ino, RVL_XATTR_PLACE,
+				   value, rvl_name_at_encode(&at, value));
+}
+
 static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 {
 	struct rvl_overlay *ov = overlay_of(s);
@@ -192,13 +204,15 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 				  s->upper->st.stx_ino, ret);
 		if (r < 0)
 			return r;
-		if (!is_dir(s)) {
-			r = correct_nlink(ov, dirfd, s->name, &s->upper->st, ret);
-			if (r < 0)
-				return r;
-		}
+		if (s->upper->is_metacopy)
+			r = set_place(s);
+		if (r < 0)
+			return r;
 		r = is_dir(s) ? put_directory(s, ret->number, false) :
 				rvl_entry_link(ov->index, dirfd, s->name, ret->number);
+		/* after the link: a death in between leaves a count too high, never too low */
+		if (r == 0 && !is_dir(s))
+			r = correct_nlink(ov, dirfd, s->name, &s->upper->st, ret);
 		if (r == 0) {
 			rvl_count(stamped_on_sight);
 			return 0;
@@ -249,6 +263,7 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 		if (ov->config.is_read_only) {
 			const struct rvl_layer *layer = rvl_stack_upper(ov->stack);
 
+			upper->is_unindexed = true;
 			r = rvl_number_of_lower(ov->index, layer, dir->fd.fd.fd, name, &upper->st,
 						ret);
 			break;
@@ -265,18 +280,23 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 static int take_from_kernel_index(struct rvl_overlay *ov, const char *name, mode_t type,
 				  const struct rvl_id *id)
 {
+	enum rvl_entry_kind kind;
 	struct statx stx;
 	int fd = ov->kernel_index_fd;
-	int r = rvl_path_statx(fd, name, RVL_STATX_MASK, &stx);
+	/* another name of it may have been met by another thread meanwhile */
+	int r = rvl_entry_look(ov->index, id->number, &kind, &stx);
 
+	if (r < 0 || kind != RVL_ENTRY_NONE)
+		return r < 0 ? r : 1;
+	r = rvl_path_statx(fd, name, RVL_STATX_MASK, &stx);
 	if (r == -ENOENT || (r == 0 && (stx.stx_mode & S_IFMT) != (type & S_IFMT)))
 		return 0;
 	if (r == 0)
 		r = rvl_stamp_set(ov->index, fd, name, stx.stx_mode, stx.stx_ino, id);
 	if (r == 0)
-		r = correct_nlink(ov, fd, name, &stx, id);
-	if (r == 0)
 		r = rvl_entry_link(ov->index, fd, name, id->number);
+	if (r == 0)
+		r = correct_nlink(ov, fd, name, &stx, id);
 	if (r < 0)
 		return r == -EEXIST ? 1 : r;
 	rvl_count(stamped_on_sight);

@@ -312,6 +312,9 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	if (!node)
 		return -ENOMEM;
 	node->upper_ino = upper->st.stx_ino;
+	node->is_unindexed = upper->is_unindexed;
+	if (node->is_unindexed)
+		node->nlink_diff = 0;
 	node->is_user_whiteout = rvl_is_user_whiteout(ov, dir->fd.fd.fd, name, &upper->st);
 	atomic_store(&node->has_upper, true);
 	if (rvl_node_is_dir(node))
@@ -333,7 +336,7 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 }
 
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
-			struct rvl_node **ret)
+			struct rvl_place *data, struct rvl_node **ret)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
 	struct rvl_node *node = rvl_node_new(ov, id, stx->stx_mode);
@@ -343,6 +346,12 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 		return -ENOMEM;
 	node->upper_ino = stx->stx_ino;
 	atomic_store(&node->has_upper, true);
+	if (data) {
+		node->data = *data;
+		*data = (struct rvl_place){};
+		node->is_data_missing = !node->data.layer;
+		atomic_store(&node->is_metacopy, true);
+	}
 	rvl_entry_path(id->number, path);
 	node->is_user_whiteout = rvl_is_user_whiteout(ov, ov->index->inodes_fd, path, stx);
 	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
@@ -352,6 +361,28 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 	}
 	*ret = rvl_node_insert(node);
 	return 0;
+}
+
+/* A lower name of an object that is in upper; its data, if upper has the attributes alone, are the lower object's. */
+static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const struct rvl_id *id,
+			 const struct statx *stx, struct rvl_node **ret)
+{
+	struct rvl_place *data = lower->is_metacopy ? &lower->data : &lower->places.v[0];
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_place moved;
+	int r = 0;
+
+	rvl_entry_path(id->number, path);
+	if (S_ISREG(stx->stx_mode))
+		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+	if (r <= 0)
+		return r < 0 ? r : rvl_node_from_entry(ov, id, stx, NULL, ret);
+	moved = (struct rvl_place){ .layer = data->layer };
+	if (data->path)
+		moved.path = rvl_refstr_get(data->path);
+	r = rvl_node_from_entry(ov, id, stx, &moved, ret);
+	rvl_refstr_put(moved.path);
+	return r;
 }
 
 static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
@@ -390,7 +421,7 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 				return r;
 		}
 		if (kind == RVL_ENTRY_OBJECT)
-			return rvl_node_from_entry(ov, &id, &stx, ret);
+			return node_of_alias(ov, lower, &id, &stx, ret);
 		if (kind == RVL_ENTRY_TOMBSTONE)
 			return -ESTALE;
 	}

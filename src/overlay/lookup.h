@@ -41,6 +41,7 @@ struct rvl_upper_name {
 	/* read only for objects that are not in memory (their nodes say it) */
 	bool is_opaque;
 	bool is_metacopy;
+	bool is_unindexed; /* no entry, and a read-only overlay makes none */
 	char *redirect; /* owned; NULL: none */
 };
 void rvl_upper_name_release(struct rvl_upper_name *upper);
@@ -75,9 +76,10 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_no
 /* Take the lock, look up, let go. */
 int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 
-/* Node of an upper non-directory found through its entry; stx as rvl_entry_look gave it. */
+/* Node of an upper non-directory found through its entry; stx as rvl_entry_look gave it. data: of a metacopy
+ * file, where its data are (moved out of it; layer NULL: nowhere); NULL: it is none. */
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
-			struct rvl_node **ret);
+			struct rvl_place *data, struct rvl_node **ret);
 
 /* The listing of the lower part, read once and kept; NULL (not an error) where there is none, or it
  * is too large to be read for a look-up. Counted. */

@@ -10,7 +10,7 @@
 
 #define LINKS_MAX (1 << 20)
 
-static int parse(const char *value, unsigned lower_nlink, unsigned real_nlink, int *ret)
+static int parse(const char *value, int *ret)
 {
 	char *end;
 	long n;
@@ -21,10 +21,9 @@ static int parse(const char *value, unsigned lower_nlink, unsigned real_nlink, i
 	n = strtol(value + 1, &end, 10);
 	if (errno || *end || n < -LINKS_MAX || n > LINKS_MAX)
 		return -EUCLEAN;
-	/* relative to lower: turn it into what we keep */
-	if (value[0] == 'L')
-		n += (long)lower_nlink - (long)real_nlink;
-	*ret = (int)n;
+	/* Relative to lower, as the kernel writes it at times: what that makes of our count is not known here, so nothing is
+	 * taken off. A count too high keeps an entry, one too low would bury a living object. */
+	*ret = value[0] == 'L' ? 0 : (int)n;
 	return 0;
 }
 
@@ -44,7 +43,7 @@ int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
 		return n == -ERANGE ? -EUCLEAN : (int)n;
 	value[n] = '\0';
 	node->has_nlink_xattr = true;
-	return parse(value, 1, 1, &node->nlink_diff);
+	return parse(value, &node->nlink_diff);
 }
 
 unsigned rvl_nlink_format(int diff, char ret[RVL_NLINK_VALUE_SIZE])

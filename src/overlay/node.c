@@ -78,8 +78,9 @@ static void list_append(struct shard *shard, struct rvl_node *node)
 /* May this node, which nobody holds, be dropped? Open files, orphans and the root may not. */
 static bool is_droppable(const struct rvl_node *node)
 {
-	return node->n_open == 0 && node->log_id == 0 &&
-	       !(atomic_load(&node->is_dead) && node->n_lookups) &&
+	/* counts may have been lost with a former node: of what is dead only FORGET says the end */
+	return node->n_open == 0 &&
+	       (!atomic_load(&node->is_dead) || atomic_load(&node->is_forgotten)) &&
 	       node->id.number != RVL_NUMBER_ROOT;
 }
 

@@ -90,6 +90,24 @@ int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret)
 	return rvl_fdcache_add(ov->fds, node->id.number, RVL_FD_LOWER, fd, ret);
 }
 
+/* An object of a read-only upper that has no entry. */
+static int get_by_name(struct rvl_node *node, struct rvl_real *ret)
+{
+	struct rvl_node _cleanup_node_ *parent = NULL;
+	uint64_t number;
+	int r;
+
+	rvl_node_get_place(node, &number, &ret->own_name);
+	if (!ret->own_name)
+		return -ESTALE;
+	r = rvl_node_get_dir(node->ov, number, &parent);
+	if (r == 0)
+		r = rvl_upper_dir(parent, &ret->pin);
+	ret->dirfd = ret->pin.fd;
+	ret->name = ret->own_name;
+	return r;
+}
+
 int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 {
 	int r;
@@ -101,6 +119,8 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 		return r;
 	}
 	ret->is_upper = true;
+	if (!rvl_node_is_dir(node) && node->is_unindexed)
+		return get_by_name(node, ret);
 	if (!rvl_node_is_dir(node)) {
 		rvl_entry_path(node->id.number, ret->entry);
 		ret->name = ret->entry;
@@ -114,8 +134,11 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 
 void rvl_real_put(struct rvl_real *real)
 {
+	/* Without an own pin (the upper root) there is nothing to give back. */
 	if (real->ov)
 		rvl_fdcache_unpin(real->ov->fds, &real->pin);
+	rvl_refstr_put(real->own_name);
+	real->own_name = NULL;
 }
 
 ssize_t rvl_real_xattr_get(struct rvl_node *node, const struct rvl_real *real, enum rvl_xattr which,

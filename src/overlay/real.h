@@ -18,6 +18,8 @@ struct rvl_real {
 	const char *name; /* points into entry, or "" */
 	bool is_upper;
 	char entry[RVL_ENTRY_PATH_SIZE];
+	const char *
+		own_name; /* counted refstr or NULL: what name points to for an object without entry */
 	struct rvl_fd pin;
 	struct rvl_overlay *ov;
 };

@@ -81,6 +81,14 @@ static bool is_born(struct recovery *rc)
 	return rvl_number_is_born(rc->ov->index, rc->record->number);
 }
 
+/* Does the number still lead to an object? A record may be older than changes that came after: its end can have been lost. */
+static bool is_alive(struct recovery *rc)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+
+	return rvl_node_get(rc->ov, rc->record->number, &node) == 0;
+}
+
 /* Has a non-directory lost all its names? Then it is buried. */
 static int bury_if_unnamed(struct recovery *rc)
 {
@@ -130,7 +138,7 @@ static int recover_create(struct recovery *rc)
 	if (rc->kind == RVL_ENTRY_OBJECT)
 		return is_object_at(rc, &at) ? 0 : bury_if_unnamed(rc);
 	if (rc->kind == RVL_ENTRY_DIRECTORY)
-		return at.number == rc->record->number ? 0 : bury(rc, false);
+		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, false);
 	if (!at.upper.exists)
 		return 0;
 	/* made and not stamped yet: empty, and with the mode of what is in the making */
@@ -156,8 +164,9 @@ static int recover_copy_up(struct recovery *rc)
 	if (r < 0 || rc->kind == RVL_ENTRY_NONE || rc->kind == RVL_ENTRY_TOMBSTONE)
 		return r;
 	if (rc->kind == RVL_ENTRY_DIRECTORY)
-		return at.number == rc->record->number ? 0 : bury(rc, false);
-	if (is_object_at(rc, &at))
+		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, false);
+	/* a link beside the entry: it was published, wherever it is now */
+	if (is_object_at(rc, &at) || rc->entry.stx_nlink > 1)
 		return 0;
 	/* Is the lower object still to be seen there? Then as if nothing had been; else it was an
 	 * orphan. */
@@ -185,7 +194,7 @@ static int recover_remove(struct recovery *rc)
 	if (r < 0)
 		return r;
 	if (rc->kind == RVL_ENTRY_DIRECTORY)
-		return at.number == rc->record->number ? 0 : bury(rc, !is_born(rc));
+		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, !is_born(rc));
 	if (rc->kind != RVL_ENTRY_OBJECT)
 		return 0;
 	if (is_alias)

@@ -40,6 +40,7 @@ void rvl_node_end_orphan(struct rvl_node *node)
 	if (!atomic_load(&node->is_dead))
 		return;
 	atomic_store(&node->is_dead, false);
+	atomic_store(&node->is_forgotten, false);
 	if (node->log_id)
 		rvl_log_end(node->ov->index->log, node->log_id);
 	node->log_id = 0;
@@ -70,6 +71,8 @@ void rvl_node_bury(struct rvl_node *node)
 		rvl_log_end(node->ov->index->log, node->log_id);
 		node->log_id = 0;
 	}
+	if (atomic_load(&node->is_dead))
+		atomic_store(&node->is_forgotten, true);
 	pthread_rwlock_unlock(&node->lock);
 }
 

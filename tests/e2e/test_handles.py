@@ -19,6 +19,9 @@ SECONDS = 100
 SECONDS_PAIRS = 900
 
 UPPERS = ["ext4", "xfs", "btrfs", "tmpfs"]
+# The map is made in the background, or when a decode first needs it; OPEN is asked for, or not.
+OPTIONS = {"ext4": ["nfs_export=on"], "xfs": ["copy_up=write"],
+           "btrfs": ["nfs_export=on", "copy_up=write"], "tmpfs": []}
 OTHER = {"ext4": "xfs", "xfs": "ext4", "btrfs": "ext4", "tmpfs": "ext4"}
 LOWERS = ["same", "other", "squashfs", "stack5", "overlay-xino-on", "overlay-xino-off", "overlay-ro"]
 STACK5 = ["ext4", "xfs", "btrfs", "ext4", "tmpfs"]
@@ -138,8 +141,7 @@ def run_matrix(overlays, lowers, capsys, upper, lower, arguments=(), seconds=SEC
     # has other inos for its directories after a drop of caches
     ov.check_links = "--pairs" not in arguments
     ov.check_lower = ov.check_links and lower != "overlay-xino-off"
-    # half of them with the map made in the background, half when a decode first needs it
-    options = ["nfs_export=on"] if upper in ("ext4", "btrfs") else []
+    options = OPTIONS[upper]
     ov.mount(*options)
     code, said = run_cells(ov, arguments, seconds, options)
     counts = dict(part.split("=") for part in (said or [""])[-1].split(" ") if "=" in part)
