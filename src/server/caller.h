@@ -14,8 +14,9 @@
 bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid);
 
 /*
- * Clear setuid and setgid as a write or a change of owner does by someone without CAP_FSETID: setgid without group
- * execution stays if he is of the group (kernel: setattr_should_drop_sgid). Directories keep theirs.
+ * Clear setuid and setgid as a write or a change of owner does by someone without CAP_FSETID:
+ * setgid without group execution stays if he is of the group (kernel: setattr_should_drop_sgid).
+ * Directories keep theirs.
  */
 int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number);
 /* May he see and set trusted.* attributes (CAP_SYS_ADMIN)? */

@@ -30,8 +30,9 @@ static const struct {
 };
 
 /*
- * Is setuid to go? The kernel leaves it to us at every change of the owner, also chown(2) with -1 for both, which
- * sets nothing (fs/fuse/dir.c, fuse_setattr), and says so at a truncate without CAP_FSETID (FATTR_KILL_SUIDGID).
+ * Is setuid to go? The kernel leaves it to us at every change of the owner, also chown(2) with -1
+ * for both, which sets nothing (fs/fuse/dir.c, fuse_setattr), and says so at a truncate without
+ * CAP_FSETID (FATTR_KILL_SUIDGID).
  */
 static bool is_kill_wanted(int to_set, unsigned mask)
 {

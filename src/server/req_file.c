@@ -25,8 +25,8 @@ static bool is_kill_wanted(const struct fuse_file_info *fi)
 }
 
 /*
- * Where opens are not to be asked for (copy_up=write, or a read-only overlay) the kernel is told so by the answer to the first one
- * (docs/decisions/0004).
+ * Where opens are not to be asked for (copy_up=write, or a read-only overlay) the kernel is told so
+ * by the answer to the first one (docs/decisions/0004).
  */
 void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {

@@ -27,7 +27,8 @@ void rvl_req_getxattr(fuse_req_t req, fuse_ino_t number, const char *name, size_
 	rvl_reply_bytes(req, r, buf, size == 0);
 }
 
-/* trusted.* is for the privileged alone; filesystems with a list of their own see to it, FUSE does not. */
+/* trusted.* is for the privileged alone; filesystems with a list of their own see to it, FUSE does
+ * not. */
 static ssize_t drop_trusted(fuse_req_t req, char *list, ssize_t len)
 {
 	bool is_asked = false;
