@@ -211,3 +211,38 @@ def test_userxattr_by_turns(ov):
     run("umount", mnt)
     ov.mount(kernel=False)
     assert_same(before, visible(mnt), "seen by reverlay")
+
+
+def test_metacopy_by_handle(ov):
+    """The kernel's metacopy file in upper, opened by handle with nothing known: lower's data, also when written."""
+    with ov.lower() as low:
+        write(low / "dir/file", b"lower data\n")
+    mnt = ov.mount("metacopy=on", kernel=True)
+    os.chmod(mnt / "dir/file", 0o600)
+    os.rename(mnt / "dir/file", mnt / "dir/renamed")
+    ov.remount(kernel=False)
+    fh = sysc.handle(mnt / "dir/renamed")
+    ov.remount()
+    root = os.open(mnt, os.O_RDONLY)
+    fd = sysc.open_handle(root, fh, os.O_RDWR)
+    os.close(root)
+    assert os.pread(fd, 100, 0) == b"lower data\n"
+    os.pwrite(fd, b"L", 0)
+    os.close(fd)
+    ov.remount()
+    assert (mnt / "dir/renamed").read_bytes() == b"Lower data\n"
+
+
+def test_kernels_upper_read_only(ov):
+    """An upper that only the kernel wrote, mounted ro at once: all can be read, nothing is written."""
+    with ov.lower() as low:
+        standard_tree(low)
+    mnt = ov.mount(kernel=True)
+    os.chmod(mnt / "file", 0o600)
+    write(mnt / "dir/inner", "changed\n")
+    write(mnt / "born/deep", "born\n")
+    before = visible(mnt)
+    ov.umount()
+    ov.mount("ro", kernel=False)
+    assert_same(before, visible(mnt), "read-only")
+    ov.check_remount = False
