@@ -81,6 +81,7 @@ struct rvl_log {
 	int inodes_fd; /* borrowed from the index */
 	int fd; /* owned; -EBADF for a reader of no log */
 	bool is_writable, is_volatile;
+	bool has_lost_end; /* a record that is done looks pending in the file */
 	bool is_broken; /* its end could not be cut off: nothing more is written */
 	uint64_t size; /* of the file */
 	uint64_t rewrite_at;
@@ -333,9 +334,14 @@ static int rewrite_log(struct rvl_log *log)
 /* After a record was added: keep the file short. No failure here is an operation's failure. */
 static void shorten(struct rvl_log *log)
 {
-	if (!log->n_pending && log->size > LOG_SHORTEN_BYTES && !log->is_broken) {
-		if (!ftruncate(log->fd, sizeof(struct disk_header)))
+	/* Also what has lost its end (a full disk) must go, before it is recovered over later changes:
+	 * it takes no room to make the file shorter. */
+	if (!log->n_pending && (log->size > LOG_SHORTEN_BYTES || log->has_lost_end) &&
+	    !log->is_broken) {
+		if (!ftruncate(log->fd, sizeof(struct disk_header))) {
 			log->size = sizeof(struct disk_header);
+			log->has_lost_end = false;
+		}
 		log->rewrite_at = RVL_LOG_MAX_BYTES;
 	} else if (log->size > log->rewrite_at) {
 		int r = rewrite_log(log);
@@ -388,8 +394,10 @@ static void end_locked(struct rvl_log *log, uint64_t id)
 	if (!log->is_writable)
 		return;
 	/* Lost, it is only a recovery of what is done. */
-	if (append(log, buf, (unsigned)len))
+	if (append(log, buf, (unsigned)len)) {
 		rvl_warn_limited("inodes/log: an end cannot be written");
+		log->has_lost_end = true;
+	}
 	shorten(log);
 }
 

@@ -169,6 +169,25 @@ static int sync_temp(struct copy_up *c)
 
 /* ---- the entry ---- */
 
+/* What an attempt left of which nothing was shown (no name in upper) gives way. */
+static int link_entry(struct copy_up *c)
+{
+	struct rvl_index *index = c->ov->index;
+	uint64_t number = c->node->id.number;
+	enum rvl_entry_kind kind;
+	struct statx stx;
+	int r = rvl_entry_link(index, index->temp_fd, c->temp.name, number);
+
+	if (r != -EEXIST || c->st.stx_nlink > 1)
+		return r;
+	r = rvl_entry_look(index, number, &kind, &stx);
+	if (r == 0 && (kind != RVL_ENTRY_OBJECT || stx.stx_nlink != 1))
+		r = -EEXIST;
+	if (r == 0)
+		r = rvl_entry_bury(index, number, false);
+	return r < 0 ? r : rvl_entry_link(index, index->temp_fd, c->temp.name, number);
+}
+
 static int make_entry(struct copy_up *c)
 {
 	static const uint8_t no_uuid[16];
@@ -177,8 +196,7 @@ static int make_entry(struct copy_up *c)
 	int r;
 
 	if (!rvl_node_is_dir(c->node))
-		return rvl_entry_link(ov->index, ov->index->temp_fd, c->temp.name,
-				      c->node->id.number);
+		return link_entry(c);
 	entry.path.parent = c->parent->id.number;
 	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
 	entry.place = entry.path;
@@ -321,7 +339,7 @@ turn:
 	/* who reads the lower one reads the upper one from now on */
 	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER);
 	if (!rvl_node_is_dir(c->node))
-		rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_READ);
+		rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER_DATA);
 	return 0;
 }
 
@@ -405,21 +423,19 @@ static int take_existing(struct rvl_node *node, bool *ret_is_taken)
 static int find_parent(struct copy_up *c)
 {
 	uint64_t number;
-	int r;
+	int r = -ESTALE;
 
 	rvl_node_get_place(c->node, &number, &c->name);
-	if (c->name) {
+	if (c->name)
 		r = rvl_node_get_dir(c->ov, number, &c->parent);
-		if (r == 0)
-			r = rvl_copy_up(c->parent, 0);
-		if (r == 0)
-			return 0;
-		if (r != -ESTALE && r != -ENOENT)
-			return r;
-	}
-	/* No place: only an orphan may be without. */
-	if (rvl_node_is_dir(c->node))
-		return -ESTALE;
+	if (r == 0 && !rvl_node_has_upper(c->parent))
+		r = -ENOENT; /* copied up before, and removed since */
+	if (r == 0)
+		return 0;
+	/* Only an orphan may be without a place: it goes to the index alone. */
+	if (rvl_node_is_dir(c->node) || !atomic_load(&c->node->is_dead) ||
+	    (r != -ESTALE && r != -ENOENT))
+		return r;
 	rvl_node_put(rvl_take_ptr(c->parent));
 	rvl_refstr_put(rvl_take_ptr(c->name));
 	return 0;
@@ -462,7 +478,7 @@ static int fetch_data(struct copy_up *c)
 	};
 	(void)futimens(to, times);
 	atomic_store(&c->node->is_metacopy, false);
-	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_READ);
+	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER_DATA);
 	return 0;
 }
 
@@ -474,19 +490,15 @@ static bool is_done(const struct rvl_node *node, unsigned flags)
 	       !atomic_load(&node->is_metacopy);
 }
 
-int rvl_copy_up(struct rvl_node *node, unsigned flags)
+/* One object whose parent, if it has one, is in upper. */
+static int copy_up_one(struct rvl_node *node, unsigned flags)
 {
 	struct copy_up c = { .ov = node->ov, .node = node, .flags = flags, .temp.fd = -EBADF };
 	bool is_taken = false;
-	int r;
+	int r = 0;
 
-	if (is_done(node, flags))
-		return 0;
-	r = rvl_check_writable(c.ov);
-	if (r == 0 && rvl_node_is_dir(node) && atomic_load(&node->is_dead))
-		r = -ENOENT;
-	if (r < 0)
-		return r;
+	if (rvl_node_is_dir(node) && atomic_load(&node->is_dead))
+		return -ENOENT;
 	if (!rvl_node_has_upper(node))
 		r = find_parent(&c);
 	if (r == 0) {
@@ -503,4 +515,43 @@ int rvl_copy_up(struct rvl_node *node, unsigned flags)
 	rvl_node_put(c.parent);
 	rvl_refstr_put(c.name);
 	return r;
+}
+
+static bool has_upper(struct rvl_node *node)
+{
+	return rvl_node_has_upper(node);
+}
+
+/* The directories above, from above: not by recursion, since how deep they lie is up to the layers.
+ */
+static int copy_up_ancestors(struct rvl_node *node)
+{
+	struct rvl_chain _cleanup_chain_ chain = {};
+	struct rvl_node _cleanup_node_ *parent = NULL;
+	const char *name;
+	uint64_t number;
+	int r = 0;
+
+	rvl_node_get_place(node, &number, &name);
+	if (name)
+		r = rvl_node_get_dir(node->ov, number, &parent);
+	rvl_refstr_put(name);
+	if (r == 0 && parent)
+		r = rvl_chain_read(parent, has_upper, &chain);
+	for (size_t i = chain.n; r == 0 && i > 0; i--)
+		r = copy_up_one(chain.v[i - 1], 0);
+	/* whoever needs the parent finds out that it is gone */
+	return r == -ESTALE || r == -ENOENT ? 0 : r;
+}
+
+int rvl_copy_up(struct rvl_node *node, unsigned flags)
+{
+	int r;
+
+	if (is_done(node, flags))
+		return 0;
+	r = rvl_check_writable(node->ov);
+	if (r == 0 && !rvl_node_has_upper(node))
+		r = copy_up_ancestors(node);
+	return r < 0 ? r : copy_up_one(node, flags);
 }

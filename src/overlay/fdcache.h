@@ -13,7 +13,8 @@
 enum rvl_fd_kind {
 	RVL_FD_UPPER_DIR, /* O_PATH on an upper directory */
 	RVL_FD_LOWER, /* O_PATH on the topmost lower object */
-	RVL_FD_READ, /* data, O_RDONLY */
+	RVL_FD_LOWER_DATA, /* data that are in lower, O_RDONLY */
+	RVL_FD_READ, /* data in upper, O_RDONLY */
 	RVL_FD_WRITE, /* data in upper, O_RDWR */
 	RVL_FD_KINDS
 };

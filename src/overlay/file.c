@@ -43,30 +43,26 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 	struct rvl_fdcache *fds = node->ov->fds;
 	uint64_t number = node->id.number;
 
+	/* data of a metacopy object in upper are below until they are copied */
+	bool is_upper = rvl_node_has_upper(node) && !atomic_load(&node->is_metacopy);
+	enum rvl_fd_kind kind = !is_upper ? RVL_FD_LOWER_DATA :
+				is_write  ? RVL_FD_WRITE :
+					    RVL_FD_READ;
+	int fd;
+
 	*ret = RVL_FD_NONE;
 	if (!S_ISREG(node->type))
 		return rvl_node_is_dir(node) ? -EISDIR : -EINVAL;
-	for (;;) {
-		/* data of a metacopy object in upper are below until they are copied */
-		bool has_upper = rvl_node_has_upper(node);
-		bool is_metacopy = atomic_load(&node->is_metacopy);
-		int fd, r;
-
-		if (has_upper && rvl_fdcache_get(fds, number, RVL_FD_WRITE, ret) == 0)
-			return 0;
-		if (!is_write && rvl_fdcache_get(fds, number, RVL_FD_READ, ret) == 0)
-			return 0;
-		fd = has_upper && !is_metacopy ? open_upper(node, is_write) : open_lower(node);
-		if (fd < 0)
-			return fd == -ENOENT ? -ESTALE : fd;
-		r = rvl_fdcache_add(fds, number, is_write ? RVL_FD_WRITE : RVL_FD_READ, fd, ret);
-		if (r < 0 || (has_upper == rvl_node_has_upper(node) &&
-			      is_metacopy == atomic_load(&node->is_metacopy)))
-			return r;
-		/* copied up while the lower one was opened: that descriptor must not stay */
-		rvl_fdcache_drop(fds, number, RVL_FD_READ);
-		rvl_fdcache_unpin(fds, ret);
-	}
+	if (is_write && !is_upper)
+		return -EIO; /* the caller has not copied it up */
+	if (is_upper && rvl_fdcache_get(fds, number, RVL_FD_WRITE, ret) == 0)
+		return 0;
+	if (!is_write && rvl_fdcache_get(fds, number, kind, ret) == 0)
+		return 0;
+	fd = is_upper ? open_upper(node, is_write) : open_lower(node);
+	if (fd < 0)
+		return fd == -ENOENT ? -ESTALE : fd;
+	return rvl_fdcache_add(fds, number, kind, fd, ret);
 }
 
 int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
@@ -102,8 +98,9 @@ void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number)
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
 	bool is_closed;
 
-	if (node && rvl_node_release(node, &is_closed))
-		rvl_node_bury(node);
+	/* an orphan stays until the kernel forgets it */
+	if (node)
+		(void)rvl_node_release(node, &is_closed);
 }
 
 /* offset -1: anywhere. */

@@ -20,6 +20,7 @@
 #define N_SHARDS 32
 #define NODES_DEFAULT 100000
 #define NODES_MIN 1024
+#define CHAIN_MAX (1 << 16) /* ancestors */
 
 struct shard {
 	pthread_mutex_t lock;
@@ -424,4 +425,57 @@ void rvl_node_each_orphan(struct rvl_overlay *ov, void (*fn)(struct rvl_node *))
 			}
 		}
 	}
+}
+
+void rvl_chain_release(struct rvl_chain *chain)
+{
+	for (size_t i = 0; i < chain->n; i++)
+		rvl_node_put(chain->v[i]);
+	free(chain->v);
+	*chain = (struct rvl_chain){};
+}
+
+static int chain_add(struct rvl_chain *chain, struct rvl_node *node)
+{
+	/* grows at the powers of two */
+	if ((chain->n & (chain->n - 1)) == 0) {
+		size_t room = chain->n ? 2 * chain->n : 1;
+		struct rvl_node **v =
+			chain->n < CHAIN_MAX ? reallocarray(chain->v, room, sizeof(*v)) : NULL;
+
+		if (!v) {
+			rvl_node_put(node);
+			return chain->n < CHAIN_MAX ? -ENOMEM : -ELOOP;
+		}
+		chain->v = v;
+	}
+	chain->v[chain->n++] = node;
+	return 0;
+}
+
+int rvl_chain_read(struct rvl_node *dir, bool (*is_end)(struct rvl_node *), struct rvl_chain *ret)
+{
+	struct rvl_node *node = dir;
+	int r = 0;
+
+	*ret = (struct rvl_chain){};
+	rvl_node_ref(dir);
+	while (r == 0 && node->id.number != RVL_NUMBER_ROOT && !is_end(node)) {
+		const char *name;
+		uint64_t parent;
+
+		r = chain_add(ret, node);
+		if (r < 0)
+			goto fail;
+		rvl_node_get_place(node, &parent, &name);
+		r = name ? rvl_node_get_dir(node->ov, parent, &node) : -ESTALE;
+		rvl_refstr_put(name);
+		if (r < 0)
+			goto fail;
+	}
+	rvl_node_put(node);
+	return 0;
+fail:
+	rvl_chain_release(ret);
+	return r;
 }

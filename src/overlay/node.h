@@ -139,6 +139,16 @@ void rvl_node_copy_end(struct rvl_node *node);
 /* Calls fn for each orphan in memory (no locks held, referenced): at the end of the mount. */
 void rvl_node_each_orphan(struct rvl_overlay *ov, void (*fn)(struct rvl_node *));
 
+/* A directory and those above it, the first one first, up to but not with the first for which is_end
+ * says true (the root at the latest). For walks that must not recurse: depth is in users' hands. */
+struct rvl_chain {
+	struct rvl_node **v; /* owned; the nodes counted */
+	size_t n;
+};
+int rvl_chain_read(struct rvl_node *dir, bool (*is_end)(struct rvl_node *), struct rvl_chain *ret);
+void rvl_chain_release(struct rvl_chain *chain);
+#define _cleanup_chain_ __attribute__((cleanup(rvl_chain_release)))
+
 static inline void rvl_cleanup_node(struct rvl_node **node)
 {
 	rvl_node_put(*node);

@@ -16,60 +16,95 @@
 
 #define RENAME_RETRIES 16
 
-static int open_upper_dir(struct rvl_node *dir)
+static int pin_cached(struct rvl_node *dir, struct rvl_fd *ret)
+{
+	*ret = RVL_FD_NONE;
+	if (dir->id.number == RVL_NUMBER_ROOT) {
+		ret->fd = dir->ov->stack->layers[0].fd;
+		return 0;
+	}
+	return rvl_fdcache_get(dir->ov->fds, dir->id.number, RVL_FD_UPPER_DIR, ret);
+}
+
+static bool is_open(struct rvl_node *dir)
+{
+	struct rvl_fd fd;
+
+	if (pin_cached(dir, &fd) < 0)
+		return false;
+	rvl_fdcache_unpin(dir->ov->fds, &fd);
+	return true;
+}
+
+/* Open one directory beneath its parent's. -ESTALE: it is not there (any more). */
+static int open_beneath(struct rvl_node *dir, struct rvl_fd *ret)
 {
 	struct rvl_overlay *ov = dir->ov;
-	int r = -ESTALE;
+	struct rvl_node _cleanup_node_ *parent = NULL;
+	_cleanup_close_ int fd = -EBADF;
+	struct rvl_fd parent_fd;
+	const char *name;
+	struct statx stx;
+	uint64_t number;
+	int r;
 
-	for (unsigned i = 0; i < RENAME_RETRIES; i++) {
-		struct rvl_dirfd _cleanup_dirfd_ parent_fd = {};
-		struct rvl_node _cleanup_node_ *parent = NULL;
-		_cleanup_close_ int fd = -EBADF;
-		const char *name;
-		struct statx stx;
-		uint64_t number;
-
-		if (atomic_load(&dir->is_dead))
-			return -ENOENT;
-		rvl_node_get_place(dir, &number, &name);
-		if (!name)
-			return -ESTALE;
-		r = rvl_node_get_dir(ov, number, &parent);
-		if (r == 0)
-			r = rvl_dirfd_get(parent, &parent_fd);
-		if (r == 0) {
-			fd = rvl_retry_emfile(ov, rvl_path_open(parent_fd.fd.fd, name,
-								O_PATH | O_DIRECTORY, 0));
-			r = fd < 0 ? fd : rvl_path_statx(fd, "", STATX_INO, &stx);
-		}
-		rvl_refstr_put(name);
-		if (r == 0 && stx.stx_ino == dir->upper_ino)
-			return rvl_take_fd(&fd);
-		if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ELOOP)
-			return r;
+	if (atomic_load(&dir->is_dead))
+		return -ENOENT;
+	rvl_node_get_place(dir, &number, &name);
+	parent = name ? rvl_node_find(ov, number) : NULL;
+	r = parent && pin_cached(parent, &parent_fd) == 0 ? 0 : -ESTALE;
+	if (r == 0) {
+		fd = rvl_retry_emfile(ov,
+				      rvl_path_open(parent_fd.fd, name, O_PATH | O_DIRECTORY, 0));
+		rvl_fdcache_unpin(ov->fds, &parent_fd);
+		r = fd < 0 ? fd : rvl_path_statx(fd, "", STATX_INO, &stx);
 	}
-	rvl_warn_limited(
-		"directory %llu is no longer where it was: was upper changed while mounted?",
-		(unsigned long long)dir->id.number);
-	return -ESTALE;
+	rvl_refstr_put(name);
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP ||
+	    (r == 0 && stx.stx_ino != dir->upper_ino))
+		return -ESTALE;
+	if (r < 0)
+		return r;
+	return rvl_fdcache_add(ov->fds, dir->id.number, RVL_FD_UPPER_DIR, rvl_take_fd(&fd), ret);
+}
+
+/* Open the ancestors that are not, from above, and then the directory. */
+static int open_upper_dir(struct rvl_node *dir, struct rvl_fd *ret)
+{
+	struct rvl_overlay *ov = dir->ov;
+	struct rvl_chain _cleanup_chain_ chain = {};
+	struct rvl_fd above = RVL_FD_NONE;
+	int r = rvl_chain_read(dir, is_open, &chain);
+
+	if (r == 0 && chain.n == 0)
+		return pin_cached(dir, ret);
+	for (size_t i = chain.n; r == 0 && i > 0; i--) {
+		r = open_beneath(chain.v[i - 1], ret);
+		/* pinned until the next one below is open */
+		rvl_fdcache_unpin(ov->fds, &above);
+		if (r == 0)
+			above = *ret;
+	}
+	if (r < 0)
+		*ret = RVL_FD_NONE;
+	return r;
 }
 
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret)
 {
-	struct rvl_overlay *ov = dir->ov;
-	int fd;
+	int r = pin_cached(dir, ret);
 
-	*ret = RVL_FD_NONE;
-	if (dir->id.number == RVL_NUMBER_ROOT) {
-		ret->fd = ov->stack->layers[0].fd;
-		return 0;
+	/* a rename on the way is seen as -ESTALE: look again */
+	for (unsigned i = 0; r < 0 && i < RENAME_RETRIES; i++) {
+		r = open_upper_dir(dir, ret);
+		if (r < 0 && r != -ESTALE)
+			return r;
 	}
-	if (rvl_fdcache_get(ov->fds, dir->id.number, RVL_FD_UPPER_DIR, ret) == 0)
-		return 0;
-	fd = open_upper_dir(dir);
-	if (fd < 0)
-		return fd;
-	return rvl_fdcache_add(ov->fds, dir->id.number, RVL_FD_UPPER_DIR, fd, ret);
+	if (r < 0)
+		rvl_warn_limited(
+			"directory %llu is no longer where it was: was upper changed while mounted?",
+			(unsigned long long)dir->id.number);
+	return r;
 }
 
 int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret)

@@ -81,7 +81,8 @@ static bool is_born(struct recovery *rc)
 	return rvl_number_is_born(rc->ov->index, rc->record->number);
 }
 
-/* Does the number still lead to an object? A record may be older than changes that came after: its end can have been lost. */
+/* Does the number still lead to an object? A record may be older than changes that came after: its
+ * end can have been lost. */
 static bool is_alive(struct recovery *rc)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
@@ -172,7 +173,13 @@ static int recover_copy_up(struct recovery *rc)
 	 * orphan. */
 	if (at.dir && !at.upper.exists && !at.upper.is_whiteout)
 		r = rvl_lower_look(at.dir, at.name, NULL, &lower);
-	return r < 0 ? r : bury(rc, lower.places.n == 0);
+	if (r < 0)
+		return r;
+	/* It was whole before it had an entry, and another name of it may have been written through
+	 * that. */
+	if (lower.places.n && lower.st.stx_nlink > 1)
+		return set_nlink(rc, (int)lower.st.stx_nlink - 1);
+	return bury(rc, lower.places.n == 0);
 }
 
 static int recover_link(struct recovery *rc)

@@ -31,6 +31,8 @@
 
 void rvl_node_make_orphan(struct rvl_node *node, uint64_t log_id)
 {
+	if (node->log_id && node->log_id != log_id)
+		rvl_log_end(node->ov->index->log, node->log_id);
 	node->log_id = log_id;
 	atomic_store(&node->is_dead, true);
 }
@@ -51,6 +53,7 @@ static void bury(struct rvl_node *node)
 	struct rvl_index *index = node->ov->index;
 	int r;
 
+	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_READ);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
 	if (!rvl_node_has_upper(node))

@@ -38,6 +38,7 @@ struct renaming {
 	struct end from, to;
 	unsigned flags;
 	bool is_exchange;
+	bool is_unfinished; /* the log record must stay */
 };
 
 static void end_release(struct end *end)
@@ -201,12 +202,13 @@ static int rename_upper(struct renaming *rn)
 	}
 	if (renameat2(from_fd, from->name, to_fd, to->name, flags) < 0)
 		return -errno;
-	if (whiteout.ov)
-		return rvl_temp_publish(&whiteout, from_fd, from->name, RENAME_NOREPLACE);
-	/* the whiteout of the new name has come to the old one, where nothing is to be hidden */
-	if (flags == RENAME_EXCHANGE && !rn->is_exchange && !is_leaving &&
-	    unlinkat(from_fd, from->name, 0) < 0)
-		return -errno;
+	/* It is renamed: what follows is no reason to say otherwise. A whiteout that could not be
+	 * put is recovered at the next mount, from the record that stays. */
+	if (whiteout.ov && rvl_temp_publish(&whiteout, from_fd, from->name, RENAME_NOREPLACE) < 0)
+		rn->is_unfinished = true;
+	/* the whiteout of the new name has come to the old one, where it hides nothing */
+	if (flags == RENAME_EXCHANGE && !rn->is_exchange && !is_leaving)
+		(void)unlinkat(from_fd, from->name, 0);
 	return 0;
 }
 
@@ -293,7 +295,7 @@ static int rename_locked(struct renaming *rn)
 	else if (target)
 		rvl_node_name_gone(target, target_id);
 	/* a path that could not be written is mended at use: the record stays for the next mount */
-	if (r == 0)
+	if (r == 0 && !rn->is_unfinished)
 		rvl_log_end(rn->ov->index->log, id);
 	return 0;
 }
