@@ -37,7 +37,7 @@ mount -t tmpfs -o mode=755,size=1300m,exec tmpfs "$1"
 cp -a /etc "$1/etc"  # a copy that may be written to
 mkdir -p "$1/etc/exports.d"
 mount --bind "$1/etc" /etc
-TMPDIR=$1 exec linux.uml mem=1024M root=/dev/root rootfstype=hostfs rootflags=/ rw "ubd0=$2" \
+TMPDIR=$1 exec linux.uml mem=1024M root=/dev/root rootfstype=hostfs rootflags=/ rw "ubd0=$2" "uml_dir=$1" \
     con=null con0=fd:0,fd:1 ssl=null quiet "top=$3" "build=$4" init="$3/tests/nfs/uml-init"
 """
 

@@ -53,6 +53,10 @@ class Chroot:
         for kind, where in (("proc", "proc"), ("tmpfs", "tmp")):
             run("mount", "-t", kind, kind, self.mnt / where)
         run("mount", "--rbind", "/dev", self.mnt / "dev")
+        if TOP.is_relative_to("/tmp"):  # the sources, and what was built for them, are covered
+            where = self.mnt / TOP.relative_to("/")
+            where.mkdir(parents=True)
+            run("mount", "--bind", TOP, where)
 
     def leave(self):
         for where in ("dev", "tmp", "proc"):
