@@ -343,9 +343,10 @@ static void shorten(struct rvl_log *log)
 			log->has_lost_end = false;
 		}
 		log->rewrite_at = RVL_LOG_MAX_BYTES;
-	} else if (log->size > log->rewrite_at) {
+	} else if (log->size > log->rewrite_at || log->has_lost_end) {
 		int r = rewrite_log(log);
 
+		log->has_lost_end = r != 0;
 		if (r)
 			rvl_warn_limited("inodes/log: cannot be shortened: %s", strerror(-r));
 		/* Not before it has doubled: so the cost of a record stays constant. */

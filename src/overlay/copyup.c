@@ -23,6 +23,8 @@
 #include "overlay/remove.h"
 #include "overlay/temp.h"
 
+#define PLACE_RETRIES 16
+
 struct copy_up {
 	struct rvl_overlay *ov;
 	struct rvl_node *node;
@@ -546,12 +548,19 @@ static int copy_up_ancestors(struct rvl_node *node)
 
 int rvl_copy_up(struct rvl_node *node, unsigned flags)
 {
-	int r;
+	int r = -ENOENT;
 
 	if (is_done(node, flags))
 		return 0;
-	r = rvl_check_writable(node->ov);
-	if (r == 0 && !rvl_node_has_upper(node))
-		r = copy_up_ancestors(node);
-	return r < 0 ? r : copy_up_one(node, flags);
+	/* Another look-up may give a file with several names another place on the way. */
+	for (unsigned i = 0; i < PLACE_RETRIES && (r == -ENOENT || r == -ESTALE); i++) {
+		r = rvl_check_writable(node->ov);
+		if (r == 0 && !rvl_node_has_upper(node))
+			r = copy_up_ancestors(node);
+		if (r == 0)
+			r = copy_up_one(node, flags);
+		if (rvl_node_is_dir(node) || atomic_load(&node->is_dead))
+			break;
+	}
+	return r;
 }

@@ -13,7 +13,7 @@
 #include "overlay/lookup.h"
 #include "overlay/mend.h"
 
-#define DEPTH_MAX 1024 /* ancestors; more is a loop in damaged metadata */
+#define DEPTH_MAX 4096 /* ancestors; more is a loop in damaged metadata */
 
 static _Thread_local unsigned depth;
 

@@ -69,6 +69,8 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 	int r = rvl_check_name(name);
 
 	if (r == 0)
+		r = rvl_check_writable(ov);
+	if (r == 0)
 		r = rvl_node_get(ov, number, &node);
 	if (r == 0 && rvl_node_is_dir(node))
 		r = -EPERM;
@@ -79,7 +81,7 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 	if (r == 0)
 		r = rvl_prot_check(node, RVL_PROT_ANY);
 	if (r == 0)
-		r = rvl_copy_up(node, 0);
+		r = rvl_copy_up(node, RVL_COPY_UP_DATA);
 	if (r == 0)
 		r = rvl_dir_lock_write(dir, &locked);
 	if (r == 0)

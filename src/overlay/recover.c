@@ -87,7 +87,8 @@ static bool is_alive(struct recovery *rc)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 
-	return rvl_node_get(rc->ov, rc->record->number, &node) == 0;
+	/* what cannot be told now is left alone */
+	return rvl_node_get(rc->ov, rc->record->number, &node) != -ESTALE;
 }
 
 /* Has a non-directory lost all its names? Then it is buried. */
@@ -179,7 +180,8 @@ static int recover_copy_up(struct recovery *rc)
 	 * that. */
 	if (lower.places.n && lower.st.stx_nlink > 1)
 		return set_nlink(rc, (int)lower.st.stx_nlink - 1);
-	return bury(rc, lower.places.n == 0);
+	/* the name is gone: do others lead to it? decode counts the links */
+	return lower.places.n ? bury(rc, false) : bury_if_unnamed(rc);
 }
 
 static int recover_link(struct recovery *rc)

@@ -103,9 +103,13 @@ static struct rvl_node *needs_copy_up(const struct renaming *rn, unsigned *ret_f
 {
 	struct rvl_node *target = rn->to.found.node;
 
-	*ret_flags = 0;
-	if (!rvl_node_has_upper(rn->from.found.node))
+	/* a metacopy file gets its data first: where they are is told by its place */
+	*ret_flags = RVL_COPY_UP_DATA;
+	if (!rvl_node_has_upper(rn->from.found.node) ||
+	    atomic_load(&rn->from.found.node->is_metacopy))
 		return rn->from.found.node;
+	if (rn->is_exchange && target && atomic_load(&target->is_metacopy))
+		return target;
 	if (!target || rvl_node_has_upper(target))
 		return NULL;
 	if (rn->is_exchange)

@@ -264,6 +264,8 @@ static int loop(struct rvl_server *server)
 	fuse_loop_cfg_set_clone_fd(config, 1);
 	fuse_loop_cfg_set_max_threads(config, n_threads);
 	fuse_loop_cfg_set_idle_threads(config, n_threads);
+	/* Decoding goes up through the ancestors, as many as overlay/decode.c allows. */
+	setenv("FUSE_THREAD_STACK", "67108864", 0);
 	r = -pthread_create(&thread, NULL, wait_for_signal, server);
 	if (r == 0) {
 		has_map_thread = server->options.has_nfs_export &&

@@ -246,3 +246,20 @@ def test_kernels_upper_read_only(ov):
     ov.mount("ro", kernel=False)
     assert_same(before, visible(mnt), "read-only")
     ov.check_remount = False
+
+
+def test_metacopy_is_renamed_with_its_data(ov):
+    """A metacopy file of the kernel's that gets another name here is not given the data of what lower has there."""
+    with ov.lower() as low:
+        write(low / "f", b"data of f\n")
+        write(low / "g", b"data of g\n")
+        write(low / "h", b"data of h\n")
+    mnt = ov.mount("metacopy=on", kernel=True)
+    os.chmod(mnt / "f", 0o600)
+    os.chmod(mnt / "h", 0o600)
+    ov.remount(kernel=False)
+    os.rename(mnt / "f", mnt / "g")
+    os.link(mnt / "h", mnt / "linked")
+    ov.remount()
+    assert (mnt / "g").read_bytes() == b"data of f\n"
+    assert (mnt / "linked").read_bytes() == (mnt / "h").read_bytes() == b"data of h\n"
