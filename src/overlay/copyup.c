@@ -192,7 +192,6 @@ static int link_entry(struct copy_up *c)
 
 static int make_entry(struct copy_up *c)
 {
-	static const uint8_t no_uuid[16];
 	struct rvl_entry_directory entry = { .is_merged = true };
 	struct rvl_overlay *ov = c->ov;
 	int r;
@@ -202,11 +201,8 @@ static int make_entry(struct copy_up *c)
 	entry.path.parent = c->parent->id.number;
 	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
 	entry.place = entry.path;
-	if (!ov->index->features.has_handles ||
-	    rvl_handle_get(ov->index->temp_fd, c->temp.name, no_uuid, &entry.upper) < 0)
-		entry.upper.len = 0;
-	if (rvl_handle_get(c->lower.dirfd, c->lower.name, no_uuid, &entry.lower) < 0)
-		entry.lower.len = 0;
+	rvl_handle_of(ov, ov->index->temp_fd, c->temp.name, &entry.upper);
+	rvl_handle_of(ov, c->lower.dirfd, c->lower.name, &entry.lower);
 	/* A record of an attempt that did not end may be there: nothing of it was shown. */
 	r = rvl_entry_put_directory(ov->index, c->node->id.number, &entry, true);
 	return r;

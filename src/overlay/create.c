@@ -93,7 +93,6 @@ static int make(struct creation *c)
 
 static int make_entry(struct creation *c, int dirfd, const char *name)
 {
-	static const uint8_t no_uuid[16];
 	struct rvl_entry_directory entry = {};
 	struct rvl_overlay *ov = c->ov;
 
@@ -101,9 +100,7 @@ static int make_entry(struct creation *c, int dirfd, const char *name)
 		return rvl_entry_link(ov->index, dirfd, name, c->id.number);
 	entry.path.parent = c->dir.node->id.number;
 	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
-	if (!ov->index->features.has_handles ||
-	    rvl_handle_get(dirfd, name, no_uuid, &entry.upper) < 0)
-		entry.upper.len = 0;
+	rvl_handle_of(ov, dirfd, name, &entry.upper);
 	return rvl_entry_put_directory(ov->index, c->id.number, &entry, false);
 }
 

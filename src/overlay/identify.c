@@ -34,26 +34,17 @@ static struct rvl_overlay *overlay_of(const struct stranger *s)
 	return s->dir->node->ov;
 }
 
-/* The handle of the object, for the entry of a directory; len 0 where the filesystem has none. */
-static void handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret)
-{
-	static const uint8_t no_uuid[16];
-
-	if (!ov->index->features.has_handles || rvl_handle_get(dirfd, name, no_uuid, ret) < 0)
-		ret->len = 0;
-}
-
 static int put_directory(const struct stranger *s, uint64_t number, bool is_replace)
 {
 	struct rvl_overlay *ov = overlay_of(s);
 	struct rvl_entry_directory entry = { .path.parent = s->dir->node->id.number };
 
 	snprintf(entry.path.name, sizeof(entry.path.name), "%s", s->name);
-	handle_of(ov, s->dir->fd.fd.fd, s->name, &entry.upper);
+	rvl_handle_of(ov, s->dir->fd.fd.fd, s->name, &entry.upper);
 	if (s->lower->places.n) {
 		entry.is_merged = true;
 		entry.place = entry.path;
-		handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path,
+		rvl_handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path,
 			  &entry.lower);
 	}
 	return rvl_entry_put_directory(ov->index, number, &entry, is_replace);
@@ -72,7 +63,7 @@ static int agrees_directory(const struct stranger *s, uint64_t number)
 		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
 	if (entry.path.parent == here.parent && strcmp(entry.path.name, s->name) == 0)
 		return 1;
-	handle_of(ov, s->dir->fd.fd.fd, s->name, &handle);
+	rvl_handle_of(ov, s->dir->fd.fd.fd, s->name, &handle);
 	if (handle.len == 0 || !rvl_handle_equal(&handle, &entry.upper))
 		return 0;
 	/* Renamed by a crash's leave or offline: the path is out of step, the handle is not. */

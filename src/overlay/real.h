@@ -63,6 +63,9 @@ int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret);
 void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bool is_upper,
 			struct rvl_entry *ret);
 
+/* The handle of an object, for the entry of a directory; len 0 where handles are not to be had. */
+void rvl_handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret);
+
 #define RVL_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME)
 
 /* Open, and where descriptors have run out, once more after the cache was emptied. */
