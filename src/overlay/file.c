@@ -228,15 +228,3 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 		return fd;
 	return fsync(fd) < 0 ? -errno : 0;
 }
-
-int rvl_overlay_syncfs(struct rvl_overlay *ov)
-{
-	_cleanup_close_ int fd = -EBADF;
-
-	if (!ov->stack->has_upper || ov->config.sync == RVL_SYNC_VOLATILE)
-		return 0;
-	fd = rvl_fd_reopen(rvl_stack_upper(ov->stack)->fd, O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return fd;
-	return syncfs(fd) < 0 ? -errno : 0;
-}

@@ -6,30 +6,7 @@
 #ifndef RVL_OVERLAY_LOOKUP_H
 #define RVL_OVERLAY_LOOKUP_H
 
-#include "overlay/real.h"
-
-/* A directory that is locked, with the descriptor of its upper part (fd.fd -EBADF without). */
-struct rvl_dir {
-	struct rvl_node *node; /* borrowed */
-	struct rvl_dirfd fd;
-	bool is_locked;
-};
-
-/*
- * Lock a directory for look-up. The descriptor is pinned BEFORE the lock is taken: finding it may
- * need the directory's ancestors, and no ancestor is looked for while a lock is held
- * (docs/locking.md). -ENOENT: removed.
- */
-int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret);
-/* For a change: copied up first. */
-int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret);
-/* Two for a rename (may be the same node: then *ret_b is not locked and shares a's descriptor). */
-int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a,
-		     struct rvl_dir *ret_b);
-/* Names have changed: listings are out of date. Under the write lock. */
-void rvl_dir_touch(struct rvl_dir *dir);
-void rvl_dir_unlock(struct rvl_dir *dir); /* accepts a zeroed one, and one unlocked before */
-#define _cleanup_dir_ __attribute__((cleanup(rvl_dir_unlock)))
+#include "overlay/dirlock.h"
 
 /* What upper has under a name. */
 struct rvl_upper_name {

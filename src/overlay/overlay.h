@@ -162,7 +162,6 @@ off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, i
 ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset,
 			       uint64_t to, off_t to_offset, size_t length);
 int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only);
-int rvl_overlay_syncfs(struct rvl_overlay *ov);
 
 /* ---- directories (readdir.c) ---- */
 /* One snapshot for a reply: entries from `offset` on in order; fn returns false when the reply is

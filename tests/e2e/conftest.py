@@ -21,6 +21,9 @@ ALLOWED_SKIPS = []
 
 TEST_SECONDS = 120
 
+# Modules with something that is dear to make and that all their tests use: one worker has them.
+TOGETHER = ("test_handles", "test_nfs_kernel")
+
 
 def pytest_addoption(parser):
     parser.addoption("--layouts", default="", help="run every test on these layouts (a,b or all)")
@@ -53,8 +56,11 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("layout", layouts, indirect=False)
 
 
+@pytest.hookimpl(tryfirst=True)  # the plugin of the workers looks at the groups in its own
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        if item.module.__name__ in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
         differs = item.get_closest_marker("kernel_differs")
         params = getattr(getattr(item, "callspec", None), "params", {})
         if rvl.IS_KERNEL and params.get("layout") == "overlay":
@@ -68,6 +74,8 @@ def pytest_collection_modifyitems(config, items):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    # with several workers what takes long goes first, so that none has it alone at the end
+    items.sort(key=lambda item: not item.get_closest_marker("xdist_group"))
 
 
 @pytest.hookimpl(hookwrapper=True)
