@@ -3,8 +3,7 @@
  * The map: rows number -> places, in LMDB and in memory before they get there.
  *
  * The file is opened when it is first asked, and made when there is a first row to write. A row of
- * a place that is known replaces the known one if it has a generation, else it is dropped: so a
- * walk, which does not know generations, never spoils what nodes left. A read-only mount asks the
+ * a place that is known replaces the known one if it has a generation. A read-only mount asks the
  * file and keeps its own rows in memory.
  *
  * A damaged file is thrown away and made anew (it is a cache), unless the state says that it is
@@ -35,14 +34,16 @@
 #define PENDING_MAX (1 << 20) /* more are refused: the disk is full */
 #define BUCKETS_MIN 1024
 
-unsigned rvl_map_row_encode(uint64_t parent, const char *name, size_t name_len, uint32_t generation,
-			    uint8_t buf[RVL_MAP_ROW_MAX])
+unsigned rvl_map_row_encode(const struct rvl_map_row *row, uint8_t buf[RVL_MAP_ROW_MAX])
 {
-	rvl_put_le64(buf, parent);
+	size_t name_len = strnlen(row->at.name, NAME_MAX);
+
+	rvl_put_le64(buf, row->at.parent);
 	buf[8] = (uint8_t)name_len;
-	memcpy(buf + 9, name, name_len);
-	rvl_put_le32(buf + 9 + name_len, generation);
-	return (unsigned)(9 + name_len + 4);
+	memcpy(buf + 9, row->at.name, name_len);
+	rvl_put_le32(buf + 9 + name_len, row->generation);
+	buf[9 + name_len + 4] = row->type;
+	return (unsigned)(9 + name_len + RVL_MAP_ROW_TAIL);
 }
 
 int rvl_map_row_decode(const void *buf, size_t len, struct rvl_map_row *ret)
@@ -50,15 +51,16 @@ int rvl_map_row_decode(const void *buf, size_t len, struct rvl_map_row *ret)
 	const uint8_t *bytes = buf;
 	size_t name_len;
 
-	if (len < 9 + 1 + 4)
+	if (len < 9 + 1 + RVL_MAP_ROW_TAIL)
 		return -EUCLEAN;
 	name_len = bytes[8];
-	if (len != 9 + name_len + 4)
+	if (len != 9 + name_len + RVL_MAP_ROW_TAIL)
 		return -EUCLEAN;
 	ret->at.parent = rvl_get_le64(bytes);
 	memcpy(ret->at.name, bytes + 9, name_len);
 	ret->at.name[name_len] = 0;
 	ret->generation = rvl_get_le32(bytes + 9 + name_len);
+	ret->type = bytes[9 + name_len + 4];
 	if (!rvl_number_is_valid(ret->at.parent) || strlen(ret->at.name) != name_len ||
 	    !rvl_name_is_valid(ret->at.name))
 		return -EUCLEAN;
@@ -102,9 +104,10 @@ static int grow_rows(struct rvl_map_pending *pending)
 	return 0;
 }
 
-int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number, uint64_t parent,
-			const char *name, size_t name_len, uint32_t generation)
+int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number,
+			const struct rvl_map_row *from)
 {
+	size_t name_len = strnlen(from->at.name, NAME_MAX);
 	struct rvl_map_pending_row *row;
 	int r = grow_rows(pending);
 
@@ -121,11 +124,12 @@ int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number, uint64
 	}
 	row = &pending->rows[pending->n];
 	*row = (struct rvl_map_pending_row){ .number = number,
-					     .parent = parent,
-					     .generation = generation,
+					     .parent = from->at.parent,
+					     .generation = from->generation,
+					     .type = from->type,
 					     .name = (uint32_t)pending->text_len,
 					     .name_len = (uint8_t)name_len };
-	memcpy(pending->text + pending->text_len, name, name_len);
+	memcpy(pending->text + pending->text_len, from->at.name, name_len);
 	pending->text_len += name_len;
 	pending->n++;
 	if (pending->n_buckets) {
@@ -152,17 +156,29 @@ static int pending_init(struct rvl_map_pending *pending)
 	return pending->buckets ? 0 : -ENOMEM;
 }
 
-static struct rvl_map_pending_row *pending_find(const struct rvl_map_pending *pending,
-						uint64_t number, uint64_t parent, const char *name,
-						size_t name_len)
+static void row_of_pending(const struct rvl_map_pending *pending,
+			   const struct rvl_map_pending_row *row, struct rvl_map_row *ret)
 {
+	ret->generation = row->generation;
+	ret->type = row->type;
+	ret->at.parent = row->parent;
+	memcpy(ret->at.name, pending->text + row->name, row->name_len);
+	ret->at.name[row->name_len] = '\0';
+}
+
+static struct rvl_map_pending_row *pending_find(const struct rvl_map_pending *pending,
+						uint64_t number, const struct rvl_name_at *at)
+{
+	size_t name_len = strlen(at->name);
+
 	if (!pending->n)
 		return NULL;
 	for (uint32_t i = *bucket_of(pending, number); i; i = pending->rows[i - 1].next) {
 		struct rvl_map_pending_row *row = &pending->rows[i - 1];
 
-		if (row->number == number && row->parent == parent && row->name_len == name_len &&
-		    !memcmp(pending->text + row->name, name, name_len))
+		if (row->number == number && row->parent == at->parent &&
+		    row->name_len == name_len &&
+		    !memcmp(pending->text + row->name, at->name, name_len))
 			return row;
 	}
 	return NULL;
@@ -170,12 +186,12 @@ static struct rvl_map_pending_row *pending_find(const struct rvl_map_pending *pe
 
 /* Writing. */
 
-static int put_row(struct rvl_store *store, MDB_cursor *cursor, uint64_t number, uint64_t parent,
-		   const char *name, size_t name_len, uint32_t generation)
+static int put_row(struct rvl_store *store, MDB_cursor *cursor, uint64_t number,
+		   const struct rvl_map_row *row)
 {
 	uint8_t buf[RVL_MAP_ROW_MAX];
-	unsigned len = rvl_map_row_encode(parent, name, name_len, generation, buf);
-	unsigned place_len = len - 4;
+	unsigned len = rvl_map_row_encode(row, buf);
+	unsigned place_len = len - RVL_MAP_ROW_TAIL;
 	MDB_val key = { .mv_data = &number, .mv_size = sizeof(number) };
 	MDB_val value = { .mv_data = buf, .mv_size = place_len };
 	int rc = mdb_cursor_get(cursor, &key, &value, MDB_GET_BOTH_RANGE);
@@ -183,9 +199,8 @@ static int put_row(struct rvl_store *store, MDB_cursor *cursor, uint64_t number,
 	if (rc && rc != MDB_NOTFOUND)
 		return rvl_store_errno(rc);
 	if (!rc && value.mv_size == len && !memcmp(value.mv_data, buf, place_len)) {
-		uint32_t known = rvl_get_le32((const uint8_t *)value.mv_data + place_len);
-
-		if (!generation || known == generation)
+		if (!row->generation || !memcmp((const uint8_t *)value.mv_data + place_len,
+						buf + place_len, RVL_MAP_ROW_TAIL))
 			return 0;
 		rc = mdb_cursor_del(cursor, 0);
 		if (rc)
@@ -239,10 +254,12 @@ int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pendi
 		return r;
 	r = rvl_store_errno(mdb_cursor_open(txn, store->rows, &cursor));
 	if (!r) {
-		for (size_t i = 0; !r && i < pending->n; i++)
-			r = put_row(store, cursor, rows[i].number, rows[i].parent,
-				    pending->text + rows[i].name, rows[i].name_len,
-				    rows[i].generation);
+		for (size_t i = 0; !r && i < pending->n; i++) {
+			struct rvl_map_row row;
+
+			row_of_pending(pending, &rows[i], &row);
+			r = put_row(store, cursor, rows[i].number, &row);
+		}
 		mdb_cursor_close(cursor);
 	}
 	if (!r && is_complete)
@@ -414,20 +431,20 @@ bool rvl_map_is_complete(struct rvl_index *index)
 static int put_pending(struct rvl_map *map, uint64_t number, const struct rvl_map_row *row,
 		       size_t *ret_n)
 {
-	size_t len = strlen(row->at.name);
 	struct rvl_map_pending_row *known;
 	int r = 0;
 
 	pthread_mutex_lock(&map->pending_lock);
-	known = pending_find(&map->pending, number, row->at.parent, row->at.name, len);
+	known = pending_find(&map->pending, number, &row->at);
 	if (known) {
-		if (row->generation)
+		if (row->generation) {
 			known->generation = row->generation;
+			known->type = row->type;
+		}
 	} else if (map->pending.n >= PENDING_MAX) {
 		r = -ENOSPC;
 	} else {
-		r = rvl_map_pending_add(&map->pending, number, row->at.parent, row->at.name, len,
-					row->generation);
+		r = rvl_map_pending_add(&map->pending, number, row);
 	}
 	*ret_n = map->pending.n;
 	pthread_mutex_unlock(&map->pending_lock);
@@ -455,12 +472,12 @@ int rvl_map_put(struct rvl_index *index, uint64_t number, const struct rvl_map_r
 static void unflush(struct rvl_map *map)
 {
 	for (size_t i = 0; i < map->flushing.n; i++) {
-		const struct rvl_map_pending_row *row = &map->flushing.rows[i];
-		const char *name = map->flushing.text + row->name;
+		uint64_t number = map->flushing.rows[i].number;
+		struct rvl_map_row row;
 
-		if (!pending_find(&map->pending, row->number, row->parent, name, row->name_len) &&
-		    rvl_map_pending_add(&map->pending, row->number, row->parent, name,
-					row->name_len, row->generation))
+		row_of_pending(&map->flushing, &map->flushing.rows[i], &row);
+		if (!pending_find(&map->pending, number, &row.at) &&
+		    rvl_map_pending_add(&map->pending, number, &row))
 			break; /* no memory: the map is a cache, a row less */
 	}
 	rvl_map_pending_release(&map->flushing);
@@ -549,13 +566,13 @@ static int find_pending(const struct rvl_map_pending *pending, uint64_t number,
 	if (!pending->n)
 		return 0;
 	for (uint32_t i = *bucket_of(pending, number); i && !r; i = pending->rows[i - 1].next) {
-		const struct rvl_map_pending_row *row = &pending->rows[i - 1];
 		uint8_t buf[RVL_MAP_ROW_MAX];
+		struct rvl_map_row row;
 
-		if (row->number == number)
-			r = found_add(found, buf,
-				      rvl_map_row_encode(row->parent, pending->text + row->name,
-							 row->name_len, row->generation, buf));
+		if (pending->rows[i - 1].number != number)
+			continue;
+		row_of_pending(pending, &pending->rows[i - 1], &row);
+		r = found_add(found, buf, rvl_map_row_encode(&row, buf));
 	}
 	return r;
 }
@@ -609,7 +626,7 @@ static bool is_repeated(const struct found_rows *found, size_t start)
 
 	for (size_t at = 0; at < start; at += 2 + rvl_get_le16(found->v + at))
 		if (rvl_get_le16(found->v + at) == len &&
-		    !memcmp(found->v + at + 2, row + 2, len - 4))
+		    !memcmp(found->v + at + 2, row + 2, len - RVL_MAP_ROW_TAIL))
 			return true;
 	return false;
 }

@@ -14,6 +14,7 @@
 
 struct rvl_map_row {
 	uint32_t generation; /* 0: not known, that of the object found there (rvl_number_generation) */
+	uint8_t type; /* DT_*; DT_UNKNOWN: not known */
 	struct rvl_name_at at;
 };
 

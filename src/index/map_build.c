@@ -3,9 +3,10 @@
  * The walk of the merged lower view that fills the map.
  *
  * Depth first, by listings and look-ups of the stack alone, so redirects, whiteouts and merges are
- * settled by the code that serves them. A name that is no directory costs no system call: number
- * and type come from the listing. Rows are gathered, sorted by number and written many at a time.
- * Memory: the listings on the way down, and one batch.
+ * settled by the code that serves them. A name that is no directory costs one system call, for the
+ * generation: it must be in the row before the layers are copied, since birth times are not copied
+ * (docs/decisions/0015). Rows are gathered, sorted by number and written many at a time. Memory:
+ * the listings on the way down, and one batch.
  *
  * What cannot be seen by users (damaged, forbidden) is left out and does not make the map
  * incomplete: no number of it was shown.
@@ -14,7 +15,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +27,7 @@
 #include "index/real.h"
 #include "layer/listing.h"
 #include "layer/merge.h"
+#include "layer/path.h"
 
 #define BATCH_ROWS (1 << 17)
 #define DEPTH_MAX 16384
@@ -119,8 +123,12 @@ static int flush_batch(struct rvl_map_walk *walk, bool is_complete)
 }
 
 static int add_row(struct rvl_map_walk *walk, const struct frame *frame, const char *name,
-		   uint64_t number, uint32_t generation)
+		   const struct rvl_id *id, uint8_t type)
 {
+	struct rvl_map_row row = { .generation = id->generation,
+				   .type = type,
+				   .at.parent = frame->number };
+
 	walk->n_names++;
 	if (walk->batch.n >= BATCH_ROWS) {
 		int r = flush_batch(walk, false);
@@ -128,8 +136,8 @@ static int add_row(struct rvl_map_walk *walk, const struct frame *frame, const c
 		if (r)
 			return r;
 	}
-	return rvl_map_pending_add(&walk->batch, number, frame->number, name, strlen(name),
-				   generation);
+	snprintf(row.at.name, sizeof(row.at.name), "%s", name);
+	return rvl_map_pending_add(&walk->batch, id->number, &row);
 }
 
 /* Is this an error of the one object, that users get too? */
@@ -170,22 +178,36 @@ static int look_up(struct rvl_map_walk *walk, const struct frame *frame, const c
 				   &found->st, ret);
 }
 
+/* The real directory of a frame in one layer, opened when it is first needed: fds is by place. */
+static int directory_of(const struct frame *frame, unsigned layer, int *fds)
+{
+	for (unsigned i = 0; i < frame->places.n; i++) {
+		const struct rvl_place *place = &frame->places.v[i];
+
+		if (place->layer->index != layer)
+			continue;
+		if (fds[i] < 0)
+			fds[i] = rvl_path_open(place->layer->fd, place->path, O_PATH | O_DIRECTORY,
+					       0);
+		return fds[i];
+	}
+	return -ESTALE;
+}
+
 static int add_file(struct rvl_map_walk *walk, const struct frame *frame,
-		    const struct rvl_listing_name *entry)
+		    const struct rvl_listing_name *entry, int *fds)
 {
 	const struct rvl_layer *layer = &walk->index->stack->layers[entry->layer];
 	const char *name = rvl_listing_text(frame->listing, entry);
-	struct rvl_found found = { 0 };
-	struct rvl_id id = { 0 };
-	int r = rvl_number_of_dirent(walk->index, layer, entry->ino, entry->type, &id.number);
+	int fd = directory_of(frame, entry->layer, fds);
+	struct statx stx;
+	struct rvl_id id;
+	int r = fd < 0 ? fd : rvl_path_statx(fd, name, STATX_TYPE | STATX_INO | STATX_BTIME, &stx);
 
-	if (r == -EAGAIN) {
-		r = look_up(walk, frame, name, &found, &id);
-		rvl_found_release(&found);
-	}
+	r = r ?: rvl_number_of_lower(walk->index, layer, fd, name, &stx, &id);
 	if (r)
 		return is_skipped(walk, r, name) ? 0 : r;
-	return add_row(walk, frame, name, id.number, id.generation);
+	return add_row(walk, frame, name, &id, entry->type);
 }
 
 /* Read the directory on top and add all its names but directories. */
@@ -193,10 +215,17 @@ static int enter(struct rvl_map_walk *walk, struct frame *frame)
 {
 	int r = rvl_listing_read(walk->index->stack, &frame->places, &walk->index->secret, 0,
 				 &frame->listing);
+	_cleanup_free_ int *fds = malloc(frame->places.n * sizeof(*fds));
 
+	if (!fds)
+		return r ?: -ENOMEM;
+	for (unsigned i = 0; i < frame->places.n; i++)
+		fds[i] = -EBADF;
 	for (size_t i = 0; !r && i < frame->listing->n; i++)
 		if (frame->listing->v[i].type != DT_DIR)
-			r = add_file(walk, frame, &frame->listing->v[i]);
+			r = add_file(walk, frame, &frame->listing->v[i], fds);
+	for (unsigned i = 0; i < frame->places.n; i++)
+		rvl_close(fds[i]);
 	return r;
 }
 
@@ -215,7 +244,7 @@ static int descend(struct rvl_map_walk *walk, struct frame *frame)
 	name = rvl_listing_text(frame->listing, &frame->listing->v[frame->next++]);
 	r = look_up(walk, frame, name, &found, &id);
 	if (!r)
-		r = add_row(walk, frame, name, id.number, id.generation);
+		r = add_row(walk, frame, name, &id, DT_DIR);
 	if (r) {
 		r = is_skipped(walk, r, name) ? 0 : r;
 	} else if (S_ISDIR(found.st.stx_mode)) {

@@ -15,7 +15,7 @@ struct rvl_map_pending_row {
 	uint32_t generation;
 	uint32_t next; /* index + 1 of the next row in the bucket */
 	uint32_t name; /* start in text */
-	uint8_t name_len;
+	uint8_t name_len, type;
 };
 
 /* Rows that are not in LMDB yet. */
@@ -56,15 +56,15 @@ void rvl_map_free(struct rvl_map *map);
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
 
 /* One encode, one decode function of a row's value: parent (8), length of the name (1), name,
- * generation (4). */
-#define RVL_MAP_ROW_MAX (8 + 1 + NAME_MAX + 4)
-unsigned rvl_map_row_encode(uint64_t parent, const char *name, size_t name_len, uint32_t generation,
-			    uint8_t buf[RVL_MAP_ROW_MAX]);
+ * then what is known of the object: generation (4), type (1). */
+#define RVL_MAP_ROW_TAIL 5
+#define RVL_MAP_ROW_MAX (8 + 1 + NAME_MAX + RVL_MAP_ROW_TAIL)
+unsigned rvl_map_row_encode(const struct rvl_map_row *row, uint8_t buf[RVL_MAP_ROW_MAX]);
 int rvl_map_row_decode(const void *buf, size_t len, struct rvl_map_row *ret); /* -EUCLEAN */
 
 /* Add a row at the end; and forget all rows. */
-int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number, uint64_t parent,
-			const char *name, size_t name_len, uint32_t generation);
+int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number,
+			const struct rvl_map_row *row);
 void rvl_map_pending_release(struct rvl_map_pending *pending);
 /* All rows to LMDB in one transaction, in the order of their numbers; is_complete marks the map in
  * the same one. */

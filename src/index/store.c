@@ -151,8 +151,8 @@ static int check_meta(struct rvl_store *store, MDB_txn *txn, const uint8_t uuid[
 		return -EUCLEAN;
 	if (value.mv_size != 4)
 		return -EUCLEAN;
-	if (rvl_get_le32(value.mv_data) > RVL_STORE_FORMAT)
-		return -EPROTONOSUPPORT;
+	if (rvl_get_le32(value.mv_data) != RVL_STORE_FORMAT)
+		return rvl_get_le32(value.mv_data) > RVL_STORE_FORMAT ? -EPROTONOSUPPORT : -EUCLEAN;
 	key.mv_data = (void *)RVL_STORE_META_UUID;
 	key.mv_size = strlen(RVL_STORE_META_UUID);
 	rc = mdb_get(txn, store->meta, &key, &value);

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RVL_STORE_FORMAT 1
+#define RVL_STORE_FORMAT 2
 
 struct rvl_store {
 	MDB_env *env; /* owned */

@@ -9,6 +9,7 @@
  */
 #include "overlay/node.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,7 +174,9 @@ struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, m
 /* The place of a node that the kernel still knows must be on disk before the node goes. */
 static void spill(struct rvl_node *node)
 {
-	struct rvl_map_row row = { .generation = node->id.generation, .at.parent = node->parent };
+	struct rvl_map_row row = { .generation = node->id.generation,
+				   .type = IFTODT(node->type),
+				   .at.parent = node->parent };
 	int r;
 
 	if (node->n_lookups == 0 || !node->name || rvl_node_has_upper(node) ||

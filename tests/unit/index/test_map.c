@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The map: rows in memory and in LMDB, several places, damage, full disks, readers beside a
  * writer. */
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -137,9 +138,12 @@ static void hostile_rows_are_refused(void **unused)
 {
 	uint8_t buf[RVL_MAP_ROW_MAX + 8];
 	struct rvl_map_row out;
-	unsigned len = rvl_map_row_encode(7, "name", 4, 3, buf);
+	const struct rvl_map_row row = { 3, DT_REG, { 7, "name" } };
+	unsigned len = rvl_map_row_encode(&row, buf);
 
 	assert_int_equal(rvl_map_row_decode(buf, len, &out), 0);
+	assert_memory_equal(&out, &row, sizeof(out.generation) + sizeof(out.type));
+	assert_int_equal(out.at.parent, 7);
 	assert_string_equal(out.at.name, "name");
 	for (unsigned i = 0; i < len; i++)
 		assert_int_equal(rvl_map_row_decode(buf, i, &out), -EUCLEAN);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The walk of the merged lower view. */
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -70,6 +71,39 @@ static void the_merged_view_is_what_is_walked(void **unused)
 	snprintf(expected, sizeof(expected), "%llu/y ", (unsigned long long)a);
 	assert_non_null(strstr(get(link).text, expected));
 	assert_non_null(strstr(get(link).text, "1/z "));
+}
+
+static int check_type(void *arg, const struct rvl_map_row *row)
+{
+	assert_int_equal(row->type, *(const uint8_t *)arg);
+	return 0;
+}
+
+static int check_generation(void *arg, const struct rvl_map_row *row)
+{
+	const struct rvl_id *id = arg;
+
+	assert_int_equal(row->generation, id->generation);
+	return 0;
+}
+
+static void rows_tell_generation_and_type(void **unused)
+{
+	/* What a copy of the layers loses: the row has it, of files as of directories. */
+	static const char *const names[] = { "f", "d", "s" };
+	static uint8_t types[] = { DT_REG, DT_DIR, DT_LNK };
+
+	assert_int_equal(sh("touch l1/f && mkdir l1/d && ln -s f l1/s"), 0);
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	build();
+	for (unsigned i = 0; i < 3; i++) {
+		struct rvl_id id;
+
+		assert_int_equal(lower_id(1, names[i], &id), 0);
+		assert_int_not_equal(id.generation, 0);
+		assert_int_equal(rvl_map_get(idx, id.number, check_generation, &id), 0);
+		assert_int_equal(rvl_map_get(idx, id.number, check_type, &types[i]), 0);
+	}
 }
 
 static void redirects_are_settled(void **unused)
@@ -220,6 +254,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(the_merged_view_is_what_is_walked),
+		T(rows_tell_generation_and_type),
 		T(redirects_are_settled),
 		T(it_is_kept_and_not_built_again),
 		T(a_stopped_walk_goes_on),
