@@ -5,13 +5,19 @@
  * from the map): the parent is found in the same way, the name is looked up in it, and the number
  * must come out. So nothing outside the merged tree can be reached, whatever number a stranger
  * makes up.
+ *
+ * The names of a file from lower are not counted alone: lower may have links of it outside the
+ * layer, or under names that layers above hide. When upper has none of its names the map's are
+ * looked up, and without one that the tree shows the object is dead.
  */
 #include "overlay/decode.h"
 
 #include "index/map.h"
 #include "index/stamp.h"
+#include "layer/path.h"
 #include "overlay/lookup.h"
 #include "overlay/mend.h"
+#include "overlay/remove.h"
 
 #define DEPTH_MAX 4096 /* ancestors; more is a loop in damaged metadata */
 
@@ -56,54 +62,6 @@ static int find_data(struct rvl_overlay *ov, const char *path, const struct stat
 	return r == -ENODATA || r == -ENOENT || r == -ESTALE || r == -EIO ? 0 : r;
 }
 
-static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx,
-		     struct rvl_node **ret)
-{
-	char path[RVL_ENTRY_PATH_SIZE];
-	struct rvl_place data = {};
-	bool is_metacopy = false;
-	struct rvl_id id;
-	int r;
-
-	rvl_entry_path(number, path);
-	r = rvl_stamp_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id);
-	if (r == -ENODATA || (r == 0 && id.number != number))
-		r = -EUCLEAN;
-	if (r < 0)
-		return r;
-	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
-		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
-		if (r > 0) {
-			r = find_data(ov, path, stx, &data);
-			is_metacopy = true;
-		}
-	}
-	if (r >= 0)
-		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, ret);
-	rvl_refstr_put(data.path);
-	if (r < 0)
-		return r;
-	/* No name left, and nobody has it open (an open one would be in memory): it is dead. */
-	if ((long)stx->stx_nlink + (*ret)->nlink_diff <= 0 && !rvl_node_is_known(*ret)) {
-		rvl_node_put(rvl_take_ptr(*ret));
-		return -ESTALE;
-	}
-	return 0;
-}
-
-static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
-{
-	struct rvl_entry_directory dir;
-	int r = rvl_entry_get_directory(ov->index, number, &dir);
-
-	if (r < 0)
-		return r;
-	r = by_name(ov, number, &dir.path, ret);
-	if (r == -ESTALE && rvl_mend_path(ov, number, &dir) == 0)
-		r = by_name(ov, number, &dir.path, ret);
-	return r;
-}
-
 struct row_search {
 	struct rvl_overlay *ov;
 	uint64_t number;
@@ -129,6 +87,91 @@ static int by_map(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 			r = rvl_map_get(ov->index, number, try_row, &search);
 	}
 	return r == 1 ? 0 : r == 0 || r == -ENOENT ? -ESTALE : r;
+}
+
+/* Can only names of lower be left of it? */
+static int is_left_to_lower(struct rvl_node *node)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct statx stx;
+	int diff, r;
+
+	if (!rvl_node_has_upper(node) || rvl_node_is_dir(node) || node->is_unindexed ||
+	    atomic_load(&node->is_dead) || rvl_number_is_born(node->ov->index, node->id.number))
+		return 0;
+	pthread_rwlock_rdlock(&node->lock);
+	diff = node->nlink_diff;
+	pthread_rwlock_unlock(&node->lock);
+	if (diff <= -1)
+		return 0;
+	rvl_entry_path(node->id.number, path);
+	r = rvl_path_statx(node->ov->index->inodes_fd, path, STATX_NLINK, &stx);
+	return r < 0 ? r : stx.stx_nlink == 1;
+}
+
+int rvl_check_names(struct rvl_node *node, bool may_walk)
+{
+	struct rvl_node _cleanup_node_ *found = NULL;
+	struct rvl_overlay *ov = node->ov;
+	int r = is_left_to_lower(node);
+
+	if (r <= 0 || (!may_walk && !rvl_map_is_complete(ov->index)))
+		return r;
+	r = by_map(ov, node->id.number, &found);
+	if (r == -ESTALE)
+		rvl_node_bury_unnamed(node);
+	return r;
+}
+
+static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx,
+		     struct rvl_node **ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_place data = {};
+	bool is_metacopy = false;
+	struct rvl_id id;
+	int r;
+
+	rvl_entry_path(number, path);
+	r = rvl_stamp_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id);
+	if (r == -ENODATA || (r == 0 && id.number != number))
+		r = -EUCLEAN;
+	if (r < 0)
+		return r;
+	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
+		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+		if (r > 0) {
+			r = find_data(ov, path, stx, &data);
+			is_metacopy = true;
+		}
+	}
+	if (r >= 0)
+		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, &node);
+	rvl_refstr_put(data.path);
+	if (r < 0)
+		return r;
+	/* No name left, and nobody has it open (an open one would be in memory): it is dead. */
+	if (!rvl_node_is_known(node))
+		r = (long)stx->stx_nlink + node->nlink_diff <= 0 ?
+			    -ESTALE :
+			    rvl_check_names(node, !ov->is_recovering);
+	if (r == 0)
+		*ret = rvl_take_ptr(node);
+	return r;
+}
+
+static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+{
+	struct rvl_entry_directory dir;
+	int r = rvl_entry_get_directory(ov->index, number, &dir);
+
+	if (r < 0)
+		return r;
+	r = by_name(ov, number, &dir.path, ret);
+	if (r == -ESTALE)
+		r = rvl_mend_path(ov, number, &dir) ?: by_name(ov, number, &dir.path, ret);
+	return r;
 }
 
 int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)

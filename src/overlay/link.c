@@ -47,7 +47,9 @@ static int link_locked(struct rvl_node *node, struct rvl_dir *dir, const char *n
 	}
 	pthread_rwlock_wrlock(&node->lock);
 	rvl_entry_path(node->id.number, entry);
-	if (upper.is_whiteout)
+	if (atomic_load(&node->is_forgotten))
+		r = -ESTALE; /* buried */
+	else if (upper.is_whiteout)
 		r = link_over_whiteout(node, entry, dir->fd.fd.fd, name);
 	else if (linkat(ov->index->inodes_fd, entry, dir->fd.fd.fd, name, 0) < 0)
 		r = errno == ENOENT ? -ESTALE : -errno;

@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Mending a path: the handle opens the directory, its stamp must be the number, ".." gives the
- * parent, whose stamp gives the parent's number; the name is the one under which the parent lists
- * this inode.
+ * Mending a path. By the handle: it opens the directory, whose stamp must be the number; ".." gives
+ * the parent, whose stamp gives the parent's number; the name is the one under which the parent
+ * lists this inode.
+ *
+ * Where the handle opens nothing (a filesystem without handles, a server that may not use them) the
+ * directories of upper are walked for the stamp. Each entry met that is out of step is mended on
+ * the way, so that one whole walk is enough for the life of a mount: what it did not find is not
+ * there, until a rename fails to write a path.
  */
 #include "overlay/mend.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/private.h"
+#include "overlay/real.h"
+
+#define WAITING_MAX (1 << 24) /* directories found and not walked yet */
+
+/* ---- by the handle ---- */
 
 static int stamp_of(struct rvl_overlay *ov, int fd, uint64_t *ret)
 {
@@ -57,7 +68,8 @@ static int name_of(int parent_fd, uint64_t ino, char ret[NAME_MAX + 1])
 	return -ESTALE;
 }
 
-int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *dir)
+static int by_handle(struct rvl_overlay *ov, uint64_t number, const struct rvl_handle *handle,
+		     struct rvl_name_at *ret)
 {
 	_cleanup_close_ int fd = -EBADF, parent_fd = -EBADF;
 	struct rvl_name_at at = {};
@@ -65,9 +77,9 @@ int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_dire
 	uint64_t found;
 	int r;
 
-	if (dir->upper.len == 0)
+	if (handle->len == 0)
 		return -ESTALE;
-	fd = rvl_handle_open(rvl_stack_upper(ov->stack)->fd, &dir->upper);
+	fd = rvl_handle_open(rvl_stack_upper(ov->stack)->fd, handle);
 	if (fd < 0)
 		return -ESTALE;
 	r = rvl_path_statx(fd, "", STATX_TYPE | STATX_INO, &stx);
@@ -79,10 +91,162 @@ int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_dire
 	if (parent_fd < 0 || stamp_of(ov, parent_fd, &at.parent) < 0 || at.parent == number)
 		return -ESTALE;
 	r = name_of(parent_fd, stx.stx_ino, at.name);
-	if (r < 0)
-		return r;
-	dir->path = at;
-	if (!ov->config.is_read_only && rvl_entry_set_path(ov->index, number, &at) == 0)
-		rvl_count(paths_mended);
+	if (r == 0)
+		*ret = at;
+	return r;
+}
+
+/* ---- by a walk of upper ---- */
+
+struct waiting {
+	char *path; /* owned; from the root of upper */
+	uint64_t number; /* 0: it has no stamp */
+};
+
+struct walk {
+	struct rvl_overlay *ov;
+	uint64_t wanted;
+	struct rvl_name_at *ret;
+	bool is_found;
+	struct waiting *v; /* owned */
+	size_t n, room;
+};
+
+static int add_waiting(struct walk *walk, const char *above, const char *name, uint64_t number)
+{
+	struct waiting *dir;
+
+	if (walk->n == walk->room) {
+		size_t room = walk->room ? 2 * walk->room : 64;
+		struct waiting *v = room <= WAITING_MAX ? reallocarray(walk->v, room, sizeof(*v)) :
+							  NULL;
+
+		if (!v)
+			return -ENOMEM;
+		walk->v = v;
+		walk->room = room;
+	}
+	dir = &walk->v[walk->n];
+	if (asprintf(&dir->path, "%s%s%s", above, *above ? "/" : "", name) < 0)
+		return -ENOMEM;
+	dir->number = number;
+	walk->n++;
 	return 0;
+}
+
+static void set_path(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *at)
+{
+	/* best effort: a full disk stops no reader */
+	if (!ov->config.is_read_only && rvl_entry_set_path(ov->index, number, at) == 0)
+		rvl_count(paths_mended);
+}
+
+/* A stamped directory at a place: is it what its entry means, and in step with it? */
+static void compare(struct walk *walk, int dirfd, uint64_t number, const struct rvl_name_at *at)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_entry_directory entry;
+	struct rvl_handle handle;
+
+	if (rvl_entry_get_directory(walk->ov->index, number, &entry) < 0)
+		return;
+	rvl_handle_of(walk->ov, dirfd, at->name, &handle);
+	/* a copy that was made offline has the stamp, too */
+	if (entry.upper.len && !rvl_handle_equal(&entry.upper, &handle))
+		return;
+	if (number == walk->wanted) {
+		*walk->ret = *at;
+		walk->is_found = true;
+		return;
+	}
+	/* what is in memory is kept in step by those who rename it */
+	node = rvl_node_find(walk->ov, number);
+	if (!node && (entry.path.parent != at->parent || strcmp(entry.path.name, at->name) != 0))
+		set_path(walk->ov, number, at);
+}
+
+static int walk_name(struct walk *walk, const struct waiting *dir, int dirfd,
+		     const struct dirent *entry)
+{
+	struct rvl_name_at at = { .parent = dir->number };
+	struct rvl_id id = {};
+	struct statx stx;
+
+	if ((entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN) ||
+	    strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+		return 0;
+	/* what is mounted inside, gone or damaged is not looked into */
+	if (rvl_path_statx(dirfd, entry->d_name, STATX_TYPE | STATX_INO, &stx) < 0 ||
+	    !S_ISDIR(stx.stx_mode))
+		return 0;
+	if (rvl_stamp_get(walk->ov->index, dirfd, entry->d_name, stx.stx_mode, stx.stx_ino, &id) <
+	    0)
+		id.number = 0;
+	snprintf(at.name, sizeof(at.name), "%s", entry->d_name);
+	if (id.number && at.parent)
+		compare(walk, dirfd, id.number, &at);
+	return walk->is_found ? 0 : add_waiting(walk, dir->path, entry->d_name, id.number);
+}
+
+static int walk_dir(struct walk *walk, const struct waiting *dir)
+{
+	_cleanup_closedir_ DIR *d = NULL;
+	struct dirent *entry;
+	int fd = rvl_path_open(rvl_stack_upper(walk->ov->stack)->fd, dir->path,
+			       O_RDONLY | O_DIRECTORY, 0);
+	int r = 0;
+
+	if (fd < 0)
+		return fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM ? fd : 0;
+	d = fdopendir(fd);
+	if (!d) {
+		rvl_close(fd);
+		return -ENOMEM;
+	}
+	while (r == 0 && !walk->is_found && (entry = readdir(d)))
+		r = walk_name(walk, dir, fd, entry);
+	return r;
+}
+
+static int walk_upper(struct rvl_overlay *ov, uint64_t number, struct rvl_name_at *ret)
+{
+	struct walk walk = { .ov = ov, .wanted = number, .ret = ret };
+	int r = add_waiting(&walk, "", "", RVL_NUMBER_ROOT);
+
+	rvl_debug("the directories of upper are walked for object %llu",
+		  (unsigned long long)number);
+	while (r == 0 && walk.n && !walk.is_found) {
+		struct waiting dir = walk.v[--walk.n];
+
+		r = walk_dir(&walk, &dir);
+		free(dir.path);
+	}
+	while (walk.n)
+		free(walk.v[--walk.n].path);
+	free(walk.v);
+	if (r == 0 && !walk.is_found)
+		atomic_store(&ov->is_upper_walked, true);
+	return r == 0 && !walk.is_found ? -ESTALE : r;
+}
+
+static int by_walk(struct rvl_overlay *ov, uint64_t number, struct rvl_name_at *ret)
+{
+	int r = -ESTALE;
+
+	pthread_mutex_lock(&ov->walk_lock);
+	if (!atomic_load(&ov->is_upper_walked))
+		r = walk_upper(ov, number, ret);
+	pthread_mutex_unlock(&ov->walk_lock);
+	return r;
+}
+
+int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *dir)
+{
+	int r = by_handle(ov, number, &dir->upper, &dir->path);
+
+	if (r < 0)
+		r = by_walk(ov, number, &dir->path);
+	if (r == 0)
+		set_path(ov, number, &dir->path);
+	return r;
 }

@@ -7,9 +7,9 @@
 
 struct rvl_overlay;
 
-/* Find the upper directory by its handle, and from it parent and name; write them to the entry and
- * to dir->path. No lock is held. -ESTALE: the handle leads to no directory with this stamp inside
- * upper. */
+/* Find the upper directory by its handle, else by a walk of upper for its stamp, and from it parent
+ * and name; write them to the entry and to dir->path. No lock is held. -ESTALE: no directory inside
+ * upper is it; others: of memory and descriptors. */
 int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *dir);
 
 #endif

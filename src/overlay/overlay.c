@@ -9,6 +9,7 @@
 #include "index/map.h"
 #include "layer/identity.h"
 #include "layer/path.h"
+#include "overlay/decode.h"
 #include "overlay/lookup.h"
 #include "overlay/recover.h"
 #include "overlay/remove.h"
@@ -103,6 +104,7 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 			rvl_path_open(ov->stack->work_fd, "index", O_PATH | O_DIRECTORY, 0);
 	pthread_mutex_init(&ov->identify_lock, NULL);
 	pthread_mutex_init(&ov->whiteout_lock, NULL);
+	pthread_mutex_init(&ov->walk_lock, NULL);
 	pthread_mutex_init(&ov->map_lock, NULL);
 	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
 	if (r == 0)
@@ -111,8 +113,10 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 		r = read_uuids(ov);
 	if (r == 0)
 		r = make_root(ov);
+	ov->is_recovering = true;
 	if (r == 0 && ov->stack->has_upper && !config->is_read_only)
 		r = rvl_recover(ov);
+	ov->is_recovering = false;
 	if (r < 0) {
 		rvl_error("cannot set up the overlay: %s", strerror(-r));
 		rvl_overlay_close(ov);
@@ -134,6 +138,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	free(ov->layer_uuids);
 	rvl_close(ov->kernel_index_fd);
 	pthread_mutex_destroy(&ov->map_lock);
+	pthread_mutex_destroy(&ov->walk_lock);
 	pthread_mutex_destroy(&ov->whiteout_lock);
 	pthread_mutex_destroy(&ov->identify_lock);
 	free(ov);
@@ -159,6 +164,10 @@ void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_look
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
 
-	if (node && rvl_node_forget(node, n_lookups) && atomic_load(&node->is_dead))
+	if (!node || !rvl_node_forget(node, n_lookups))
+		return;
+	if (atomic_load(&node->is_dead))
 		rvl_node_bury(node);
+	else
+		(void)rvl_check_names(node, false);
 }

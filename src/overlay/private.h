@@ -26,6 +26,9 @@ struct rvl_overlay {
 	pthread_mutex_t whiteout_lock; /* has_whiteout and what it says */
 	bool has_whiteout; /* work/whiteout is there, to be linked */
 	uint8_t (*layer_uuids)[16]; /* owned; of the filesystem of each layer, for origins */
+	pthread_mutex_t walk_lock; /* one walk of upper for a directory at a time (mend.c) */
+	_Atomic bool is_upper_walked; /* all directories' entries are in step with their places */
+	bool is_recovering; /* the overlay is being opened */
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
 	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */
 	_Atomic uint64_t map_progress; /* objects walked so far */

@@ -79,6 +79,18 @@ void rvl_node_bury(struct rvl_node *node)
 	pthread_rwlock_unlock(&node->lock);
 }
 
+void rvl_node_bury_unnamed(struct rvl_node *node)
+{
+	pthread_rwlock_wrlock(&node->lock);
+	if (!rvl_node_is_known(node)) {
+		atomic_store(&node->is_dead, true);
+		atomic_store(&node->is_forgotten, true);
+		if (rvl_check_writable(node->ov) == 0)
+			bury(node);
+	}
+	pthread_rwlock_unlock(&node->lock);
+}
+
 void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id)
 {
 	bool has_upper;

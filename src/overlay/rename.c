@@ -224,7 +224,10 @@ static int moved(struct rvl_node *node, struct end *to)
 	if (r < 0 || !rvl_node_is_dir(node))
 		return r;
 	snprintf(at.name, sizeof(at.name), "%s", to->name);
-	return rvl_entry_set_path(node->ov->index, node->id.number, &at);
+	r = rvl_entry_set_path(node->ov->index, node->id.number, &at);
+	if (r < 0)
+		atomic_store(&node->ov->is_upper_walked, false);
+	return r;
 }
 
 static int log_rename(struct renaming *rn, uint64_t *ret_id)

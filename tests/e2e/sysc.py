@@ -147,3 +147,8 @@ def as_user(uid, gid, function, groups=()):
         message = pipe.read().decode()
     _, status = os.waitpid(pid, 0)
     assert status == 0, f"as user {uid}: {message or status}"
+
+
+def drop_caches():
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+        file.write("3\n")

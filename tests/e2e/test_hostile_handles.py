@@ -6,7 +6,6 @@ number that is one off is a secret's. What handles are made of was taken when mo
 that numbers and generations are right.
 """
 
-import errno
 import os
 import re
 import shutil
@@ -16,7 +15,6 @@ import time
 import pytest
 
 from rvl import BUILD, opaque, whiteout, write
-from sysc import handle, open_handle
 
 PROGRAM = str(BUILD / "tests/handles/rvl-handle-fuzz")
 COUNT = int(os.environ.get("RVL_FUZZ_COUNT", "100000"))
@@ -40,7 +38,7 @@ def make_layers(base):
             write(bottom / where / f"dir{i}/inner", f"{where} {i}\n")
         write(top / "moved-top" / f"file{i}", f"moved {i}\n")
         os.link(top / f"file{i}", top / f"link{i}")
-        if i % 4:  # the others are deleted: see test_last_visible_name
+        if i % 4:  # the others are deleted: see test_handles_decode.py
             os.link(bottom / f"low{i}", secret / f"link{i}")
         os.symlink(f"/nowhere/{i}", top / f"symlink{i}")
     os.mkfifo(top / "fifo")
@@ -144,26 +142,3 @@ def test_closed_world(overlays, images, scratch, capsys, is_map_kept):
     assert int(counts["tried"]) >= COUNT
     # the seeds were worth something: what was hidden had numbers, and what is shown opened
     assert int(counts["opened"]) >= int(counts["tree"]) > 8 * N
-
-
-@pytest.mark.xfail(strict=True, reason="the links outside the layer count as names (nlink, not names)")
-@pytest.mark.reverlay_only("the handles of the kernel's overlay are others")
-def test_last_visible_name(ov):
-    """A lower file with another link outside the layer is dead when its last name in the tree goes."""
-    with ov.lower() as low:
-        write(low / "file", "content\n")
-        os.link(low / "file", ov.lower_base / "outside")
-    ov.check_lower = ov.check_links = False  # st_nlink of lower is 2
-    ov.mount()
-    taken = handle(ov.mnt / "file")
-    os.unlink(ov.mnt / "file")
-    ov.remount()
-    top = os.open(ov.mnt, os.O_RDONLY)
-    try:
-        opened = open_handle(top, taken, os.O_PATH)
-        os.close(opened)
-        error = 0
-    except OSError as e:
-        error = e.errno
-    os.close(top)
-    assert error == errno.ESTALE

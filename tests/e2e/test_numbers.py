@@ -15,11 +15,6 @@ from rvl import (IS_KERNEL, assert_same, ino, is_mounted, listing, numbers,
                  run, snapshot, standard_tree, write)
 
 
-def drop_caches():
-    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
-        file.write("3\n")
-
-
 @pytest.mark.layouts()
 def test_stable_over_everything(ov):
     """Numbers stay over writes, chmod, links, renames, dropped caches, remounts and kill -9."""
@@ -39,7 +34,7 @@ def test_stable_over_everything(ov):
         assert numbers(mnt) == expected
 
     same()
-    drop_caches()
+    sysc.drop_caches()
     same()
     ov.remount()
     same()
@@ -54,7 +49,7 @@ def test_stable_over_everything(ov):
     same()
     ov.kill_remount()
     same()
-    drop_caches()
+    sysc.drop_caches()
     same()
     moves = {"dir": "emptydir/moved", "file": "sticky/file", "born": "born.d/born", "fifo": "fifo2"}
     for old, new in moves.items():
@@ -181,7 +176,7 @@ def test_handles_of_upper_decode_after_restart(ov):
     os.rename(mnt / "file", mnt / "dir/file")
     os.rename(mnt / "born", mnt / "born.d/born")
     ov.kill_remount()
-    drop_caches()
+    sysc.drop_caches()
     root = os.open(mnt, os.O_RDONLY)
     try:
         now = {"file": "dir/file", "born": "born.d/born"}

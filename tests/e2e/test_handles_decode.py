@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Decoding where names, handles and the index do not agree: names that only lower has left, directories moved offline."""
+
+import errno
+import os
+import stat
+import time
+
+import pytest
+
+import sysc
+from rvl import ino, whiteout, write
+
+pytestmark = pytest.mark.reverlay_only("the handles of the kernel's overlay are others")
+
+
+def open_by(mnt, taken, flags=os.O_PATH):
+    """What a handle opens, as a descriptor."""
+    top = os.open(mnt, os.O_RDONLY)
+    try:
+        return sysc.open_handle(top, taken, flags)
+    finally:
+        os.close(top)
+
+
+def is_stale(mnt, taken):
+    try:
+        os.close(open_by(mnt, taken))
+    except OSError as e:
+        assert e.errno == errno.ESTALE, e
+        return True
+    return False
+
+
+def number_by(mnt, taken):
+    fd = open_by(mnt, taken)
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def content_by(mnt, taken):
+    fd = open_by(mnt, taken, os.O_RDONLY)
+    try:
+        return os.read(fd, 100).decode()
+    finally:
+        os.close(fd)
+
+
+def entry_of(ov, number):
+    return ov.work / "inodes" / f"{number & 0xff:02x}" / f"#{number}"
+
+
+# ---- names of a file from lower ----
+
+
+@pytest.fixture
+def with_outside_links(ov):
+    """Files whose st_nlink counts more than the tree shows."""
+    with ov.lower() as low:
+        for name in ("unlinked", "replaced", "written", "killed"):
+            write(low / name, f"{name}\n")
+            os.link(low / name, ov.lower_base / f"outside-{name}")
+        write(low / "two", "two\n")
+        os.link(low / "two", low / "two-more")
+        os.link(low / "two", ov.lower_base / "outside-two")
+    ov.check_lower = ov.check_links = False  # the links outside count
+    return ov
+
+
+NAMES = ("unlinked", "replaced", "written", "killed", "two")
+
+
+def test_last_visible_name(with_outside_links):
+    """A lower file with another link outside the layer is dead when its last name in the tree goes."""
+    ov = with_outside_links
+    mnt = ov.mount()
+    taken = {name: sysc.handle(mnt / name) for name in NAMES}
+    write(mnt / "written", "changed\n")
+    write(mnt / "new")
+    os.unlink(mnt / "unlinked")
+    os.rename(mnt / "new", mnt / "replaced")
+    os.unlink(mnt / "written")
+    os.unlink(mnt / "two")
+    two = ino(mnt / "two-more")
+    ov.remount()
+    os.unlink(mnt / "killed")
+    ov.kill_remount()
+    for name in ("unlinked", "replaced", "written", "killed"):
+        assert is_stale(mnt, taken[name]), name
+    # one name is left, and shows it also when it was changed
+    assert content_by(mnt, taken["two"]) == "two\n"
+    assert number_by(mnt, taken["two"]) == two
+    write(mnt / "two-more", "changed\n")
+    ov.remount()
+    assert content_by(mnt, taken["two"]) == "changed\n"
+    os.unlink(mnt / "two-more")
+    ov.remount()
+    assert is_stale(mnt, taken["two"])
+
+
+def is_tombstone(path):
+    st = os.lstat(path)
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0
+
+
+def test_unnamed_is_buried(with_outside_links):
+    """What was found dead leaves a tombstone and no data, at decode or, with a map, when the kernel forgets it."""
+    ov = with_outside_links
+    mnt = ov.mount()
+    entry = {name: entry_of(ov, ino(mnt / name)) for name in NAMES}
+    taken = sysc.handle(mnt / "unlinked")
+    os.unlink(mnt / "unlinked")
+    ov.remount()
+    assert not is_tombstone(entry["unlinked"])
+    assert is_stale(mnt, taken)
+    assert is_tombstone(entry["unlinked"])
+    assert is_stale(mnt, taken)
+    # the map is complete: the decode waited for it
+    write(mnt / "written", "changed\n")
+    os.unlink(mnt / "written")
+    end = time.monotonic() + 20
+    while not is_tombstone(entry["written"]) and time.monotonic() < end:
+        sysc.drop_caches()
+        os.stat(mnt / "two")
+    assert is_tombstone(entry["written"])
+
+
+def test_name_hidden_by_a_layer(ov):
+    """A link that an upper lower layer hides counts in st_nlink, and is no name."""
+    with ov.lower() as low:
+        write(low / "shown", "content\n")
+        os.link(low / "shown", low / "hidden")
+    with ov.layer() as top:
+        whiteout(top / "hidden")
+    ov.check_links = False
+    mnt = ov.mount()
+    taken = sysc.handle(mnt / "shown")
+    os.unlink(mnt / "shown")
+    ov.remount()
+    assert is_stale(mnt, taken)
+
+
+# ---- directories that were moved offline ----
+
+
+def moved_offline(ov, *options):
+    """Directories in upper, renamed while there was no mount: {name now: (handle, number)}."""
+    with ov.lower() as low:
+        write(low / "merged/low", "low\n")
+    mnt = ov.mount(*options)
+    for path in ("born/sub/deep", "other", "merged/in"):
+        os.makedirs(mnt / path)
+    write(mnt / "born/sub/deep/file", "file\n")
+    for i in range(20):
+        os.makedirs(mnt / f"other/{i}/{i}")
+    taken = {now: (sysc.handle(mnt / old), ino(mnt / old)) for old, now in
+             (("born", "away"), ("born/sub", "other/7/moved"), ("born/sub/deep", "other/7/moved/deep"),
+              ("merged/in", "other/in"), ("other", "other"))}
+    ov.umount()
+    os.rename(ov.upper / "born/sub", ov.upper / "other/7/moved")
+    os.rename(ov.upper / "born", ov.upper / "away")
+    os.rename(ov.upper / "merged/in", ov.upper / "other/in")
+    return taken
+
+
+@pytest.mark.parametrize("has_handles", [True, False], ids=["handle", "walk"])
+def test_moved_offline(ov, has_handles):
+    """A directory that was moved offline is found by its handle, else by its stamp, and its path is mended."""
+    taken = moved_offline(ov)
+    if not has_handles:
+        for _, number in taken.values():
+            os.removexattr(entry_of(ov, number), "trusted.overlay.upper")
+    before = {number: os.getxattr(entry_of(ov, number), "trusted.overlay.path") for _, number in taken.values()}
+    mnt = ov.mount()
+    for now, (fh, number) in taken.items():
+        assert number_by(mnt, fh) == number, now
+        assert ino(mnt / now) == number, now
+    assert (mnt / "other/7/moved/deep/file").read_text() == "file\n"
+    for now, (fh, number) in taken.items():
+        path = os.getxattr(entry_of(ov, number), "trusted.overlay.path")
+        assert (path == before[number]) == (now in ("other", "other/7/moved/deep")), now
+        assert path[8:].decode() == now.rsplit("/", maxsplit=1)[-1]
+    ov.remount()
+    for fh, number in taken.values():
+        assert number_by(mnt, fh) == number
+
+
+def test_removed_offline(ov):
+    """A directory that is nowhere is stale, and its number is never another one's."""
+    taken = moved_offline(ov)
+    fh, number = taken["other/in"]
+    os.rmdir(ov.upper / "other/in")
+    # a copy of another directory with its stamp is not it
+    copy = ov.upper / "copy"
+    copy.mkdir()
+    os.setxattr(copy, "trusted.overlay.ino", os.getxattr(ov.upper / "other", "trusted.overlay.ino"))
+    mnt = ov.mount()
+    for _ in range(3):
+        assert is_stale(mnt, fh)
+    assert number_by(mnt, taken["other"][0]) == taken["other"][1] == ino(mnt / "other")
+    assert ino(mnt / "copy") not in [n for _, n in taken.values()]
+    # renames after the walk are followed
+    os.rename(mnt / "away", mnt / "merged/away")
+    ov.kill_remount()
+    assert number_by(mnt, taken["away"][0]) == taken["away"][1] == ino(mnt / "merged/away")
+    assert is_stale(mnt, fh)
