@@ -161,7 +161,10 @@ static int publish(struct rvl_index *index, const char *temp, const char *path, 
 
 	for (int tries = 0; tries < 2; tries++) {
 		r = renameat2(index->temp_fd, temp, index->inodes_fd, path, flags) ? -errno : 0;
-		if (r != -ENOENT || make_parent(index, path))
+		if (r != -ENOENT || tries)
+			break;
+		r = make_parent(index, path);
+		if (r)
 			break;
 	}
 	if (r == -EINVAL && flags) { /* the filesystem has no RENAME_NOREPLACE */

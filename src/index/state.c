@@ -479,6 +479,32 @@ static int write_all(int fd, const uint8_t *data, size_t len)
 	return 0;
 }
 
+/* state.new as it was left, if it is a file of its own, else a new one. */
+static int open_temp(int inodes_fd)
+{
+	int fd = openat(inodes_fd, STATE_TEMP_NAME, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_nlink == 1)
+		return fd;
+	rvl_close(fd);
+	if (unlinkat(inodes_fd, STATE_TEMP_NAME, 0) && errno != ENOENT)
+		return -errno;
+	fd = openat(inodes_fd, STATE_TEMP_NAME,
+		    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+/* The old state stays as state.new: on a full disk its room is there for the next one. */
+static int take_place(int inodes_fd)
+{
+	if (!renameat2(inodes_fd, STATE_TEMP_NAME, inodes_fd, STATE_NAME, RENAME_EXCHANGE))
+		return 0;
+	if (errno != ENOENT && errno != EINVAL) /* there is none yet; not on this filesystem */
+		return -errno;
+	return renameat(inodes_fd, STATE_TEMP_NAME, inodes_fd, STATE_NAME) ? -errno : 0;
+}
+
 int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatile)
 {
 	_cleanup_free_ uint8_t *data = NULL;
@@ -488,22 +514,17 @@ int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatil
 
 	if (r)
 		return r;
-	/* What is left of a former attempt is of no use to anybody. */
-	if (unlinkat(inodes_fd, STATE_TEMP_NAME, 0) && errno != ENOENT)
-		return -errno;
-	fd = openat(inodes_fd, STATE_TEMP_NAME,
-		    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = open_temp(inodes_fd);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	r = write_all(fd, data, len);
+	if (!r && ftruncate(fd, (off_t)len))
+		r = -errno;
 	if (!r && !is_volatile && fsync(fd))
 		r = -errno;
-	if (!r && renameat(inodes_fd, STATE_TEMP_NAME, inodes_fd, STATE_NAME))
-		r = -errno;
-	if (r) {
-		unlinkat(inodes_fd, STATE_TEMP_NAME, 0);
+	r = r ?: take_place(inodes_fd);
+	if (r)
 		return r;
-	}
 	if (!is_volatile && fsync(inodes_fd))
 		return -errno;
 	return 0;

@@ -98,7 +98,7 @@ int rvl_state_decode(const void *data, size_t len, struct rvl_state **ret);
 
 /* -ENOENT: there is none; -EUCLEAN, -EPROTONOSUPPORT as decode. Logs nothing. */
 int rvl_state_load(int inodes_fd, struct rvl_state **ret);
-/* Replace the file: state.new, fsync, rename, fsync of the directory (no fsync if is_volatile).
+/* Replace the file: state.new, fsync, exchange, fsync of the directory (no fsync if is_volatile).
  * After an error the old file is in place (or the new one, whole). The caller holds state->lock
  * where there are threads. */
 int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatile);

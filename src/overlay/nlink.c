@@ -32,6 +32,7 @@ int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
 	struct rvl_overlay *ov = node->ov;
 	char value[RVL_NLINK_VALUE_SIZE + 1];
 	ssize_t n;
+	int r;
 
 	if (rvl_number_is_born(ov->index, node->id.number))
 		return 0;
@@ -39,11 +40,16 @@ int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
 				RVL_XATTR_NLINK, value, sizeof(value) - 1);
 	if (n == -ENODATA)
 		return 0;
-	if (n < 0)
-		return n == -ERANGE ? -EUCLEAN : (int)n;
-	value[n] = '\0';
+	if (n < 0 && n != -ERANGE)
+		return (int)n;
+	value[n < 0 ? 0 : n] = '\0';
 	node->has_nlink_xattr = true;
-	return parse(value, &node->nlink_diff);
+	r = parse(value, &node->nlink_diff);
+	if (r == -EUCLEAN) {
+		rvl_count(damaged);
+		rvl_warn_limited("%s: damaged overlay.nlink", name);
+	}
+	return r;
 }
 
 unsigned rvl_nlink_format(int diff, char ret[RVL_NLINK_VALUE_SIZE])

@@ -27,6 +27,9 @@ void rvl_reply_status(fuse_req_t req, int result)
 		rvl_warn_limited("a request ended with %d, which is no error code", result);
 		result = -EIO;
 	}
+	/* Damage in a layer or the index: to a program it is what cannot be read. */
+	if (result == -EUCLEAN)
+		result = -EIO;
 	rvl_count(requests);
 	fuse_reply_err(req, -result);
 }

@@ -143,7 +143,7 @@ static void newer_formats_are_named(void **unused)
 	rvl_state_free(state);
 }
 
-static void saving_replaces_and_leaves_no_temp(void **unused)
+static void saving_replaces_and_keeps_the_former(void **unused)
 {
 	struct rvl_state *state = sample(), *other;
 	int fd = open(at("w"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -154,9 +154,41 @@ static void saving_replaces_and_leaves_no_temp(void **unused)
 	assert_int_equal(rvl_state_save(state, fd, true), 0);
 	assert_int_equal(rvl_state_load(fd, &other), 0);
 	assert_same(state, other);
-	assert_int_not_equal(faccessat(fd, "state.new", F_OK, 0), 0);
+	rvl_state_free(other);
+	assert_int_equal(rename(at("w/state.new"), at("w/state")), 0);
+	assert_int_equal(rvl_state_load(fd, &other), 0);
+	assert_true(other->counters[0].next == 1000);
 	rvl_state_free(state);
 	rvl_state_free(other);
+	close(fd);
+}
+
+static void a_temp_that_is_not_ours_is_left_alone(void **unused)
+{
+	/* What lies at state.new is written to only if that is its one name: not through a symlink, not to a
+	 * link of the state itself, not to a fifo that nobody reads. */
+	struct rvl_state *state = sample(), *other;
+	int fd = open(at("w"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+
+	assert_int_equal(rvl_state_save(state, fd, false), 0);
+	for (int i = 0; i < 3; i++) {
+		unlink(at("w/state.new"));
+		if (i == 0)
+			assert_int_equal(link(at("w/state"), at("w/state.new")), 0);
+		else if (i == 1)
+			assert_int_equal(symlink("state", at("w/state.new")), 0);
+		else
+			assert_int_equal(mkfifo(at("w/state.new"), 0600), 0);
+		state->counters[0].next = 2000 + (uint64_t)i;
+		assert_int_equal(rvl_state_save(state, fd, false), 0);
+		assert_int_equal(rvl_state_load(fd, &other), 0);
+		assert_same(state, other);
+		rvl_state_free(other);
+		assert_int_equal(lstat(at("w/state"), &st), 0);
+		assert_true(S_ISREG(st.st_mode));
+	}
+	rvl_state_free(state);
 	close(fd);
 }
 
@@ -194,6 +226,15 @@ static void full_disk_keeps_the_old_state(void **unused)
 	assert_int_equal(r, -ENOSPC);
 	assert_int_equal(rvl_state_load(fd, &other), 0);
 	assert_true(other->counters[0].next == 1000);
+	rvl_state_free(other);
+	/* once there has been a former one, its room is enough */
+	sh("rm m/fill");
+	assert_int_equal(rvl_state_save(state, fd, false), 0);
+	sh("head -c 1M /dev/zero > m/fill 2>/dev/null");
+	state->counters[0].next = 6666;
+	assert_int_equal(rvl_state_save(state, fd, false), 0);
+	assert_int_equal(rvl_state_load(fd, &other), 0);
+	assert_true(other->counters[0].next == 6666);
 	rvl_state_free(other);
 	rvl_state_free(state);
 	close(fd);
@@ -233,11 +274,11 @@ static void free_ids_are_found_and_used_up(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(what_is_encoded_is_decoded),	       T(each_damaged_byte_and_length_is_found),
-		T(checksummed_nonsense_is_refused),    T(newer_formats_are_named),
-		T(saving_replaces_and_leaves_no_temp), T(a_torn_temp_is_of_no_account),
-		T(full_disk_keeps_the_old_state),      T(symlinks_and_fifos_are_not_states),
-		T(free_ids_are_found_and_used_up),
+		T(what_is_encoded_is_decoded),		 T(each_damaged_byte_and_length_is_found),
+		T(checksummed_nonsense_is_refused),	 T(newer_formats_are_named),
+		T(saving_replaces_and_keeps_the_former), T(a_temp_that_is_not_ours_is_left_alone),
+		T(a_torn_temp_is_of_no_account),	 T(full_disk_keeps_the_old_state),
+		T(symlinks_and_fifos_are_not_states),	 T(free_ids_are_found_and_used_up),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
