@@ -169,8 +169,8 @@ int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret)
 	for (unsigned i = 0; !r && i < n; i++)
 		r = read_lower(stack, ret, i);
 	if (!r && stack->has_upper)
-		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path,
-			      &upper, &ret->upper);
+		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path, &upper,
+			      &ret->upper);
 	if (!r && stack->work_fd >= 0)
 		r = read_root(NULL, stack->work_fd, stack->work_path, &upper, &ret->work);
 	return r;
@@ -303,7 +303,10 @@ static int check_table(const struct rvl_index *index)
 		return 0;
 	if (r)
 		return r;
-	return memcmp(table.uuid, index->state->uuid, 16) ? -ESTALE : 0;
+	return memcmp(table.uuid, index->state->uuid, 16) &&
+			       memcmp(table.uuid, index->state->former_uuid, 16) ?
+		       -ESTALE :
+		       0;
 }
 
 int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding)
@@ -619,7 +622,7 @@ int rvl_bind_claims(struct rvl_index *index)
 		root->flags |= RVL_ROOT_CLAIMS_DONE;
 		if (index->is_writable) {
 			r = rvl_reals_flush(index);
-			r = r ?: rvl_state_save(state, index->inodes_fd, index->is_volatile);
+			r = r ?: rvl_index_save_state(index);
 		}
 	}
 	return r;

@@ -111,17 +111,17 @@ static bool is_own_counter(const struct rvl_index *index, uint16_t instance)
 static int record(struct claims *claims, const struct rvl_real *real, const struct rvl_id *stamp)
 {
 	struct rvl_index *index = claims->index;
-	uint64_t number, other;
+	struct rvl_id id = { 0 }, other;
 	uint16_t instance;
 	int r;
 
 	r = translate_id(claims, (uint16_t)(stamp->number >> RVL_INSTANCE_SHIFT), &instance);
 	if (r)
 		return r;
-	number = (uint64_t)instance << RVL_INSTANCE_SHIFT | (stamp->number & RVL_REAL_INO_MASK);
+	id.number = (uint64_t)instance << RVL_INSTANCE_SHIFT | (stamp->number & RVL_REAL_INO_MASK);
 	claims->n_claims++;
-	if (number > RVL_NUMBER_ROOT && !is_own_counter(index, instance)) {
-		r = rvl_real_record(index, real, number);
+	if (id.number > RVL_NUMBER_ROOT && !is_own_counter(index, instance)) {
+		r = rvl_real_record(index, real, &id);
 		if (r != -EEXIST)
 			return r;
 	}

@@ -151,7 +151,8 @@ static int begin_use(struct rvl_index *index)
 		born->limit += RVL_COUNTER_BLOCK;
 		state->counters[RVL_COUNTER_BORN].next = born->limit;
 	}
-	r = rvl_state_save(state, index->inodes_fd, index->is_volatile);
+	rvl_map_remove_others(index);
+	r = rvl_index_save_state(index);
 	if (r) {
 		rvl_error("workdir=%s: inodes/state cannot be written: %s", index->stack->work_path,
 			  strerror(-r));
@@ -278,12 +279,19 @@ void rvl_index_close(struct rvl_index *index)
 		/* The journal keeps assigned numbers; LMDB gets them when they are many. */
 		rvl_numbers_store(index);
 		index->state->flags |= RVL_STATE_CLEAN;
-		r = rvl_state_save(index->state, index->inodes_fd, index->is_volatile);
+		r = rvl_index_save_state(index);
 		if (r)
 			rvl_warn("workdir=%s: inodes/state cannot be written at close: %s",
 				 index->stack->work_path, strerror(-r));
 	}
 	index_free(index);
+}
+
+int rvl_index_save_state(struct rvl_index *index)
+{
+	if (index->is_prepared)
+		return 0;
+	return rvl_state_save(index->state, index->inodes_fd, index->is_volatile);
 }
 
 void rvl_index_temp_name(struct rvl_index *index, char ret[RVL_TEMP_NAME_SIZE])

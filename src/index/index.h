@@ -44,6 +44,7 @@ struct rvl_index {
 	bool is_persistent;		     /* has a workdir */
 	bool is_writable;		     /* has a workdir, and may change what is in it */
 	bool is_volatile;		     /* no fsync */
+	bool is_prepared; /* being made by a rebind beside the one in force: the state is not saved */
 	pthread_mutex_t companions_lock; /* the making of inodes/c */
 	pthread_mutex_t tombstone_lock;	 /* replacing the shared tombstone at EMLINK */
 	bool was_unclean_machine; /* boot id differs and not cleanly closed: the log may lack records */
@@ -68,6 +69,9 @@ struct rvl_index_config {
 int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret);
 /* Writes counter and the clean mark. Accepts NULL. */
 void rvl_index_close(struct rvl_index *index);
+
+/* Save index->state. The caller holds its lock where there are threads. Private to src/index. */
+int rvl_index_save_state(struct rvl_index *index);
 
 /* A fresh name in work/ ("#<hex>"), never used before by this process. */
 #define RVL_TEMP_NAME_SIZE 24

@@ -29,10 +29,40 @@
 #include "index/state.h"
 #include "layer/path.h"
 
-#define MAP_NAME "map.mdb"
+#define MAP_NAME "map.mdb" /* for messages */
 #define PENDING_FLUSH 4096 /* rows put one by one are written when there are so many */
 #define PENDING_MAX (1 << 20) /* more are refused: the disk is full */
 #define BUCKETS_MIN 1024
+
+void rvl_map_file_name(uint32_t serial, enum rvl_map_file which, char ret[RVL_MAP_FILE_NAME_SIZE])
+{
+	static const char *const names[RVL_MAP_FILE_N] = {
+		[RVL_MAP_FILE_DATA] = "map.mdb",
+		[RVL_MAP_FILE_SEAL] = "map.seal",
+		[RVL_MAP_FILE_JOURNAL] = "assigned",
+	};
+
+	if (serial)
+		snprintf(ret, RVL_MAP_FILE_NAME_SIZE, "%s.%u", names[which], serial);
+	else
+		snprintf(ret, RVL_MAP_FILE_NAME_SIZE, "%s", names[which]);
+}
+
+void rvl_map_remove_others(struct rvl_index *index)
+{
+	uint32_t serial = index->state->map_serial;
+
+	for (int which = 0; which < RVL_MAP_FILE_N; which++) {
+		char name[RVL_MAP_FILE_NAME_SIZE];
+
+		rvl_map_file_name(serial + 1, which, name);
+		(void)unlinkat(index->inodes_fd, name, 0);
+		if (!serial)
+			continue;
+		rvl_map_file_name(serial - 1, which, name);
+		(void)unlinkat(index->inodes_fd, name, 0);
+	}
+}
 
 unsigned rvl_map_row_encode(const struct rvl_map_row *row, uint8_t buf[RVL_MAP_ROW_MAX])
 {
@@ -292,11 +322,13 @@ static bool read_complete(struct rvl_store *store)
 static int open_file(struct rvl_index *index, bool is_create, struct rvl_store **ret)
 {
 	int flags = index->is_writable ? O_RDWR | (is_create ? O_CREAT : 0) : O_RDONLY;
-	_cleanup_close_ int fd = openat(index->inodes_fd, MAP_NAME,
-					flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+	char name[RVL_MAP_FILE_NAME_SIZE];
+	_cleanup_close_ int fd = -EBADF;
 	struct stat st;
 	int r;
 
+	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
+	fd = openat(index->inodes_fd, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0)
 		return errno == ELOOP ? -EUCLEAN : -errno;
 	if (fstat(fd, &st))
@@ -317,6 +349,7 @@ static int open_file(struct rvl_index *index, bool is_create, struct rvl_store *
 /* -ENOENT: there is none, and is_create is not set. */
 static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_store **ret)
 {
+	char name[RVL_MAP_FILE_NAME_SIZE];
 	int r = open_file(index, is_create, ret);
 
 	if (r != -EUCLEAN)
@@ -333,7 +366,8 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 		return -ENOENT;
 	}
 	rvl_warn("inodes/%s is damaged or another overlay's: it is made anew", MAP_NAME);
-	if (unlinkat(index->inodes_fd, MAP_NAME, 0))
+	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
+	if (unlinkat(index->inodes_fd, name, 0))
 		return -errno;
 	r = rvl_map_seal_break(index);
 	if (r)

@@ -21,14 +21,19 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/hash.h"
+#include "index/state.h"
 
-#define SEAL_NAME "map.seal"
 #define SEAL_TEMP_NAME "map.seal.new"
 #define SEAL_MAGIC "RVLSEAL" /* with its NUL */
 #define SEAL_SIZE 32
 #define PIECE_SIZE ((size_t)1 << 20)
 /* Larger maps are not sealed: a mount should not wait for the disk to read them. */
 #define SEALED_MAX ((off_t)256 << 20)
+
+static void seal_name(const struct rvl_index *index, char ret[RVL_MAP_FILE_NAME_SIZE])
+{
+	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_SEAL, ret);
+}
 
 static int hash_file(int fd, uint64_t size, uint64_t *ret)
 {
@@ -54,14 +59,16 @@ static int hash_file(int fd, uint64_t size, uint64_t *ret)
 
 int rvl_map_seal_check(struct rvl_index *index, int fd)
 {
-	_cleanup_close_ int seal_fd = openat(index->inodes_fd, SEAL_NAME,
-					     O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	char name[RVL_MAP_FILE_NAME_SIZE];
+	_cleanup_close_ int seal_fd = -EBADF;
 	uint8_t seal[SEAL_SIZE];
 	struct stat st;
 	uint64_t hash;
 	ssize_t n;
 	int r;
 
+	seal_name(index, name);
+	seal_fd = openat(index->inodes_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	if (seal_fd < 0)
 		return errno == ENOENT || errno == ELOOP ? 0 : -errno;
 	n = pread(seal_fd, seal, sizeof(seal), 0);
@@ -83,7 +90,10 @@ int rvl_map_seal_check(struct rvl_index *index, int fd)
 
 int rvl_map_seal_break(struct rvl_index *index)
 {
-	if (unlinkat(index->inodes_fd, SEAL_NAME, 0))
+	char name[RVL_MAP_FILE_NAME_SIZE];
+
+	seal_name(index, name);
+	if (unlinkat(index->inodes_fd, name, 0))
 		return errno == ENOENT ? 0 : -errno;
 	return !index->is_volatile && fsync(index->inodes_fd) ? -errno : 0;
 }
@@ -91,7 +101,9 @@ int rvl_map_seal_break(struct rvl_index *index)
 static int write_seal(struct rvl_index *index, const uint8_t seal[SEAL_SIZE])
 {
 	_cleanup_close_ int fd = openat(index->inodes_fd, SEAL_TEMP_NAME,
-					O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+					O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+					0600);
+	char name[RVL_MAP_FILE_NAME_SIZE];
 	ssize_t n;
 
 	if (fd < 0)
@@ -101,7 +113,8 @@ static int write_seal(struct rvl_index *index, const uint8_t seal[SEAL_SIZE])
 		return n < 0 ? -errno : -ENOSPC;
 	if (!index->is_volatile && fsync(fd))
 		return -errno;
-	return renameat(index->inodes_fd, SEAL_TEMP_NAME, index->inodes_fd, SEAL_NAME) ? -errno : 0;
+	seal_name(index, name);
+	return renameat(index->inodes_fd, SEAL_TEMP_NAME, index->inodes_fd, name) ? -errno : 0;
 }
 
 int rvl_map_seal(struct rvl_index *index)

@@ -125,7 +125,7 @@ static int reserve(struct rvl_index *index, enum rvl_state_counter which)
 			r = -EOVERFLOW;
 		if (!r) {
 			index->state->counters[which].next = limit + RVL_COUNTER_BLOCK;
-			r = rvl_state_save(index->state, index->inodes_fd, index->is_volatile);
+			r = rvl_index_save_state(index);
 			if (r)
 				index->state->counters[which].next = old;
 		}
@@ -244,7 +244,7 @@ static int instance_of_identity(struct rvl_index *index, const struct rvl_identi
 		r = rvl_bind_instance(state, identity, 1, ret);
 	}
 	if (!r && index->is_writable)
-		r = rvl_state_save(state, index->inodes_fd, index->is_volatile);
+		r = rvl_index_save_state(index);
 	pthread_mutex_unlock(&state->lock);
 	if (!r && is_new && index->is_writable && index->stack->has_upper)
 		r = rvl_bind_write_table(index);
@@ -318,38 +318,40 @@ static uint64_t memory_number(const struct rvl_index *index, const struct rvl_re
 	       (rvl_hash(key, sizeof(key)) & ((1ULL << 46) - 1));
 }
 
-int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
 {
 	int r = -EEXIST;
 
+	ret->generation = 0;
 	if (!index->is_writable) {
-		*ret = memory_number(index, real);
-		r = rvl_real_record(index, real, *ret);
+		ret->number = memory_number(index, real);
+		r = rvl_real_record(index, real, ret);
 		if (r == -EEXIST && !rvl_real_number(index, real, ret))
 			return 0;
 	}
 	if (r == -EEXIST) {
-		r = rvl_counter_next(index, RVL_COUNTER_ASSIGNED, ret);
-		r = r ?: rvl_real_record(index, real, *ret);
+		r = rvl_counter_next(index, RVL_COUNTER_ASSIGNED, &ret->number);
+		r = r ?: rvl_real_record(index, real, ret);
 	}
 	/* Another thread was first: its number is the object's. */
 	return r == -EEXIST ? rvl_real_number(index, real, ret) : r;
 }
 
-/* -EAGAIN: it would have to be assigned. */
-static int find_number(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+/* ret->generation is 0 if the birth time gives it. -EAGAIN: it would have to be assigned. */
+static int find_number(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
 {
 	struct rvl_real owner;
 	int r;
 
+	ret->generation = 0;
 	if (rvl_reals_is_empty(index->reals))
-		return rvl_number_compute(index, real, ret) ? 0 : -EAGAIN;
+		return rvl_number_compute(index, real, &ret->number) ? 0 : -EAGAIN;
 	r = rvl_real_number(index, real, ret);
 	if (r != -ENOENT)
 		return r;
-	if (!rvl_number_compute(index, real, ret))
+	if (!rvl_number_compute(index, real, &ret->number))
 		return -EAGAIN;
-	r = rvl_real_owner(index, *ret, &owner);
+	r = rvl_real_owner(index, ret->number, &owner);
 	if (r == -ENOENT || (!r && owner.ino == real->ino && owner.instance == real->instance))
 		return 0;
 	return r ?: -EAGAIN;
@@ -371,13 +373,12 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 	r = rvl_real_of_lower(index, layer, dirfd, name, stx, &real);
 	if (r)
 		return r;
-	r = find_number(index, &real, &ret->number);
+	r = find_number(index, &real, ret);
 	if (r == -EAGAIN)
-		r = rvl_number_assign(index, &real, &ret->number);
-	if (r)
-		return r;
-	ret->generation = rvl_number_generation(index, stx);
-	return 0;
+		r = rvl_number_assign(index, &real, ret);
+	if (!r && !ret->generation)
+		ret->generation = rvl_number_generation(index, stx);
+	return r;
 }
 
 int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer, uint64_t ino,
@@ -385,6 +386,8 @@ int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer,
 {
 	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
 	struct rvl_real real = { .ino = ino, .instance = numbers->instance };
+	struct rvl_id id;
+	int r;
 
 	/* relaxed: whoever lists an inner directory has looked it up before */
 	if (atomic_load_explicit(&numbers->has_inner_devices, memory_order_relaxed))
@@ -393,7 +396,10 @@ int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer,
 		return -EAGAIN;
 	if (numbers->inos != RVL_INOS_LASTING)
 		return -EAGAIN;
-	return find_number(index, &real, ret);
+	r = find_number(index, &real, &id);
+	if (!r)
+		*ret = id.number;
+	return r;
 }
 
 int rvl_number_for_unstamped(struct rvl_index *index, const struct rvl_id *origin,

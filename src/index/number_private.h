@@ -81,7 +81,8 @@ int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, c
 
 /* Can the number of a real object be computed? Then it is in *ret. */
 bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *real, uint64_t *ret);
-/* Record a number of the assigned counter for a real object. */
-int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret);
+/* Record a number of the assigned counter for a real object. ret->generation as for
+ * rvl_real_number. */
+int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret);
 
 #endif

@@ -27,8 +27,8 @@
 #include "index/number.h"
 #include "index/state.h"
 
-#define JOURNAL_NAME "assigned"
 #define JOURNAL_MAX_BYTES (64 << 20) /* more than pending records can ever make */
+#define VALUE_SIZE 12 /* number, generation */
 #define REAL_KEY_SIZE 10 /* instance, real ino; big-endian, so that neighbours are neighbours */
 
 struct disk_record {
@@ -37,13 +37,14 @@ struct disk_record {
 	uint16_t zero;
 	uint64_t ino;
 	uint64_t number;
-	uint64_t zero2;
+	uint32_t generation;
+	uint32_t zero2;
 };
 static_assert(sizeof(struct disk_record) == RVL_REAL_RECORD_SIZE, "disk_record");
 
 struct record {
 	struct rvl_real real;
-	uint64_t number;
+	struct rvl_id id;
 	uint32_t next_real, next_number; /* index + 1 in the chains */
 };
 
@@ -60,20 +61,21 @@ struct rvl_reals {
 	bool has_warned;
 };
 
-void rvl_real_record_encode(const struct rvl_real *real, uint64_t number,
+void rvl_real_record_encode(const struct rvl_real *real, const struct rvl_id *id,
 			    uint8_t buf[RVL_REAL_RECORD_SIZE])
 {
 	struct disk_record disk = {
 		.instance = htole16(real->instance),
 		.ino = htole64(real->ino),
-		.number = htole64(number),
+		.number = htole64(id->number),
+		.generation = htole32(id->generation),
 	};
 
 	memcpy(buf, &disk, sizeof(disk));
 	rvl_put_le32(buf, rvl_checksum(buf + 4, sizeof(disk) - 4));
 }
 
-int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, uint64_t *ret_number)
+int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, struct rvl_id *ret_id)
 {
 	struct disk_record disk;
 
@@ -86,7 +88,8 @@ int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, ui
 		return -EUCLEAN;
 	ret->instance = le16toh(disk.instance);
 	ret->ino = le64toh(disk.ino);
-	*ret_number = le64toh(disk.number);
+	ret_id->number = le64toh(disk.number);
+	ret_id->generation = le32toh(disk.generation);
 	return 0;
 }
 
@@ -131,7 +134,7 @@ static void chain(struct rvl_reals *reals, size_t i)
 	struct record *record = &reals->records[i];
 	uint32_t *real_bucket = &reals->by_real[hash_real(&record->real) & (reals->n_buckets - 1)];
 	uint32_t *number_bucket =
-		&reals->by_number[hash_number(record->number) & (reals->n_buckets - 1)];
+		&reals->by_number[hash_number(record->id.number) & (reals->n_buckets - 1)];
 
 	record->next_real = *real_bucket;
 	record->next_number = *number_bucket;
@@ -184,18 +187,18 @@ static const struct record *find_number(const struct rvl_reals *reals, uint64_t 
 		return NULL;
 	for (uint32_t i = reals->by_number[hash_number(number) & (reals->n_buckets - 1)]; i;
 	     i = reals->records[i - 1].next_number)
-		if (reals->records[i - 1].number == number)
+		if (reals->records[i - 1].id.number == number)
 			return &reals->records[i - 1];
 	return NULL;
 }
 
-static int add(struct rvl_reals *reals, const struct rvl_real *real, uint64_t number)
+static int add(struct rvl_reals *reals, const struct rvl_real *real, const struct rvl_id *id)
 {
 	int r = grow(reals);
 
 	if (r)
 		return r;
-	reals->records[reals->n] = (struct record){ .real = *real, .number = number };
+	reals->records[reals->n] = (struct record){ .real = *real, .id = *id };
 	chain(reals, reals->n++);
 	return 0;
 }
@@ -239,14 +242,14 @@ static bool is_in_store(const struct rvl_index *index)
 	return index->is_persistent;
 }
 
-static int number_locked(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+static int number_locked(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
 {
 	const struct record *record = find_real(index->reals, real);
-	uint8_t key[REAL_KEY_SIZE], value[8];
+	uint8_t key[REAL_KEY_SIZE], value[VALUE_SIZE];
 	ssize_t n;
 
 	if (record) {
-		*ret = record->number;
+		*ret = record->id;
 		return 0;
 	}
 	if (!is_in_store(index))
@@ -257,7 +260,8 @@ static int number_locked(struct rvl_index *index, const struct rvl_real *real, u
 		return (int)n;
 	if (n != sizeof(value) || !rvl_number_is_valid(rvl_get_le64(value)))
 		return -EUCLEAN;
-	*ret = rvl_get_le64(value);
+	ret->number = rvl_get_le64(value);
+	ret->generation = rvl_get_le32(value + 8);
 	return 0;
 }
 
@@ -282,7 +286,7 @@ bool rvl_reals_is_empty(const struct rvl_reals *reals)
 	return atomic_load_explicit(&reals->is_empty, memory_order_acquire);
 }
 
-int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
 {
 	int r;
 
@@ -308,8 +312,12 @@ int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *re
 
 static int open_journal(struct rvl_index *index, int flags)
 {
-	int fd = openat(index->inodes_fd, JOURNAL_NAME,
-			flags | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+	char name[RVL_MAP_FILE_NAME_SIZE];
+	int fd;
+
+	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_JOURNAL, name);
+	fd = openat(index->inodes_fd, name, flags | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK,
+		    0600);
 
 	return fd < 0 ? -errno : fd;
 }
@@ -324,7 +332,7 @@ static int mark_state(struct rvl_index *index, uint32_t flags)
 		uint32_t old = index->state->flags;
 
 		index->state->flags |= flags;
-		r = rvl_state_save(index->state, index->inodes_fd, index->is_volatile);
+		r = rvl_index_save_state(index);
 		if (r)
 			index->state->flags = old;
 	}
@@ -332,7 +340,8 @@ static int mark_state(struct rvl_index *index, uint32_t flags)
 	return r;
 }
 
-static int append_journal(struct rvl_index *index, const struct rvl_real *real, uint64_t number)
+static int append_journal(struct rvl_index *index, const struct rvl_real *real,
+			  const struct rvl_id *id)
 {
 	struct rvl_reals *reals = index->reals;
 	uint8_t buf[RVL_REAL_RECORD_SIZE];
@@ -348,7 +357,7 @@ static int append_journal(struct rvl_index *index, const struct rvl_real *real, 
 			return fd;
 		reals->journal_fd = fd;
 	}
-	rvl_real_record_encode(real, number, buf);
+	rvl_real_record_encode(real, id, buf);
 	n = write(reals->journal_fd, buf, sizeof(buf));
 	if (n == sizeof(buf)) {
 		reals->journal_size += sizeof(buf);
@@ -366,14 +375,15 @@ static int put_all(struct rvl_reals *reals, struct rvl_store *store, MDB_txn *tx
 {
 	for (size_t i = 0; i < reals->n; i++) {
 		const struct record *record = &reals->records[i];
-		uint8_t key[REAL_KEY_SIZE], number[8];
-		uint64_t native = record->number;
+		uint8_t key[REAL_KEY_SIZE], id[VALUE_SIZE];
+		uint64_t native = record->id.number;
 		MDB_val k = { .mv_data = key, .mv_size = sizeof(key) };
-		MDB_val v = { .mv_data = number, .mv_size = sizeof(number) };
+		MDB_val v = { .mv_data = id, .mv_size = sizeof(id) };
 		int rc;
 
 		real_key(&record->real, key);
-		rvl_put_le64(number, record->number);
+		rvl_put_le64(id, record->id.number);
+		rvl_put_le32(id + 8, record->id.generation);
 		rc = mdb_put(txn, store->reals, &k, &v, 0);
 		if (!rc) {
 			k = (MDB_val){ .mv_data = &native, .mv_size = sizeof(native) };
@@ -439,44 +449,48 @@ static void warn_not_kept(struct rvl_reals *reals, int r)
 	reals->has_warned = true;
 }
 
-static int record_locked(struct rvl_index *index, const struct rvl_real *real, uint64_t number)
+static int record_locked(struct rvl_index *index, const struct rvl_real *real,
+			 const struct rvl_id *id)
 {
+	bool has_journal = !index->reals->is_memory_only && !index->is_prepared;
 	struct rvl_reals *reals = index->reals;
 	struct rvl_real owner;
-	uint64_t other;
+	struct rvl_id other;
 	int r;
 
 	if (!rvl_reals_is_empty(reals)) {
 		r = number_locked(index, real, &other);
 		if (r == -ENOENT)
-			r = owner_locked(index, number, &owner);
+			r = owner_locked(index, id->number, &owner);
 		if (r != -ENOENT)
 			return r ?: -EEXIST;
 	}
-	if (!reals->is_memory_only) {
-		r = append_journal(index, real, number);
+	if (has_journal) {
+		r = append_journal(index, real, id);
 		if (r)
 			warn_not_kept(reals, r);
 	}
-	r = add(reals, real, number);
+	r = add(reals, real, id);
 	if (r)
 		return r;
 	atomic_store_explicit(&reals->is_empty, false, memory_order_release);
 	if (reals->n >= RVL_REALS_PENDING_MAX && !reals->is_memory_only &&
 	    reals->n % RVL_REALS_PENDING_MAX == 0) {
 		r = flush_locked(index);
+		if (r && !has_journal)
+			return r;
 		if (r)
 			warn_not_kept(reals, r);
 	}
 	return 0;
 }
 
-int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, uint64_t number)
+int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, const struct rvl_id *id)
 {
 	int r;
 
 	pthread_rwlock_wrlock(&index->reals->lock);
-	r = record_locked(index, real, number);
+	r = record_locked(index, real, id);
 	pthread_rwlock_unlock(&index->reals->lock);
 	return r;
 }
@@ -487,21 +501,20 @@ static int load_records(struct rvl_reals *reals, const uint8_t *data, size_t len
 
 	while (len - done >= RVL_REAL_RECORD_SIZE) {
 		struct rvl_real real;
-		uint64_t number;
-		int r = rvl_real_record_decode(data + done, RVL_REAL_RECORD_SIZE, &real, &number);
+		struct rvl_id id;
+		int r = rvl_real_record_decode(data + done, RVL_REAL_RECORD_SIZE, &real, &id);
 
 		if (r)
 			break;
-		if (!find_real(reals, &real) && !find_number(reals, number)) {
-			r = add(reals, &real, number);
+		if (!find_real(reals, &real) && !find_number(reals, id.number)) {
+			r = add(reals, &real, &id);
 			if (r)
 				return r;
 		}
 		done += RVL_REAL_RECORD_SIZE;
 	}
 	if (done < len) {
-		rvl_warn("inodes/%s: damaged after %zu bytes, the rest is left out", JOURNAL_NAME,
-			 done);
+		rvl_warn("inodes/assigned: damaged after %zu bytes, the rest is left out", done);
 		rvl_count(damaged);
 	}
 	reals->journal_size = done;

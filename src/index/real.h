@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Tables real object <-> number, both ways, for numbers that cannot be computed: claims (stamps
- * that a lower layer brought with it from when it was an upper) and assigned numbers. Private to
- * src/index.
+ * that a lower layer brought with it from when it was an upper), assigned numbers, and after a
+ * rebind the numbers from before, with their generations. Private to src/index.
  *
  * Where they are: new records in memory and in the journal inodes/assigned (one write(2) each, so
  * they survive the death of the process); when these are many, at rvl_reals_flush and at close in
@@ -12,7 +12,7 @@
 #ifndef RVL_INDEX_REAL_H
 #define RVL_INDEX_REAL_H
 
-#include "index/index.h"
+#include "index/number.h"
 
 /* A real object, by the space of its inode number. */
 struct rvl_real {
@@ -29,23 +29,24 @@ void rvl_reals_free(struct rvl_reals *reals);
 
 /* true: no object has a recorded number, and the functions below need not be asked. */
 bool rvl_reals_is_empty(const struct rvl_reals *reals);
-/* -ENOENT: no recorded number. */
-int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, uint64_t *ret);
+/* The recorded number; generation 0: that of the birth time. -ENOENT: none is recorded. */
+int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret);
 /* -ENOENT: no object has it by record. */
 int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *ret);
 /*
- * Record that `real` has `number`. When it returns 0 it can be shown. -EEXIST: one of both is
+ * Record that `real` has this number and generation. When it returns 0 it can be shown. -EEXIST: one of both is
  * recorded already (with the other or another). If the disk is full the record holds for this
  * mount only, with a warning.
  */
-int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, uint64_t number);
+int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, const struct rvl_id *id);
 /* All records to LMDB, durable; the journal is emptied. */
 int rvl_reals_flush(struct rvl_index *index);
 
 /* One encode, one decode function of a journal's record. decode: -EUCLEAN. */
 #define RVL_REAL_RECORD_SIZE 32
-void rvl_real_record_encode(const struct rvl_real *real, uint64_t number,
+void rvl_real_record_encode(const struct rvl_real *real, const struct rvl_id *id,
 			    uint8_t buf[RVL_REAL_RECORD_SIZE]);
-int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, uint64_t *ret_number);
+int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret,
+			   struct rvl_id *ret_id);
 
 #endif

@@ -50,7 +50,9 @@ struct disk_header {
 	uint16_t zero;
 	struct disk_counter counters[RVL_COUNTER_N];
 	uint32_t n_records;
-	uint32_t zero2[11];
+	uint32_t map_serial;
+	uint8_t former_uuid[16];
+	uint32_t zero2[6];
 };
 static_assert(sizeof(struct disk_header) == 192, "disk_header");
 #define CHECKSUM_START 16
@@ -182,6 +184,7 @@ int rvl_state_encode(const struct rvl_state *state, uint8_t **ret, size_t *ret_l
 		.incompat = htole64(state->incompat),
 		.flags = htole32(state->flags),
 		.volatile_low = htole16(state->volatile_low),
+		.map_serial = htole32(state->map_serial),
 	};
 	struct buffer buffer = { 0 };
 	uint32_t n_records;
@@ -189,6 +192,7 @@ int rvl_state_encode(const struct rvl_state *state, uint8_t **ret, size_t *ret_l
 
 	memcpy(header.magic, STATE_MAGIC, sizeof(header.magic));
 	memcpy(header.uuid, state->uuid, sizeof(header.uuid));
+	memcpy(header.former_uuid, state->former_uuid, sizeof(header.former_uuid));
 	memcpy(header.key, state->key, sizeof(header.key));
 	memcpy(header.boot_id, state->boot_id, sizeof(header.boot_id));
 	for (int i = 0; i < RVL_COUNTER_N; i++) {
@@ -322,6 +326,8 @@ static void decode_header(const struct disk_header *header, struct rvl_state *st
 	state->incompat = le64toh(header->incompat);
 	state->flags = le32toh(header->flags);
 	state->volatile_low = le16toh(header->volatile_low);
+	state->map_serial = le32toh(header->map_serial);
+	memcpy(state->former_uuid, header->former_uuid, sizeof(state->former_uuid));
 	memcpy(state->uuid, header->uuid, sizeof(state->uuid));
 	memcpy(state->key, header->key, sizeof(state->key));
 	memcpy(state->boot_id, header->boot_id, sizeof(state->boot_id));
@@ -556,7 +562,8 @@ struct rvl_state_instance *rvl_state_instance_by_identity(const struct rvl_state
 		struct rvl_state_instance *instance = &state->instances[i];
 		struct rvl_identity_record record = rvl_state_instance_record(instance);
 
-		if (!rvl_identity_is(identity, &record, false))
+		if (instance->flags & RVL_INSTANCE_RETIRED ||
+		    !rvl_identity_is(identity, &record, false))
 			continue;
 		if (!memcmp(instance->digest, identity->digest, 16))
 			return instance;

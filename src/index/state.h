@@ -73,6 +73,8 @@ struct rvl_state {
 	uint8_t boot_id[16]; /* of the last mount */
 	uint32_t flags; /* rvl_state_flag */
 	uint16_t volatile_low; /* from here up: instances of one mount each; 0x8000: none */
+	uint32_t map_serial; /* of the map, its seal and its journal: one more with each rebind */
+	uint8_t former_uuid[16]; /* upper's table may have it still, after a clone; else zeros */
 	struct {
 		uint16_t instance;
 		uint64_t next; /* at and above nothing was ever given out */
@@ -106,7 +108,7 @@ int rvl_state_save(const struct rvl_state *state, int inodes_fd, bool is_volatil
 struct rvl_state_instance *rvl_state_instance_by_id(const struct rvl_state *state, uint16_t id);
 struct rvl_state_instance *rvl_state_instance_by_digest(const struct rvl_state *state,
 							const uint8_t digest[16]);
-/* The instance of a filesystem, by rvl_identity_is; NULL. */
+/* The instance of a filesystem, by rvl_identity_is, if it is not retired; NULL. */
 struct rvl_state_instance *rvl_state_instance_by_identity(const struct rvl_state *state,
 							  const struct rvl_identity *identity);
 static inline struct rvl_identity_record

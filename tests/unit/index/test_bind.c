@@ -284,15 +284,17 @@ static void tables_come_back_and_damage_is_found(void **unused)
 static void journal_records_come_back_and_damage_is_found(void **unused)
 {
 	struct rvl_real real = { .ino = UINT64_MAX - 3, .instance = 77 }, out;
+	const struct rvl_id id = { 12345, 99 };
 	uint8_t buf[RVL_REAL_RECORD_SIZE];
-	uint64_t number;
+	struct rvl_id out_id;
 
-	rvl_real_record_encode(&real, 12345, buf);
-	assert_int_equal(rvl_real_record_decode(buf, sizeof(buf), &out, &number), 0);
-	assert_true(out.ino == real.ino && out.instance == 77 && number == 12345);
+	rvl_real_record_encode(&real, &id, buf);
+	assert_int_equal(rvl_real_record_decode(buf, sizeof(buf), &out, &out_id), 0);
+	assert_true(out.ino == real.ino && out.instance == 77);
+	assert_true(out_id.number == 12345 && out_id.generation == 99);
 	for (unsigned i = 0; i < sizeof(buf) * 8; i++) {
 		buf[i / 8] ^= (uint8_t)(1 << i % 8);
-		assert_int_equal(rvl_real_record_decode(buf, sizeof(buf), &out, &number), -EUCLEAN);
+		assert_int_equal(rvl_real_record_decode(buf, sizeof(buf), &out, &out_id), -EUCLEAN);
 		buf[i / 8] ^= (uint8_t)(1 << i % 8);
 	}
 }

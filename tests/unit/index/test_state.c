@@ -24,6 +24,8 @@ static struct rvl_state *sample(void)
 	state->upper.handle.len = 8;
 	memset(state->upper.handle.fid, 3, 8);
 	state->work = (struct rvl_state_root){ .ino = 13, .path = strdup("/work") };
+	state->map_serial = 7;
+	memset(state->former_uuid, 0x5a, sizeof(state->former_uuid));
 	state->lowers = calloc(2, sizeof(*state->lowers));
 	state->n_lowers = 2;
 	state->lowers[0] = (struct rvl_state_root){ .ino = 20, .path = strdup("/l1"), .flags = 1 };
@@ -36,6 +38,8 @@ static void assert_same(const struct rvl_state *a, const struct rvl_state *b)
 	assert_memory_equal(a->uuid, b->uuid, 16);
 	assert_memory_equal(a->key, b->key, 32);
 	assert_int_equal(a->flags, b->flags);
+	assert_int_equal(a->map_serial, b->map_serial);
+	assert_memory_equal(a->former_uuid, b->former_uuid, 16);
 	assert_int_equal(a->n_instances, b->n_instances);
 	assert_memory_equal(a->used_ids, b->used_ids, sizeof(a->used_ids));
 	for (unsigned i = 0; i < a->n_instances; i++)
