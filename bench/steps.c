@@ -454,7 +454,7 @@ static void open_overlay(struct rvl_stack *stack, struct rvl_index **index)
 		.lower = lower, .n_lower = 1, .upper = "upper", .work = "work"
 	};
 	struct rvl_index_config index_config = { .stack = stack };
-	struct rvl_overlay_config config = { .stack = stack, .sync = RVL_SYNC_AUTO };
+	struct rvl_overlay_config config = { .stack = stack, .sync = RVL_SYNC_AUTO, .has_metacopy = true };
 	struct rvl_entry entry;
 	int r = rvl_stack_open(&stack_config, stack);
 

@@ -18,6 +18,7 @@
 #include "layer/path.h"
 #include "overlay/decode.h"
 #include "overlay/lookup.h"
+#include "overlay/metacopy.h"
 #include "overlay/nlink.h"
 #include "overlay/prot.h"
 #include "overlay/remove.h"
@@ -34,6 +35,7 @@ struct copy_up {
 	struct statx st; /* of the lower object */
 	struct rvl_temp temp;
 	unsigned flags;
+	bool is_metacopy; /* its data stay below */
 };
 
 /* ---- the temporary ---- */
@@ -63,25 +65,43 @@ static int make_temp(struct copy_up *c)
 	}
 }
 
+static bool has_data(const struct copy_up *c)
+{
+	return S_ISREG(c->st.stx_mode) && c->st.stx_size && !(c->flags & RVL_COPY_UP_NO_DATA);
+}
+
 static int copy_data(struct copy_up *c)
 {
-	const struct rvl_place *data = c->node->data.layer ? &c->node->data : NULL;
+	const struct rvl_place *data = rvl_node_data(c->node);
 	_cleanup_close_ int from = -EBADF;
 	uint64_t n = 0;
 	int r;
 
-	if (!S_ISREG(c->st.stx_mode) || c->st.stx_size == 0 || c->flags & RVL_COPY_UP_NO_DATA)
+	if (!has_data(c))
 		return 0;
-	if (c->node->is_data_missing)
-		return -EIO;
+	if (c->is_metacopy)
+		return ftruncate(c->temp.fd, (off_t)c->st.stx_size) < 0 ? -errno : 0;
 	if (!data)
-		data = &c->node->lower.v[0];
+		return -EIO;
 	from = rvl_retry_emfile(c->ov,
 				rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
 	if (from < 0)
 		return from;
 	r = rvl_copy_data(from, c->temp.fd, c->st.stx_size, &n);
 	rvl_count_n(copy_up_bytes, n);
+	return r;
+}
+
+/* overlay.metacopy, and overlay.redirect where the name is about to change. */
+static int set_metacopy(struct copy_up *c)
+{
+	_cleanup_free_ char *redirect = NULL;
+	int r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_METACOPY, NULL, 0);
+
+	if (r == 0 && c->flags & RVL_COPY_UP_RENAME)
+		r = rvl_metacopy_redirect(c->parent, c->name, NULL, &redirect);
+	if (r == 0 && redirect)
+		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_REDIRECT, redirect, strlen(redirect));
 	return r;
 }
 
@@ -93,8 +113,10 @@ static int set_private(struct copy_up *c)
 	char nlink[RVL_NLINK_VALUE_SIZE];
 	struct rvl_handle origin;
 	struct rvl_name_at at;
-	int prot, r = 0;
+	int prot, r = c->is_metacopy ? set_metacopy(c) : 0;
 
+	if (r < 0)
+		return r;
 	if (rvl_handle_get(c->lower.dirfd, c->lower.name, c->ov->layer_uuids[top->layer->index],
 			   &origin) == 0)
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_ORIGIN, value,
@@ -161,12 +183,16 @@ static int set_attributes(struct copy_up *c)
 static int sync_temp(struct copy_up *c)
 {
 	enum rvl_sync_mode mode = c->ov->config.sync;
+	_cleanup_close_ int fd = -EBADF;
 
 	if (mode == RVL_SYNC_VOLATILE || c->temp.fd < 0)
 		return 0;
-	if (mode == RVL_SYNC_AUTO && (!S_ISREG(c->st.stx_mode) || c->st.stx_size == 0))
+	if (mode == RVL_SYNC_AUTO && (c->is_metacopy || !has_data(c)))
 		return 0;
-	return fsync(c->temp.fd) < 0 ? -errno : 0;
+	if (!rvl_node_is_dir(c->node))
+		return fsync(c->temp.fd) < 0 ? -errno : 0;
+	fd = rvl_retry_emfile(c->ov, rvl_fd_reopen(c->temp.fd, O_RDONLY | O_DIRECTORY));
+	return fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
 }
 
 /* ---- the entry ---- */
@@ -331,12 +357,14 @@ turn:
 	if (rvl_node_is_dir(c->node) && c->temp.fd >= 0)
 		rvl_fdcache_put(ov->fds, c->node->id.number, RVL_FD_UPPER_DIR,
 				rvl_take_fd(&c->temp.fd));
+	atomic_store(&c->node->is_metacopy, c->is_metacopy);
+	atomic_store(&c->node->has_redirect, c->is_metacopy && c->flags & RVL_COPY_UP_RENAME);
 	atomic_store_explicit(&c->node->has_upper, true, memory_order_release);
 	if (!rvl_node_is_dir(c->node))
 		pthread_rwlock_unlock(&c->node->lock);
 	/* who reads the lower one reads the upper one from now on */
 	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER);
-	if (!rvl_node_is_dir(c->node))
+	if (!rvl_node_is_dir(c->node) && !c->is_metacopy)
 		rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER_DATA);
 	return 0;
 }
@@ -360,6 +388,9 @@ static int run(struct copy_up *c)
 	r = rvl_log_begin(c->ov->index->log, &record, &id);
 	if (r < 0)
 		return r;
+	/* what has no name has nothing that could lead to its data */
+	c->is_metacopy = c->ov->config.has_metacopy && has_data(c) && c->name &&
+			 !(c->flags & RVL_COPY_UP_DATA) && rvl_node_data(c->node);
 	r = make_temp(c);
 	if (r == 0)
 		r = copy_data(c);
@@ -411,6 +442,11 @@ static int take_existing(struct rvl_node *node, bool *ret_is_taken)
 	pthread_rwlock_wrlock(&node->lock);
 	node->upper_ino = stx.stx_ino;
 	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
+	if (r == 0 && S_ISREG(stx.stx_mode)) {
+		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+		atomic_store(&node->is_metacopy, r > 0);
+		r = r < 0 ? r : 0;
+	}
 	if (r == 0)
 		atomic_store_explicit(&node->has_upper, true, memory_order_release);
 	pthread_rwlock_unlock(&node->lock);
@@ -439,53 +475,24 @@ static int find_parent(struct copy_up *c)
 	return 0;
 }
 
-/* The data of an upper metacopy file, in place: until the attribute is gone they count as missing,
- * as for the kernel. */
-static int fetch_data(struct copy_up *c)
-{
-	struct rvl_overlay *ov = c->ov;
-	char path[RVL_ENTRY_PATH_SIZE];
-	_cleanup_close_ int from = -EBADF, to = -EBADF;
-	const struct rvl_place *data = &c->node->data;
-	struct statx stx;
-	uint64_t n = 0;
-	int r;
-
-	rvl_entry_path(c->node->id.number, path);
-	to = rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, O_RDWR, 0));
-	if (to < 0)
-		return to;
-	r = rvl_path_statx(to, "", RVL_STATX_MASK, &stx);
-	if (r == 0 && !(c->flags & RVL_COPY_UP_NO_DATA) && stx.stx_size) {
-		from = rvl_retry_emfile(ov, rvl_path_open_noatime(data->layer->fd, data->path,
-								  O_RDONLY));
-		r = from < 0 ? from : rvl_copy_data(from, to, stx.stx_size, &n);
-		rvl_count_n(copy_up_bytes, n);
-	}
-	if (r == 0 && ov->config.sync != RVL_SYNC_VOLATILE && fsync(to) < 0)
-		r = -errno;
-	if (r < 0)
-		return r;
-	r = rvl_xattr_remove(&ov->stack->xattr, to, "", RVL_XATTR_METACOPY);
-	if (r < 0 && r != -ENODATA)
-		return r;
-	(void)rvl_xattr_remove(&ov->stack->xattr, to, "", RVL_XATTR_REDIRECT);
-	const struct timespec times[2] = {
-		{ stx.stx_atime.tv_sec, stx.stx_atime.tv_nsec },
-		{ stx.stx_mtime.tv_sec, stx.stx_mtime.tv_nsec },
-	};
-	(void)futimens(to, times);
-	atomic_store(&c->node->is_metacopy, false);
-	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER_DATA);
-	return 0;
-}
-
-static bool is_done(const struct rvl_node *node, unsigned flags)
+bool rvl_copy_up_is_done(const struct rvl_node *node, unsigned flags)
 {
 	if (!rvl_node_has_upper(node))
 		return false;
-	return !(flags & (RVL_COPY_UP_DATA | RVL_COPY_UP_NO_DATA)) ||
-	       !atomic_load(&node->is_metacopy);
+	if (!atomic_load(&node->is_metacopy))
+		return true;
+	if (flags & (RVL_COPY_UP_DATA | RVL_COPY_UP_NO_DATA))
+		return false;
+	return !(flags & RVL_COPY_UP_RENAME) || atomic_load(&node->has_redirect);
+}
+
+/* A metacopy file that cannot stay as it is: it gets its data, or a redirect to them. */
+static int complete(struct rvl_node *node, unsigned flags)
+{
+	if (!(flags & (RVL_COPY_UP_DATA | RVL_COPY_UP_NO_DATA)) && node->ov->config.has_metacopy &&
+	    rvl_metacopy_anchor(node) == 0)
+		return 0;
+	return rvl_metacopy_fetch(node, flags & RVL_COPY_UP_NO_DATA);
 }
 
 /* One object whose parent, if it has one, is in upper. */
@@ -505,8 +512,8 @@ static int copy_up_one(struct rvl_node *node, unsigned flags)
 			r = take_existing(node, &is_taken);
 		if (r == 0 && !is_taken && !rvl_node_has_upper(node))
 			r = run(&c);
-		if (r == 0 && !is_done(node, flags))
-			r = fetch_data(&c);
+		if (r == 0 && !rvl_copy_up_is_done(node, flags))
+			r = complete(node, flags);
 		rvl_node_copy_end(node);
 	}
 	rvl_real_put(&c.lower);
@@ -546,7 +553,7 @@ int rvl_copy_up(struct rvl_node *node, unsigned flags)
 {
 	int r = -ENOENT;
 
-	if (is_done(node, flags))
+	if (rvl_copy_up_is_done(node, flags))
 		return 0;
 	/* Another look-up may give a file with several names another place on the way. */
 	for (unsigned i = 0; i < PLACE_RETRIES && (r == -ENOENT || r == -ESTALE); i++) {

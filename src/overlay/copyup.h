@@ -19,11 +19,15 @@ enum {
 	RVL_COPY_UP_NO_DATA = 1 << 0, /* it is truncated at once */
 	RVL_COPY_UP_DATA = 1 << 1, /* it will be written: metacopy files get their data */
 	RVL_COPY_UP_NO_PUBLISH = 1 << 2, /* its name goes anyway: entry only */
+	RVL_COPY_UP_RENAME = 1 << 3, /* it gets another name: its data must be found without it */
 };
 
 /* Nothing to do (0) where there is an upper object already (with its data, for RVL_COPY_UP_DATA).
  * No locks held. -EROFS; -ENOSPC …: the old state is whole. */
 int rvl_copy_up(struct rvl_node *node, unsigned flags);
+
+/* Would rvl_copy_up do nothing? */
+bool rvl_copy_up_is_done(const struct rvl_node *node, unsigned flags);
 
 /* The second name of a lower file whose object is in upper already: link it to this name, so that
  * the name can be changed. The parent is locked for write. */

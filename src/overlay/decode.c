@@ -40,13 +40,11 @@ static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_nam
 	return r;
 }
 
-/* Where the data of an upper metacopy file are: beside its place in the merged lower view. Nowhere is no error: the attributes
- * can be had all the same. */
-static int find_data(struct rvl_overlay *ov, const char *path, const struct statx *stx,
-		     struct rvl_place *ret)
+/* Where the data of an upper metacopy file are, by its place in the merged lower view. */
+static int find_data_by_place(struct rvl_overlay *ov, const char *path, const struct statx *stx,
+			      const char *redirect, struct rvl_place *ret)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL;
-	_cleanup_free_ char *redirect = NULL;
 	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
 	struct rvl_name_at at;
 	ssize_t n = rvl_upper_xattr_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode,
@@ -54,11 +52,22 @@ static int find_data(struct rvl_overlay *ov, const char *path, const struct stat
 	int r = n < 0 ? (int)n : rvl_name_at_decode(value, (size_t)n, &at);
 
 	if (r == 0)
-		r = rvl_redirect_get(ov->stack, ov->index->inodes_fd, path, &redirect);
-	if (r == 0)
 		r = rvl_node_get_dir(ov, at.parent, &dir);
-	if (r == 0)
-		r = rvl_merge_lookup_data(ov->stack, &dir->lower, at.name, redirect, 0, ret);
+	return r < 0 ? r :
+		       rvl_merge_lookup_data(ov->stack, &dir->lower, at.name, redirect, 0, ret);
+}
+
+/* Nowhere is no error: the attributes can be had all the same. */
+static int find_data(struct rvl_overlay *ov, const char *path, const struct statx *stx,
+		     struct rvl_place *ret)
+{
+	_cleanup_free_ char *redirect = NULL;
+	int r = rvl_redirect_get(ov->stack, ov->index->inodes_fd, path, &redirect);
+
+	if (r == 0 && redirect && redirect[0] == '/')
+		r = rvl_merge_lookup_data(ov->stack, &ov->root->lower, path, redirect, 0, ret);
+	else if (r == 0)
+		r = find_data_by_place(ov, path, stx, redirect, ret);
 	return r == -ENODATA || r == -ENOENT || r == -ESTALE || r == -EIO ? 0 : r;
 }
 

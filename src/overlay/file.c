@@ -28,12 +28,10 @@ static int open_upper(struct rvl_node *node, bool is_write)
 
 static int open_lower(struct rvl_node *node)
 {
-	const struct rvl_place *place = node->data.layer ? &node->data : &node->lower.v[0];
+	const struct rvl_place *place = rvl_node_data(node);
 
-	if (node->is_data_missing)
-		return -EIO;
-	if (!node->data.layer && node->lower.n == 0)
-		return -ESTALE;
+	if (!place)
+		return node->is_data_missing ? -EIO : -ESTALE;
 	return rvl_retry_emfile(node->ov, rvl_path_open_noatime(place->layer->fd, place->path,
 								O_RDONLY | O_NONBLOCK));
 }
@@ -211,19 +209,21 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 
 	if (r < 0 || ov->config.sync == RVL_SYNC_VOLATILE || !rvl_node_has_upper(node))
 		return r;
-	if (S_ISREG(node->type)) {
+	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy)) {
 		r = rvl_file_pin(node, false, &file.fd);
 		if (r < 0)
 			return r;
 		r = is_data_only ? fdatasync(file.fd.fd) : fsync(file.fd.fd);
 		return r < 0 ? -errno : 0;
 	}
-	if (!rvl_node_is_dir(node))
+	if (!rvl_node_is_dir(node) && !S_ISREG(node->type))
 		return 0;
 	r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	fd = rvl_retry_emfile(ov, rvl_fd_reopen(real.dirfd, O_RDONLY | O_DIRECTORY));
+	fd = rvl_retry_emfile(ov, rvl_node_is_dir(node) ?
+					  rvl_fd_reopen(real.dirfd, O_RDONLY | O_DIRECTORY) :
+					  rvl_path_open(real.dirfd, real.name, O_RDONLY, 0));
 	if (fd < 0)
 		return fd;
 	return fsync(fd) < 0 ? -errno : 0;

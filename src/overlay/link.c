@@ -83,7 +83,7 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 	if (r == 0)
 		r = rvl_prot_check(node, RVL_PROT_ANY);
 	if (r == 0)
-		r = rvl_copy_up(node, RVL_COPY_UP_DATA);
+		r = rvl_copy_up(node, RVL_COPY_UP_RENAME);
 	if (r == 0)
 		r = rvl_dir_lock_write(dir, &locked);
 	if (r == 0)

@@ -35,7 +35,8 @@ struct rvl_node {
 	/* the lower part. Directory: all its places; other: where its data and attributes are while
 	 * !has_upper */
 	struct rvl_places lower; /* owned */
-	struct rvl_place data; /* metacopy: where the data is, path counted; layer NULL if not */
+	struct rvl_place data; /* of a metacopy file that was found as one: where the data is, path
+				  counted; layer NULL if not */
 	bool is_user_whiteout; /* a device 0:0 that a user made (overlay/special.h) */
 	bool is_data_missing; /* metacopy, but no layer has the data: attributes only */
 	const char *view_path; /* counted refstr; directory with a lower part: its path in the
@@ -50,7 +51,9 @@ struct rvl_node {
 	_Atomic bool is_dead;
 	_Atomic bool is_forgotten; /* dead, and the kernel knows it no more */
 	_Atomic bool is_metacopy; /* upper has the attributes alone, data are still to be had from
-				     `data` */
+				     rvl_node_data() */
+	_Atomic bool has_redirect; /* metacopy: an absolute overlay.redirect leads to the data,
+				      whatever its names are */
 	_Atomic bool is_impure; /* directory: overlay.impure is known to be set */
 	/* non-directory in upper: visible links = st_nlink + nlink_diff; -1: the index link only */
 	int nlink_diff;
@@ -94,6 +97,14 @@ static inline bool rvl_node_is_dir(const struct rvl_node *node)
 static inline bool rvl_node_has_upper(const struct rvl_node *node)
 {
 	return atomic_load_explicit(&node->has_upper, memory_order_acquire);
+}
+
+/* Where the data of a file are while upper has none; NULL: nowhere. */
+static inline const struct rvl_place *rvl_node_data(const struct rvl_node *node)
+{
+	if (node->data.layer)
+		return &node->data;
+	return node->is_data_missing || node->lower.n == 0 ? NULL : &node->lower.v[0];
 }
 
 struct rvl_node_cache;

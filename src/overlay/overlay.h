@@ -38,6 +38,7 @@ struct rvl_overlay_config {
 	enum rvl_sync_mode sync;
 	bool is_read_only;
 	bool has_acl; /* POSIX ACLs are in use on this mount */
+	bool has_metacopy; /* a change of attributes copies up these alone */
 	unsigned node_limit; /* nodes kept in memory; 0: default */
 };
 

@@ -224,10 +224,12 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 /* A metacopy object takes its blocks from where its data is (kernel: ovl_getattr). */
 static void stat_data(struct rvl_node *node, struct rvl_entry *ret)
 {
+	const struct rvl_place *data = &node->data;
 	struct statx stx;
 
-	if (atomic_load(&node->is_metacopy) &&
-	    rvl_path_statx(node->data.layer->fd, node->data.path, STATX_BLOCKS, &stx) == 0)
+	if (rvl_node_has_upper(node))
+		data = atomic_load(&node->is_metacopy) ? rvl_node_data(node) : NULL;
+	if (data && data->layer && rvl_path_statx(data->layer->fd, data->path, STATX_BLOCKS, &stx) == 0)
 		ret->st.st_blocks = (blkcnt_t)stx.stx_blocks;
 }
 

@@ -103,17 +103,13 @@ static struct rvl_node *needs_copy_up(const struct renaming *rn, unsigned *ret_f
 {
 	struct rvl_node *target = rn->to.found.node;
 
-	/* a metacopy file gets its data first: where they are is told by its place */
-	*ret_flags = RVL_COPY_UP_DATA;
-	if (!rvl_node_has_upper(rn->from.found.node) ||
-	    atomic_load(&rn->from.found.node->is_metacopy))
+	*ret_flags = RVL_COPY_UP_RENAME;
+	if (!rvl_copy_up_is_done(rn->from.found.node, *ret_flags))
 		return rn->from.found.node;
-	if (rn->is_exchange && target && atomic_load(&target->is_metacopy))
+	if (rn->is_exchange && target && !rvl_copy_up_is_done(target, *ret_flags))
 		return target;
 	if (!target || rvl_node_has_upper(target))
 		return NULL;
-	if (rn->is_exchange)
-		return target;
 	*ret_flags = RVL_COPY_UP_NO_PUBLISH;
 	return !rvl_node_is_dir(target) && target->lower_nlink > 1 ? target : NULL;
 }

@@ -409,6 +409,7 @@ void rvl_options_init(struct rvl_options *options, bool is_root)
 	*options = (struct rvl_options){
 		.redirect = RVL_REDIRECT_ON,
 		.sync = RVL_SYNC_AUTO,
+		.has_metacopy = true,
 		.has_index = true,
 		.xino = 2,
 		.uuid = 2,
@@ -465,9 +466,6 @@ int rvl_options_check(struct rvl_options *options)
 			      "needs workdir=DIR, an empty directory on the same filesystem");
 	if (options->has_nfs_export && !options->has_index)
 		return refuse("nfs_export=on", "contradicts index=off");
-	if (options->has_metacopy && is_given(options, "redirect_dir") &&
-	    options->redirect != RVL_REDIRECT_ON && options->upper)
-		return refuse("metacopy=on", "needs redirect_dir=on");
 	if (options->is_volatile && is_given(options, "fsync") &&
 	    options->sync != RVL_SYNC_VOLATILE)
 		return refuse("volatile", "contradicts fsync=");
@@ -483,6 +481,14 @@ int rvl_options_check(struct rvl_options *options)
 	 */
 	if (options->is_userxattr && !is_given(options, "redirect_dir"))
 		options->redirect = RVL_REDIRECT_NOFOLLOW;
+	if (options->upper && options->has_metacopy && is_given(options, "metacopy")) {
+		if (options->is_userxattr)
+			return refuse("metacopy=on", "contradicts userxattr");
+		if (options->redirect != RVL_REDIRECT_ON)
+			return refuse("metacopy=on", "needs redirect_dir=on");
+	}
+	if (options->is_userxattr || options->redirect != RVL_REDIRECT_ON)
+		options->has_metacopy = false;
 	return 0;
 }
 

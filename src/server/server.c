@@ -113,6 +113,7 @@ static int open_overlay(struct rvl_server *server)
 		.sync = options->sync,
 		.is_read_only = is_read_only(server),
 		.has_acl = server->has_acl,
+		.has_metacopy = options->has_metacopy,
 		.node_limit = options->node_limit,
 	};
 	int r;

@@ -429,6 +429,7 @@ def test_failed_copyup_changes_nothing(ov, images):
     ov.upper, ov.work = small / "upper", small / "work"
     ov.upper.mkdir()
     ov.work.mkdir()
+    ov.options = ["metacopy=off"]
     mnt = ov.mount()
     ov.may_complain = True
     before = snapshot(mnt, dir_nlink=False)
@@ -500,6 +501,7 @@ def test_read_errors_of_lower(ov):
     assert (ov.lowers[0] / "good").read_bytes() == b"good\n" * 20000
     ov.check_lower = ov.check_remount = False  # it cannot be read
     ov.may_complain = True
+    ov.options = ["metacopy=off"]
     mnt = ov.mount()
     for _ in range(2):
         sysc.fails(errno.EIO, (mnt / "bad").read_bytes)

@@ -84,6 +84,7 @@ def test_numbers_stay_over_the_kernels_turn(ov):
     """Objects that the kernel did not touch, and those that it did, keep reverlay's numbers."""
     with ov.lower() as low:
         standard_tree(low)
+    ov.options = ["redirect_dir=on", "metacopy=on"]
     mnt = ov.mount()
     write(mnt / "born")
     os.chmod(mnt / "file", 0o600)

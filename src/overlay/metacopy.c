@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Metacopy files in upper, see metacopy.h. */
+#include "overlay/metacopy.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "index/stamp.h"
+#include "layer/copy.h"
+#include "layer/path.h"
+#include "overlay/real.h"
+
+#define CAPABILITY "security.capability"
+#define CAPABILITY_SIZE 64 /* vfs_ns_cap_data has 24 bytes */
+
+/* What a change of the data would take from the file is put back: times, setuid, and capabilities
+ * (the kernel: ovl_copy_up_meta_inode_data). */
+static void restore(int fd, const struct statx *stx, const char *capability, ssize_t n)
+{
+	const struct timespec times[2] = {
+		{ stx->stx_atime.tv_sec, stx->stx_atime.tv_nsec },
+		{ stx->stx_mtime.tv_sec, stx->stx_mtime.tv_nsec },
+	};
+
+	if (stx->stx_mode & (S_ISUID | S_ISGID))
+		(void)fchmod(fd, stx->stx_mode & 07777);
+	if (n > 0)
+		(void)rvl_xattrat_set(fd, "", CAPABILITY, capability, (size_t)n, 0);
+	(void)futimens(fd, times);
+}
+
+static int copy(struct rvl_node *node, int to, uint64_t size)
+{
+	const struct rvl_place *data = rvl_node_data(node);
+	_cleanup_close_ int from = -EBADF;
+	uint64_t n = 0;
+	int r;
+
+	if (!data)
+		return -EIO;
+	from = rvl_retry_emfile(node->ov,
+				rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
+	r = from < 0 ? from : rvl_copy_data(from, to, size, &n);
+	rvl_count_n(copy_up_bytes, n);
+	if (r == 0 && node->ov->config.sync != RVL_SYNC_VOLATILE && fsync(to) < 0)
+		r = -errno;
+	return r;
+}
+
+int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
+{
+	struct rvl_overlay *ov = node->ov;
+	const struct rvl_xattr_names *names = &ov->stack->xattr;
+	char path[RVL_ENTRY_PATH_SIZE], capability[CAPABILITY_SIZE];
+	_cleanup_close_ int to = -EBADF;
+	struct statx stx;
+	ssize_t n;
+	int r;
+
+	rvl_entry_path(node->id.number, path);
+	to = rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, O_RDWR, 0));
+	if (to < 0)
+		return to;
+	r = rvl_path_statx(to, "", RVL_STATX_MASK, &stx);
+	if (r < 0)
+		return r;
+	n = rvl_xattrat_get(to, "", CAPABILITY, capability, sizeof(capability));
+	if (is_empty)
+		r = ftruncate(to, 0) < 0 ? -errno : 0;
+	else if (stx.stx_size)
+		r = copy(node, to, stx.stx_size);
+	if (r == 0)
+		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
+	if (r < 0 && r != -ENODATA)
+		return r;
+	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);
+	restore(to, &stx, capability, n);
+	atomic_store(&node->is_metacopy, false);
+	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
+	return 0;
+}
+
+int rvl_metacopy_redirect(struct rvl_node *dir, const char *name, const char *own, char **ret)
+{
+	*ret = NULL;
+	if (own && own[0] == '/')
+		return 0;
+	if (!dir->view_path)
+		return -ENOENT;
+	return asprintf(ret, "/%s%s%s", dir->view_path, dir->view_path[0] ? "/" : "",
+			own ? own : name) < 0 ?
+		       -ENOMEM :
+		       0;
+}
+
+int rvl_metacopy_anchor(struct rvl_node *node)
+{
+	struct rvl_overlay *ov = node->ov;
+	_cleanup_free_ char *own = NULL, *redirect = NULL;
+	struct rvl_real _cleanup_real_ real = {};
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_name_at at;
+	ssize_t n;
+	int r = rvl_real_get(node, &real);
+
+	if (r == 0)
+		r = rvl_redirect_get(ov->stack, real.dirfd, real.name, &own);
+	if (r < 0)
+		return r;
+	if (own && own[0] == '/')
+		goto done;
+	n = rvl_real_xattr_get(node, &real, RVL_XATTR_PLACE, value, sizeof(value));
+	r = n < 0 ? (int)n : rvl_name_at_decode(value, (size_t)n, &at);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, at.parent, &dir);
+	if (r == 0)
+		r = rvl_metacopy_redirect(dir, at.name, own, &redirect);
+	if (r == 0)
+		r = rvl_xattr_set(&ov->stack->xattr, real.dirfd, real.name, RVL_XATTR_REDIRECT,
+				  redirect, strlen(redirect));
+	if (r < 0)
+		return r;
+done:
+	atomic_store(&node->has_redirect, true);
+	return 0;
+}

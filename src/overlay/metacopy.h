@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Metacopy files in upper: attributes of their own, data still below. The format is the kernel's
+ * (fs/overlayfs/copy_up.c, ovl_copy_up_metadata): a sparse file of the size of the data, with
+ * overlay.metacopy; the data are those of the lower name that upper's hides, or where an
+ * overlay.redirect says. Called by copyup.c with the node's copy-up begun, so one thread at a time.
+ */
+#ifndef RVL_OVERLAY_METACOPY_H
+#define RVL_OVERLAY_METACOPY_H
+
+#include "overlay/private.h"
+
+/* The data come up, in place; is_empty: they are to be truncated at once, nothing is copied. The
+ * steps are in docs/consistency.md. */
+int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty);
+
+/*
+ * overlay.redirect of a file at this place of the merged lower view: *ret is owned by the caller,
+ * NULL where it has one already. own: its own overlay.redirect, or NULL. -ENOENT: the directory is
+ * in no lower layer.
+ */
+int rvl_metacopy_redirect(struct rvl_node *dir, const char *name, const char *own, char **ret);
+
+/* The file is to get another name: its overlay.redirect becomes absolute. An error: it cannot (it
+ * needs its data then). */
+int rvl_metacopy_anchor(struct rvl_node *node);
+
+#endif
