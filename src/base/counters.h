@@ -17,6 +17,8 @@
 	X(decodes_stale, "requests", "numbers that lead to nothing (ESTALE)")                  \
 	X(nodes, "nodes", "objects in memory")                                                 \
 	X(nodes_evicted, "nodes", "objects dropped from memory to keep the limit")             \
+	X(map_names, "names", "names put into the map of the lower layers by this mount's walk") \
+	X(map_is_complete, "yes or no", "1: the map was opened, and has every object of the lower layers") \
 	X(copy_ups, "objects", "objects copied up")                                            \
 	X(copy_up_bytes, "bytes", "data copied up")                                            \
 	X(listings, "directories", "merged directory listings built")                          \

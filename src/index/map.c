@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The map: rows number -> places, in LMDB and in memory before they get there.
- *
- * The file is opened when it is first asked, and made when there is a first row to write. A row of
- * a place that is known replaces the known one if it has a generation. A read-only mount asks the
- * file and keeps its own rows in memory.
- *
- * A damaged file is thrown away and made anew (it is a cache), unless the state says that it is
- * the truth. Damage within is found by the seal (map_seal.c).
+ * The map: rows number -> places, in LMDB and in memory before they get there. A row of a place
+ * that is known replaces the known one if it has a generation.
  */
 #include "index/map_private.h"
 
@@ -33,36 +27,6 @@
 #define PENDING_FLUSH 4096 /* rows put one by one are written when there are so many */
 #define PENDING_MAX (1 << 20) /* more are refused: the disk is full */
 #define BUCKETS_MIN 1024
-
-void rvl_map_file_name(uint32_t serial, enum rvl_map_file which, char ret[RVL_MAP_FILE_NAME_SIZE])
-{
-	static const char *const names[RVL_MAP_FILE_N] = {
-		[RVL_MAP_FILE_DATA] = "map.mdb",
-		[RVL_MAP_FILE_SEAL] = "map.seal",
-		[RVL_MAP_FILE_JOURNAL] = "assigned",
-	};
-
-	if (serial)
-		snprintf(ret, RVL_MAP_FILE_NAME_SIZE, "%s.%u", names[which], serial);
-	else
-		snprintf(ret, RVL_MAP_FILE_NAME_SIZE, "%s", names[which]);
-}
-
-void rvl_map_remove_others(struct rvl_index *index)
-{
-	uint32_t serial = index->state->map_serial;
-
-	for (int which = 0; which < RVL_MAP_FILE_N; which++) {
-		char name[RVL_MAP_FILE_NAME_SIZE];
-
-		rvl_map_file_name(serial + 1, which, name);
-		(void)unlinkat(index->inodes_fd, name, 0);
-		if (!serial)
-			continue;
-		rvl_map_file_name(serial - 1, which, name);
-		(void)unlinkat(index->inodes_fd, name, 0);
-	}
-}
 
 unsigned rvl_map_row_encode(const struct rvl_map_row *row, uint8_t buf[RVL_MAP_ROW_MAX])
 {
@@ -179,7 +143,7 @@ void rvl_map_pending_release(struct rvl_map_pending *pending)
 	*pending = (struct rvl_map_pending){ 0 };
 }
 
-static int pending_init(struct rvl_map_pending *pending)
+int rvl_map_pending_init(struct rvl_map_pending *pending)
 {
 	*pending = (struct rvl_map_pending){ .n_buckets = BUCKETS_MIN };
 	pending->buckets = calloc(BUCKETS_MIN, sizeof(*pending->buckets));
@@ -301,165 +265,6 @@ int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pendi
 	return rvl_store_write_end(store, txn, true);
 }
 
-/* Opening. */
-
-static bool read_complete(struct rvl_store *store)
-{
-	MDB_val key = { .mv_data = (void *)RVL_STORE_META_COMPLETE,
-			.mv_size = strlen(RVL_STORE_META_COMPLETE) };
-	MDB_val value;
-	MDB_txn *txn;
-	bool is_complete;
-
-	if (rvl_store_read_begin(store, &txn))
-		return false;
-	is_complete = !mdb_get(txn, store->meta, &key, &value) && value.mv_size == 1 &&
-		      *(const uint8_t *)value.mv_data == 1;
-	rvl_store_read_end(store, txn);
-	return is_complete;
-}
-
-static int open_file(struct rvl_index *index, bool is_create, struct rvl_store **ret)
-{
-	int flags = index->is_writable ? O_RDWR | (is_create ? O_CREAT : 0) : O_RDONLY;
-	char name[RVL_MAP_FILE_NAME_SIZE];
-	_cleanup_close_ int fd = -EBADF;
-	struct stat st;
-	int r;
-
-	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
-	fd = openat(index->inodes_fd, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
-	if (fd < 0)
-		return errno == ELOOP ? -EUCLEAN : -errno;
-	if (fstat(fd, &st))
-		return -errno;
-	if (S_ISREG(st.st_mode) && st.st_size == 0 && !is_create)
-		return -ENOENT; /* a crash between its making and its first page */
-	if (S_ISREG(st.st_mode) && st.st_size) {
-		r = rvl_map_seal_check(index, fd);
-		if (r)
-			return r;
-	}
-	r = index->is_writable ? rvl_map_seal_break(index) : 0;
-	if (r)
-		return r;
-	return rvl_store_open(fd, index->uuid, !index->is_writable, !index->is_volatile, ret);
-}
-
-/* -ENOENT: there is none, and is_create is not set. */
-static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_store **ret)
-{
-	char name[RVL_MAP_FILE_NAME_SIZE];
-	int r = open_file(index, is_create, ret);
-
-	if (r != -EUCLEAN)
-		return r;
-	rvl_count(damaged);
-	if (index->state->flags & RVL_STATE_MAP_IS_TRUTH) {
-		rvl_error(
-			"inodes/%s is damaged, and the only record of the numbers from before a rebind",
-			MAP_NAME);
-		return r;
-	}
-	if (!index->is_writable) {
-		rvl_warn("inodes/%s is damaged and not used", MAP_NAME);
-		return -ENOENT;
-	}
-	rvl_warn("inodes/%s is damaged or another overlay's: it is made anew", MAP_NAME);
-	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
-	if (unlinkat(index->inodes_fd, name, 0))
-		return -errno;
-	r = rvl_map_seal_break(index);
-	if (r)
-		return r;
-	index->map->was_discarded = true;
-	return open_file(index, is_create, ret);
-}
-
-static int ensure_locked(struct rvl_index *index, bool is_create)
-{
-	struct rvl_map *map = index->map;
-	struct rvl_store *store = NULL;
-	int r = 0;
-
-	if (index->is_persistent && index->is_writable && !map->store) {
-		r = open_or_discard(index, is_create, &store);
-		if (!r)
-			map->store = store;
-	} else if (index->is_persistent && !index->is_writable && !map->is_opened) {
-		r = open_or_discard(index, false, &store);
-		if (!r)
-			map->below = store;
-	}
-	if (r && r != -ENOENT)
-		return r;
-	if (store)
-		map->is_complete = read_complete(store);
-	if (is_create && !map->store) {
-		r = rvl_store_open_memory(index->uuid, &store);
-		if (r)
-			return r;
-		map->store = store;
-	}
-	atomic_store_explicit(&map->is_opened, true, memory_order_release);
-	return 0;
-}
-
-int rvl_map_ensure(struct rvl_index *index, bool is_create)
-{
-	struct rvl_map *map = index->map;
-	int r;
-
-	if (atomic_load_explicit(&map->is_opened, memory_order_acquire) &&
-	    (!is_create || map->store))
-		return 0;
-	pthread_mutex_lock(&map->open_lock);
-	r = ensure_locked(index, is_create);
-	pthread_mutex_unlock(&map->open_lock);
-	return r;
-}
-
-int rvl_map_open(struct rvl_index *index, struct rvl_map **ret)
-{
-	struct rvl_map *map = calloc(1, sizeof(*map));
-
-	if (!map)
-		return -ENOMEM;
-	if (pending_init(&map->pending)) {
-		free(map);
-		return -ENOMEM;
-	}
-	pthread_mutex_init(&map->open_lock, NULL);
-	pthread_mutex_init(&map->pending_lock, NULL);
-	pthread_mutex_init(&map->flush_lock, NULL);
-	pthread_mutex_init(&map->build_lock, NULL);
-	*ret = map;
-	return 0;
-}
-
-void rvl_map_free(struct rvl_map *map)
-{
-	if (!map)
-		return;
-	rvl_map_walk_free(map->walk);
-	rvl_map_pending_release(&map->pending);
-	rvl_map_pending_release(&map->flushing);
-	rvl_store_close(map->store);
-	rvl_store_close(map->below);
-	pthread_mutex_destroy(&map->open_lock);
-	pthread_mutex_destroy(&map->pending_lock);
-	pthread_mutex_destroy(&map->flush_lock);
-	pthread_mutex_destroy(&map->build_lock);
-	free(map);
-}
-
-bool rvl_map_is_complete(struct rvl_index *index)
-{
-	if (rvl_map_ensure(index, false))
-		return false;
-	return index->map->is_complete;
-}
-
 /* Rows one by one. */
 
 static int put_pending(struct rvl_map *map, uint64_t number, const struct rvl_map_row *row,
@@ -520,7 +325,7 @@ static void unflush(struct rvl_map *map)
 static int begin_flush(struct rvl_map *map)
 {
 	struct rvl_map_pending next;
-	int r = pending_init(&next);
+	int r = rvl_map_pending_init(&next);
 
 	if (r)
 		return r;

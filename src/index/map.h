@@ -32,10 +32,10 @@ bool rvl_map_is_complete(struct rvl_index *index);
 
 /*
  * Walk the merged lower view and put every name. Runs in the calling thread until done or *stop becomes true; may
- * be called again to go on. Progress goes to *progress (names so far; may be NULL) for people. Returns 0 also when it was
- * stopped: rvl_map_is_complete tells. -ENOSPC: the disk or the map is full; errors of the layers. One walk at a time:
- * a second caller waits for the first.
+ * be called again to go on. Progress goes to the counters, and every few seconds to the log. Returns 0 also when it was
+ * stopped: rvl_map_is_complete tells. Where the disk is full the map is kept in memory. Errors: of the layers, of
+ * memory. One walk at a time: a second caller waits for the first.
  */
-int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop, _Atomic uint64_t *progress);
+int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop);
 
 #endif

@@ -20,8 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "index/number.h"
 #include "index/real.h"
@@ -31,6 +33,7 @@
 
 #define BATCH_ROWS (1 << 17)
 #define DEPTH_MAX 16384
+#define REPORT_S 5
 
 /* A directory on the way down. */
 struct frame {
@@ -46,6 +49,7 @@ struct rvl_map_walk {
 	unsigned n, size;
 	struct rvl_map_pending batch; /* rows gathered */
 	uint64_t n_names, n_skipped;
+	time_t reported_s; /* when its progress was last told */
 };
 
 static void pop(struct rvl_map_walk *walk)
@@ -115,6 +119,9 @@ static int flush_batch(struct rvl_map_walk *walk, bool is_complete)
 	int r = rvl_map_ensure(index, true);
 
 	r = r ?: rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
+	if (r == -ENOSPC || r == -EDQUOT)
+		r = rvl_map_to_memory(index) ?:
+		    rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
 	if (r)
 		return r;
 	walk->batch.n = 0;
@@ -283,18 +290,35 @@ static int finish(struct rvl_map_walk *walk)
 	struct rvl_index *index = walk->index;
 	int r = rvl_reals_flush(index);
 
+	/* on a full disk they stay in the journal */
+	r = r == -ENOSPC || r == -EDQUOT ? 0 : r;
 	r = r ?: flush_batch(walk, true);
 	r = r ?: rvl_store_sync(index->map->store);
 	if (r)
 		return r;
-	index->map->is_complete = true;
-	rvl_debug("map: complete with %llu names, %llu left out", (unsigned long long)walk->n_names,
-		  (unsigned long long)walk->n_skipped);
+	rvl_map_set_complete(index->map);
+	rvl_info("the map of the lower layers is complete: %llu names, %llu left out",
+		 (unsigned long long)walk->n_names, (unsigned long long)walk->n_skipped);
 	return 0;
 }
 
-static int build_locked(struct rvl_index *index, const _Atomic bool *stop,
-			_Atomic uint64_t *progress)
+/* For people, in counters and log. */
+static void report(struct rvl_map_walk *walk)
+{
+	struct timespec now;
+
+	atomic_store_explicit(&rvl_counters.map_names, walk->n_names, memory_order_relaxed);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (walk->reported_s == 0)
+		walk->reported_s = now.tv_sec;
+	if (now.tv_sec - walk->reported_s < REPORT_S)
+		return;
+	walk->reported_s = now.tv_sec;
+	rvl_info("the map of the lower layers is being made: %llu names so far",
+		 (unsigned long long)walk->n_names);
+}
+
+static int build_locked(struct rvl_index *index, const _Atomic bool *stop)
 {
 	struct rvl_map *map = index->map;
 	int r = 0;
@@ -307,8 +331,7 @@ static int build_locked(struct rvl_index *index, const _Atomic bool *stop,
 		if (stop && atomic_load_explicit(stop, memory_order_relaxed))
 			return 0;
 		r = step(map->walk);
-		if (progress)
-			atomic_store_explicit(progress, map->walk->n_names, memory_order_relaxed);
+		report(map->walk);
 	}
 	r = r ?: finish(map->walk);
 	rvl_map_walk_free(map->walk);
@@ -316,12 +339,12 @@ static int build_locked(struct rvl_index *index, const _Atomic bool *stop,
 	return r;
 }
 
-int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop, _Atomic uint64_t *progress)
+int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop)
 {
 	int r;
 
 	pthread_mutex_lock(&index->map->build_lock);
-	r = build_locked(index, stop, progress);
+	r = build_locked(index, stop);
 	pthread_mutex_unlock(&index->map->build_lock);
 	if (r)
 		rvl_warn("the map of the lower layers could not be completed: %s", strerror(-r));

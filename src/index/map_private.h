@@ -44,7 +44,7 @@ struct rvl_map {
 	struct rvl_store
 		*_Atomic store; /* owned; where rows go: file or memory. NULL until it is needed */
 	struct rvl_store
-		*_Atomic below; /* owned or NULL; the file of a read-only mount, asked too */
+		*_Atomic below; /* owned or NULL; the file, asked too where rows go to memory */
 
 	pthread_mutex_t pending_lock; /* guards the next two */
 	struct rvl_map_pending pending;
@@ -63,6 +63,10 @@ void rvl_map_free(struct rvl_map *map);
  * without is_create. */
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
 
+void rvl_map_set_complete(struct rvl_map *map);
+/* The disk is full: rows go to memory for the rest of the mount. The file is there (map->store). */
+int rvl_map_to_memory(struct rvl_index *index);
+
 /* One encode, one decode function of a row's value: parent (8), length of the name (1), name,
  * then what is known of the object: generation (4), type (1). */
 #define RVL_MAP_ROW_TAIL 5
@@ -70,6 +74,8 @@ int rvl_map_ensure(struct rvl_index *index, bool is_create);
 unsigned rvl_map_row_encode(const struct rvl_map_row *row, uint8_t buf[RVL_MAP_ROW_MAX]);
 int rvl_map_row_decode(const void *buf, size_t len, struct rvl_map_row *ret); /* -EUCLEAN */
 
+/* With rows that can be found; zeroed, they are only gathered. -ENOMEM. */
+int rvl_map_pending_init(struct rvl_map_pending *pending);
 /* Add a row at the end; and forget all rows. */
 int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number,
 			const struct rvl_map_row *row);
@@ -81,10 +87,13 @@ int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pendi
 
 /* After the last write of a mount: sync map.mdb and seal it. */
 int rvl_map_seal(struct rvl_index *index);
-/* Does the file fit its seal, if there is one? -EUCLEAN if not. */
+/* Does the file fit its seal? 1; 0: there is none that is sound; -EUCLEAN: it does not. */
 int rvl_map_seal_check(struct rvl_index *index, int fd);
 /* Before it is written to, or thrown away; durable. */
 int rvl_map_seal_break(struct rvl_index *index);
+
+/* Are the records of a store sound that has no seal? Reads all. -EUCLEAN if not. */
+int rvl_map_check(struct rvl_store *store);
 
 void rvl_map_walk_free(struct rvl_map_walk *walk);
 

@@ -2,7 +2,7 @@
 /*
  * The seal of the map (inodes/map.seal): size and hash of map.mdb as a clean close left it. LMDB
  * believes its pages, so a page that was damaged on disk could crash the process; a file that does
- * not fit its seal is not opened.
+ * not fit its seal is not opened, one without a seal is checked page by page (store_check.c).
  *
  * On disk: map.mdb synced, then the seal replaced. It goes, durable, before the file is opened for
  * writing: so there is none after a crash, and one that does not fit means damage.
@@ -27,7 +27,7 @@
 #define SEAL_MAGIC "RVLSEAL" /* with its NUL */
 #define SEAL_SIZE 32
 #define PIECE_SIZE ((size_t)1 << 20)
-/* Larger maps are not sealed: a mount should not wait for the disk to read them. */
+/* Larger maps are not sealed: an umount should not wait for the disk to read them. */
 #define SEALED_MAX ((off_t)256 << 20)
 
 static void seal_name(const struct rvl_index *index, char ret[RVL_MAP_FILE_NAME_SIZE])
@@ -85,7 +85,7 @@ int rvl_map_seal_check(struct rvl_index *index, int fd)
 	r = hash_file(fd, (uint64_t)st.st_size, &hash);
 	if (r)
 		return r;
-	return hash == rvl_get_le64(seal + 16) ? 0 : -EUCLEAN;
+	return hash == rvl_get_le64(seal + 16) ? 1 : -EUCLEAN;
 }
 
 int rvl_map_seal_break(struct rvl_index *index)
@@ -126,7 +126,7 @@ int rvl_map_seal(struct rvl_index *index)
 	int r;
 
 	static_assert(sizeof(SEAL_MAGIC) == 8, "the magic");
-	if (!index->is_writable || !index->map->store)
+	if (!index->is_writable || !index->map->store || index->map->below)
 		return 0;
 	r = rvl_store_sync(index->map->store);
 	r = r ?: rvl_store_errno(mdb_env_get_fd(index->map->store->env, &fd));

@@ -405,6 +405,8 @@ static int flush_locked(struct rvl_index *index)
 	if (!reals->n || reals->is_memory_only)
 		return 0;
 	r = rvl_map_ensure(index, true);
+	if (!r && index->map->below)
+		return 0; /* the map is in memory: the journal keeps them */
 	r = r ?: mark_state(index, RVL_STATE_HAS_REALS | RVL_STATE_REALS_IN_MAP);
 	r = r ?: rvl_store_write_begin(index->map->store, &txn);
 	if (r)

@@ -27,12 +27,18 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 
-#define STORE_DATABASES 8
 #define STORE_READ_TRIES 1000000
 #define STORE_FULL_BYTES (1 << 20) /* a filesystem with less left is full */
 /* Address space, not memory: what RLIMIT_AS or a small machine refuses is tried again smaller. */
 #define STORE_MAP_SIZE_MAX ((size_t)(sizeof(size_t) > 4 ? 1ULL << 40 : 1ULL << 30))
 #define STORE_MAP_SIZE_MIN ((size_t)64 << 20)
+
+const struct rvl_store_database rvl_store_databases[RVL_STORE_DATABASES] = {
+	{ "rows", MDB_INTEGERKEY | MDB_DUPSORT },
+	{ "reals", 0 },
+	{ "owners", MDB_INTEGERKEY },
+	{ "meta", 0 },
+};
 
 int rvl_store_errno(int rc)
 {
@@ -93,7 +99,7 @@ static int open_env(int fd, unsigned flags, MDB_env **ret)
 
 		if (rc)
 			return rvl_store_errno(rc);
-		rc = mdb_env_set_maxdbs(env, STORE_DATABASES);
+		rc = mdb_env_set_maxdbs(env, RVL_STORE_DATABASES);
 		if (!rc)
 			rc = mdb_env_set_mapsize(env, size);
 		if (!rc)
@@ -111,14 +117,13 @@ static int open_env(int fd, unsigned flags, MDB_env **ret)
 
 static int open_databases(struct rvl_store *store, MDB_txn *txn, unsigned create)
 {
-	int rc = mdb_dbi_open(txn, "rows", create | MDB_INTEGERKEY | MDB_DUPSORT, &store->rows);
+	MDB_dbi *const ret[RVL_STORE_DATABASES] = { &store->rows, &store->reals, &store->owners,
+						    &store->meta };
+	int rc = 0;
 
-	if (!rc)
-		rc = mdb_dbi_open(txn, "reals", create, &store->reals);
-	if (!rc)
-		rc = mdb_dbi_open(txn, "owners", create | MDB_INTEGERKEY, &store->owners);
-	if (!rc)
-		rc = mdb_dbi_open(txn, "meta", create, &store->meta);
+	for (unsigned i = 0; !rc && i < RVL_STORE_DATABASES; i++)
+		rc = mdb_dbi_open(txn, rvl_store_databases[i].name,
+				  create | rvl_store_databases[i].flags, ret[i]);
 	return rvl_store_errno(rc);
 }
 

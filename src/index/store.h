@@ -18,6 +18,12 @@
 
 #define RVL_STORE_FORMAT 2
 
+#define RVL_STORE_DATABASES 4
+extern const struct rvl_store_database {
+	const char *name;
+	unsigned flags; /* of mdb_dbi_open */
+} rvl_store_databases[RVL_STORE_DATABASES]; /* rows, reals, owners, meta */
+
 struct rvl_store {
 	MDB_env *env; /* owned */
 	MDB_dbi rows; /* number -> places, many for hard links */
@@ -43,6 +49,9 @@ struct rvl_store {
  */
 int rvl_store_open(int fd, const uint8_t uuid[16], bool is_read_only, bool is_durable,
 		   struct rvl_store **ret);
+/* Is what is in the file (borrowed descriptor, not empty) a store whose pages LMDB can be trusted
+ * with? -EUCLEAN: no; -ENOMEM; errors of reading. (store_check.c) */
+int rvl_store_check(int fd);
 /* A store in memory, of this process. */
 int rvl_store_open_memory(const uint8_t uuid[16], struct rvl_store **ret);
 /* Accepts NULL. */

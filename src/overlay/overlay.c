@@ -150,7 +150,7 @@ int rvl_overlay_build_map(struct rvl_overlay *ov)
 
 	pthread_mutex_lock(&ov->map_lock);
 	if (!rvl_map_is_complete(ov->index))
-		r = rvl_map_build(ov->index, &ov->is_stopping, &ov->map_progress);
+		r = rvl_map_build(ov->index, &ov->is_stopping);
 	pthread_mutex_unlock(&ov->map_lock);
 	return r;
 }

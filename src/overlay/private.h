@@ -31,7 +31,6 @@ struct rvl_overlay {
 	bool is_recovering; /* the overlay is being opened */
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
 	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */
-	_Atomic uint64_t map_progress; /* objects walked so far */
 };
 
 /* -EINVAL, -ENAMETOOLONG */

@@ -63,7 +63,7 @@ FIXTURE_UNUSED __attribute__((format(printf, 1, 2))) static int sh(const char *f
 {
 	char command[8192];
 	va_list ap;
-	int n = snprintf(command, sizeof(command), "cd %s && ", fixture_dir);
+	int n = snprintf(command, sizeof(command), "cd %s || exit 1; ", fixture_dir);
 
 	va_start(ap, format);
 	vsnprintf(command + n, sizeof(command) - (size_t)n, format, ap);

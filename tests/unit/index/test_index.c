@@ -196,7 +196,7 @@ static void read_only_use_changes_nothing(void **unused)
 		assert_int_equal(open_index("l1", "u", "w", flags), 0);
 		lower_number(1, "f");
 		assert_int_equal(rvl_map_put(idx, 55, &row), 0);
-		assert_int_equal(rvl_map_build(idx, NULL, NULL), 0);
+		assert_int_equal(rvl_map_build(idx, NULL), 0);
 		assert_int_equal(rvl_entry_bury(idx, 5, true), -EROFS);
 		close_index();
 		assert_true(before == tree_sum("u w l1"));
@@ -304,7 +304,7 @@ static int live_without_privileges(void)
 		MUST(round || !rvl_entry_link(idx, stack.layers[0].fd, "link", id.number));
 		MUST(!rvl_entry_bury(idx, 6000, true));
 		MUST(!rvl_entry_look(idx, 6000, &kind, &st) && kind == RVL_ENTRY_TOMBSTONE);
-		MUST(!rvl_map_build(idx, NULL, NULL));
+		MUST(!rvl_map_build(idx, NULL));
 		rvl_index_close(idx);
 		rvl_stack_release(&stack);
 	}
