@@ -234,6 +234,31 @@ def test_metacopy_by_handle(ov):
     assert (mnt / "dir/renamed").read_bytes() == b"Lower data\n"
 
 
+def test_metacopy_without_data_by_handle(ov):
+    """Where a metacopy file's data are gone the handle still gives its attributes, its data are EIO, also to a writer, and
+    truncation makes it whole."""
+    with ov.lower() as low:
+        write(low / "dir/file", b"lower data\n")
+    mnt = ov.mount("metacopy=on", kernel=True)
+    os.chmod(mnt / "dir/file", 0o600)
+    ov.remount(kernel=False)
+    fh = sysc.handle(mnt / "dir/file")
+    ov.umount()
+    os.unlink(ov.lowers[0] / "dir/file")
+    ov.before = None
+    ov.mount()
+    root = os.open(mnt, os.O_RDONLY)
+    fd = sysc.open_handle(root, fh, os.O_RDONLY)
+    assert os.fstat(fd).st_size == len(b"lower data\n")
+    sysc.fails(errno.EIO, os.read, fd, 100)
+    sysc.fails(errno.EIO, sysc.open_handle, root, fh, os.O_RDWR)
+    os.close(sysc.open_handle(root, fh, os.O_RDWR | os.O_TRUNC))
+    assert os.fstat(fd).st_size == 0
+    os.close(fd)
+    os.close(root)
+    assert (mnt / "dir/file").read_bytes() == b""
+
+
 def test_kernels_upper_read_only(ov):
     """An upper that only the kernel wrote, mounted ro at once: all can be read, nothing is written."""
     with ov.lower() as low:
