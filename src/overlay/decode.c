@@ -156,15 +156,12 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 		}
 	}
 	if (r >= 0)
-		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, &node);
+		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, false, &node);
 	rvl_refstr_put(data.path);
 	if (r < 0)
 		return r;
-	/* No name left, and nobody has it open (an open one would be in memory): it is dead. */
 	if (!rvl_node_is_known(node))
-		r = (long)stx->stx_nlink + node->nlink_diff <= 0 ?
-			    -ESTALE :
-			    rvl_check_names(node, !ov->is_recovering);
+		r = rvl_check_names(node, !ov->is_recovering);
 	if (r == 0)
 		*ret = rvl_take_ptr(node);
 	return r;

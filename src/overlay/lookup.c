@@ -244,7 +244,7 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 }
 
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
-			struct rvl_place *data, struct rvl_node **ret)
+			struct rvl_place *data, bool has_name, struct rvl_node **ret)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
 	struct rvl_node *node = rvl_node_new(ov, id, stx->stx_mode);
@@ -263,6 +263,12 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 	rvl_entry_path(id->number, path);
 	node->is_user_whiteout = rvl_is_user_whiteout(ov, ov->index->inodes_fd, path, stx);
 	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
+	if (r == 0 && !has_name && (long)stx->stx_nlink + node->nlink_diff <= 0) {
+		/* dead, but for an open one, which would be in memory */
+		*ret = rvl_node_find(ov, id->number);
+		rvl_node_free(node);
+		return *ret ? 0 : -ESTALE;
+	}
 	if (r < 0) {
 		rvl_node_free(node);
 		return r;
@@ -284,11 +290,11 @@ static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const 
 	if (S_ISREG(stx->stx_mode))
 		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
 	if (r <= 0)
-		return r < 0 ? r : rvl_node_from_entry(ov, id, stx, NULL, ret);
+		return r < 0 ? r : rvl_node_from_entry(ov, id, stx, NULL, true, ret);
 	moved = (struct rvl_place){ .layer = data->layer };
 	if (data->path)
 		moved.path = rvl_refstr_get(data->path);
-	r = rvl_node_from_entry(ov, id, stx, &moved, ret);
+	r = rvl_node_from_entry(ov, id, stx, &moved, true, ret);
 	rvl_refstr_put(moved.path);
 	return r;
 }

@@ -206,3 +206,20 @@ def test_removed_offline(ov):
     ov.kill_remount()
     assert number_by(mnt, taken["away"][0]) == taken["away"][1] == ino(mnt / "merged/away")
     assert is_stale(mnt, fh)
+
+
+def test_removed_file_stays_stale(ov):
+    """A file whose names were removed offline is stale each time it is asked for, not only the first."""
+    with ov.lower() as low:
+        write(low / "d/lower")
+    mnt = ov.mount()
+    write(mnt / "born")
+    write(mnt / "d/lower", "changed\n")
+    taken = [sysc.handle(mnt / "born"), sysc.handle(mnt / "d/lower")]
+    ov.umount()
+    os.unlink(ov.upper / "born")
+    os.unlink(ov.upper / "d/lower")
+    mnt = ov.mount()
+    for _ in range(2):
+        assert [is_stale(mnt, fh) for fh in taken] == [True, True]
+    assert (mnt / "d/lower").read_text() == "data\n"
