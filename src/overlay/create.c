@@ -303,6 +303,8 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	if (r == 0)
 		r = rvl_node_get_dir(ov, parent, &dir);
 	if (r == 0)
+		r = rvl_prot_check(dir, RVL_PROT_IMMUTABLE);
+	if (r == 0)
 		r = rvl_dir_lock_write(dir, &c.dir);
 	if (r == 0)
 		r = rvl_inherit(&c.dir, cred, (mode & 07777) | S_IFREG, &c.inherited);

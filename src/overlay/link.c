@@ -45,6 +45,10 @@ static int link_locked(struct rvl_node *node, struct rvl_dir *dir, const char *n
 		if (lower.places.n)
 			return -EEXIST;
 	}
+	if (!rvl_number_is_born(ov->index, node->id.number))
+		r = rvl_set_impure(dir->node, dir->fd.fd.fd);
+	if (r < 0)
+		return r;
 	pthread_rwlock_wrlock(&node->lock);
 	rvl_entry_path(node->id.number, entry);
 	if (atomic_load(&node->is_forgotten))
@@ -60,7 +64,7 @@ static int link_locked(struct rvl_node *node, struct rvl_dir *dir, const char *n
 		return r;
 	rvl_dir_touch(dir);
 	(void)rvl_node_set_place(node, dir->node->id.number, name);
-	return rvl_set_impure(dir->node, dir->fd.fd.fd);
+	return 0;
 }
 
 int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, const char *name,

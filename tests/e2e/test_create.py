@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """New objects: every type, with the right owner, mode, ACL and number, also after a remount."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -237,6 +238,21 @@ def test_links(ov):
     assert os.stat(mnt / "d/new").st_nlink == 1
 
 
+def test_link_that_fails_is_none(ov):
+    """A directory that cannot be marked as one with objects from lower gets no link."""
+    with ov.lower() as low:
+        write(low / "f")
+    mnt = ov.mount()
+    os.mkdir(mnt / "d")
+    for n in range(12, -1, -1):  # till there is no room for one more attribute
+        with contextlib.suppress(OSError):
+            os.setxattr(mnt / "d", f"user.{n}", b"x" * 2 ** n)
+    sysc.fails(errno.ENOSPC, os.link, mnt / "f", mnt / "d/f")
+    ov.remount()
+    assert os.listdir(mnt / "d") == []
+    os.link(mnt / "f", mnt / "g")
+
+
 def test_deep_paths(ov):
     """Paths near PATH_MAX, and deeper than it by steps, work."""
     with ov.lower() as low:
@@ -413,6 +429,12 @@ def test_chattr_flags(ov):
     sysc.set_flags(sysc_fd, sysc.get_flags(sysc_fd) & ~sysc.FS_IMMUTABLE_FL)
     os.close(sysc_fd)
     os.unlink(mnt / "immutable")
+    os.mkdir(mnt / "d")
+    fd = os.open(mnt / "d", os.O_RDONLY)
+    sysc.set_flags(fd, sysc.get_flags(fd) | sysc.FS_IMMUTABLE_FL)
+    sysc.fails(errno.EPERM, os.open, mnt / "d", os.O_TMPFILE | os.O_RDWR)
+    sysc.set_flags(fd, sysc.get_flags(fd) & ~sysc.FS_IMMUTABLE_FL)
+    os.close(fd)
 
 
 def test_times(ov):
