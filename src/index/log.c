@@ -82,6 +82,7 @@ struct rvl_log {
 	int fd; /* owned; -EBADF for a reader of no log */
 	bool is_writable, is_volatile;
 	bool has_lost_end; /* a record that is done looks pending in the file */
+	bool has_dropped; /* so do some that may: they go when the file is closed */
 	bool is_broken; /* its end could not be cut off: nothing more is written */
 	uint64_t size; /* of the file */
 	uint64_t rewrite_at;
@@ -409,6 +410,15 @@ void rvl_log_end(struct rvl_log *log, uint64_t id)
 	pthread_mutex_unlock(&log->lock);
 }
 
+void rvl_log_drop(struct rvl_log *log, uint64_t id)
+{
+	pthread_mutex_lock(&log->lock);
+	drop_pending(log, id);
+	log->has_dropped = true;
+	shorten(log);
+	pthread_mutex_unlock(&log->lock);
+}
+
 int rvl_log_sync(struct rvl_log *log)
 {
 	_cleanup_close_ int fd = -EBADF;
@@ -595,6 +605,9 @@ void rvl_log_close(struct rvl_log *log)
 {
 	if (!log)
 		return;
+	if (log->has_dropped && log->n_pending == 0 && !log->is_broken &&
+	    ftruncate(log->fd, sizeof(struct disk_header)) < 0)
+		rvl_debug("inodes/log: cannot be cut: %m");
 	while (log->first)
 		drop_pending(log, log->first->id);
 	rvl_close(log->fd);

@@ -2,6 +2,8 @@
 /*
  * The log (inodes/log): append-only records of operations begun and not finished (design section 6). One
  * write(2) a record; the page cache keeps it over the death of the process, rvl_log_sync over a power cut.
+ * An operation whose recovery finds nothing to do once all is done, however much later, needs no END record
+ * (rvl_log_drop): it is recovered once more after a death, which changes nothing.
  * Thread-safe; an own lock (last in the order) guards the table of what is pending. The file is shortened when nothing is
  * pending, and rewritten with the pending records when it grows over RVL_LOG_MAX_BYTES.
  */
@@ -14,6 +16,10 @@
 
 #define RVL_LOG_MAX_BYTES (1 << 20)
 #define RVL_LOG_PENDING_MAX_BYTES (64 << 20) /* of records begun and not ended: then begin is -ENOSPC */
+
+/* flags of CREATE: the object is made at its place, and its stamp is the last step: one that has the stamp is whole,
+ * and gets the entry that it lacks. */
+#define RVL_LOG_STAMP_LAST (1U << 8)
 
 enum rvl_log_op {
 	RVL_LOG_CREATE = 1, /* number, at: a new object is made in place there */
@@ -49,6 +55,8 @@ void rvl_log_close(struct rvl_log *log);
 int rvl_log_begin(struct rvl_log *log, const struct rvl_log_record *record, uint64_t *ret_id);
 /* The operation's last step is done (or undone). Never fails; a lost end is only a redundant recovery. */
 void rvl_log_end(struct rvl_log *log, uint64_t id);
+/* The same, where recovering it again would do no harm: nothing is written. */
+void rvl_log_drop(struct rvl_log *log, uint64_t id);
 /* fdatasync. */
 int rvl_log_sync(struct rvl_log *log);
 

@@ -3,18 +3,25 @@
  * Making objects. Where upper has nothing under the name the object is made in place:
  *
  *   1 log CREATE
- *   2 the object, for the server alone, at its name (the directory's lock keeps others out)
- *   3 stamp, owner, ACLs, mode
- *   4 the entry: from here on it exists; the log record ends
+ *   2 the object at its name (the directory's lock keeps others out), with its owner and mode where
+ *     that needs no more steps, else for the server alone
+ *   3 ACLs, owner, mode, where they were not right at once
+ *   4 stamp: from here on it exists
+ *   5 the entry
  *
- * A crash before 4 leaves an object with no entry, which recovery removes. Where a whiteout has the
- * name (and for symlinks, which cannot be told half made), 2 and 3 happen in work/ and a rename
- * takes the name before 4.
+ * A crash before 4 leaves an object with no stamp: one for the server alone is removed by recovery,
+ * any other is whole but for its number, which it gets when it is met. After 4 recovery makes the entry.
+ * With userxattr the stamp comes before the mode, which could forbid it, and a stamp without an
+ * entry is a half-made object.
+ *
+ * Where a whiteout has the name (and for symlinks, which cannot be told half made), 2 to 4 happen in
+ * work/, then 5, then a rename takes the name.
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "index/log.h"
 #include "index/stamp.h"
@@ -39,6 +46,7 @@ struct creation {
 	struct rvl_id id;
 	struct rvl_inherited inherited;
 	struct rvl_temp temp;
+	struct statx st; /* of what was made at once; stx_mode 0: not read */
 };
 
 /* The name must be free in the merged view. */
@@ -47,36 +55,38 @@ static int check_free(struct creation *c)
 	struct rvl_upper_name _cleanup_upper_name_ upper = {};
 	int r = rvl_upper_look(c->ov, c->dir.fd.fd.fd, c->name, &upper);
 
-	if (r == 0 && !upper.exists)
-		r = rvl_lower_has(c->dir.node, c->name);
 	if (r < 0)
 		return r;
 	c->has_whiteout = upper.is_whiteout;
-	c->is_hiding = r > 0;
 	return upper.exists || (c->is_hiding && !c->has_whiteout) ? -EEXIST : 0;
 }
 
-static int make(struct creation *c)
+/* Is its stamp the last step? With userxattr the mode could forbid it; in work/ it is all the same. */
+static bool is_stamped_last(const struct creation *c)
+{
+	return !c->ov->stack->xattr.is_user && !c->has_whiteout && !S_ISLNK(c->inherited.mode);
+}
+
+static int make_object(struct creation *c)
+{
+	switch (c->inherited.mode & S_IFMT) {
+	case S_IFREG:
+		return rvl_temp_file(&c->temp);
+	case S_IFDIR:
+		return rvl_temp_dir(&c->temp);
+	case S_IFLNK:
+		return rvl_temp_symlink(&c->temp, c->target);
+	default:
+		return rvl_temp_node(&c->temp, c->inherited.mode & S_IFMT, c->rdev);
+	}
+}
+
+static int set_attributes(struct creation *c)
 {
 	struct rvl_inherited *in = &c->inherited;
-	int r;
+	int r = 0;
 
-	switch (in->mode & S_IFMT) {
-	case S_IFREG:
-		r = rvl_temp_file(&c->temp);
-		break;
-	case S_IFDIR:
-		r = rvl_temp_dir(&c->temp);
-		break;
-	case S_IFLNK:
-		r = rvl_temp_symlink(&c->temp, c->target);
-		break;
-	default:
-		r = rvl_temp_node(&c->temp, in->mode & S_IFMT, c->rdev);
-	}
-	if (r == 0)
-		r = rvl_temp_stamp(&c->temp, &c->id);
-	if (r == 0 && c->is_user_whiteout)
+	if (c->is_user_whiteout)
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_WHITEOUT, "y", 1);
 	if (r == 0 && S_ISDIR(in->mode) && c->is_hiding)
 		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_OPAQUE, "y", 1);
@@ -89,6 +99,52 @@ static int make(struct creation *c)
 	if (r == 0)
 		r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
 	return r;
+}
+
+static int make(struct creation *c)
+{
+	const bool is_stamp_last = is_stamped_last(c);
+	int r = make_object(c);
+
+	if (r == 0 && !is_stamp_last)
+		r = rvl_temp_stamp(&c->temp, &c->id);
+	if (r == 0)
+		r = set_attributes(c);
+	if (r == 0 && is_stamp_last)
+		r = rvl_temp_stamp(&c->temp, &c->id);
+	return r;
+}
+
+/* One system call makes it as it should be: no ACL, and the owner whom the server's new files have. */
+static bool is_made_at_once(const struct creation *c)
+{
+	const struct rvl_inherited *in = &c->inherited;
+
+	return (S_ISREG(in->mode) || S_ISDIR(in->mode)) && is_stamped_last(c) && !in->access_len &&
+	       !in->def_len && in->uid == geteuid() && in->gid == getegid();
+}
+
+static int make_at_once(struct creation *c)
+{
+	const struct rvl_inherited *in = &c->inherited;
+	int r;
+
+	c->temp.mode = in->mode & 07777;
+	r = make_object(c);
+	if (r == 0)
+		r = rvl_temp_stamp(&c->temp, &c->id);
+	if (r == 0)
+		r = rvl_path_statx(c->temp.fd, "", RVL_STATX_MASK, &c->st);
+	if (r < 0)
+		return r;
+	c->temp.ino = c->st.stx_ino;
+	c->temp.uid = c->st.stx_uid;
+	c->temp.gid = c->st.stx_gid;
+	if (c->st.stx_uid == in->uid && c->st.stx_gid == in->gid && c->st.stx_mode == in->mode)
+		return 0;
+	/* upper is mounted with "grpid", or its directory has a default ACL that is not in use */
+	r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
+	return r < 0 ? r : rvl_path_statx(c->temp.fd, "", RVL_STATX_MASK, &c->st);
 }
 
 static int make_entry(struct creation *c, int dirfd, const char *name)
@@ -109,7 +165,7 @@ static int make_in_place(struct creation *c)
 	int r;
 
 	rvl_temp_begin_at(&c->temp, c->ov, c->dir.fd.fd.fd, c->name);
-	r = make(c);
+	r = is_made_at_once(c) ? make_at_once(c) : make(c);
 	if (r == 0)
 		r = make_entry(c, c->temp.dirfd, c->temp.name);
 	if (r == 0)
@@ -168,37 +224,75 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 	return 0;
 }
 
+/* All steps on disk. -EEXIST from upper: there is an object, or a whiteout. */
+static int create_steps(struct creation *c)
+{
+	struct rvl_log_record record = { .op = RVL_LOG_CREATE, .number = c->id.number };
+	bool is_in_place = !c->has_whiteout && !S_ISLNK(c->inherited.mode);
+	uint64_t log_id;
+	int r;
+
+	record.at.parent = c->dir.node->id.number;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", c->name);
+	if (is_stamped_last(c))
+		record.flags = RVL_LOG_STAMP_LAST;
+	r = rvl_log_begin(c->ov->index->log, &record, &log_id);
+	if (r < 0)
+		return r;
+	r = is_in_place ? make_in_place(c) : make_in_work(c);
+	rvl_temp_release_name(&c->temp);
+	rvl_log_drop(c->ov->index->log, log_id);
+	return r;
+}
+
 static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t mode,
 			 struct rvl_node **ret)
 {
-	struct rvl_log_record record = { .op = RVL_LOG_CREATE };
-	uint64_t log_id;
-	int r = check_free(c);
+	bool is_looked_at;
+	int r = rvl_lower_has(c->dir.node, c->name);
 
+	c->is_hiding = r > 0;
+	/* where lower has nothing, making it in place tells whether the name is free */
+	is_looked_at = c->is_hiding || S_ISLNK(mode);
+	if (r >= 0)
+		r = is_looked_at ? check_free(c) : 0;
 	if (r == 0)
 		r = rvl_inherit(&c->dir, cred, mode, &c->inherited);
 	if (r == 0)
 		r = rvl_number_born(c->ov->index, &c->id);
-	if (r < 0)
-		return r;
-	record.number = c->id.number;
-	record.at.parent = c->dir.node->id.number;
-	snprintf(record.at.name, sizeof(record.at.name), "%s", c->name);
-	r = rvl_log_begin(c->ov->index->log, &record, &log_id);
-	if (r < 0)
-		return r;
-	r = c->has_whiteout || S_ISLNK(mode) ? make_in_work(c) : make_in_place(c);
-	rvl_temp_release_name(&c->temp);
-	rvl_log_end(c->ov->index->log, log_id);
+	if (r == 0)
+		r = create_steps(c);
+	if (r == -EEXIST && !is_looked_at) {
+		r = check_free(c);
+		if (r == 0)
+			r = create_steps(c);
+	}
 	if (r < 0)
 		return r;
 	rvl_dir_touch(&c->dir);
 	return make_node(c, ret);
 }
 
+/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, once told
+ * that there is no OPEN, sends no RELEASE for what it created either (fs/fuse/file.c,
+ * fuse_file_put). st: of the object, with stx_mode 0 if it is not known. */
+static int reply(struct rvl_node *node, const struct statx *st, struct rvl_entry *ret)
+{
+	int r = 0;
+
+	if (st->stx_mode)
+		rvl_node_stat_from(node, st, true, ret);
+	else
+		r = rvl_node_stat(node, ret);
+	if (r < 0)
+		return r;
+	rvl_node_count_lookup(node);
+	return 0;
+}
+
 static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		  const char *name, mode_t mode, dev_t rdev, const char *target,
-		  struct rvl_node **ret)
+		  struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
 	struct creation c = {
 		.ov = ov, .name = name, .rdev = rdev, .target = target, .temp.fd = -EBADF
@@ -222,20 +316,9 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 		r = create_locked(&c, cred, mode, ret);
 	rvl_dir_unlock(&c.dir);
 	rvl_temp_release(&c.temp);
+	if (r == 0 && ret_entry)
+		r = reply(*ret, &c.st, ret_entry);
 	return r;
-}
-
-/* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, once told
- * that there is no OPEN, sends no RELEASE for what it created either (fs/fuse/file.c,
- * fuse_file_put). */
-static int reply(struct rvl_node *node, struct rvl_entry *ret)
-{
-	int r = rvl_node_stat(node, ret);
-
-	if (r < 0)
-		return r;
-	rvl_node_count_lookup(node);
-	return 0;
 }
 
 int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
@@ -243,49 +326,44 @@ int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 
-	return create(ov, cred, parent, name, S_IFCHR, makedev(0, 0), NULL, &node);
+	return create(ov, cred, parent, name, S_IFCHR, makedev(0, 0), NULL, &node, NULL);
 }
 
 int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		      const char *name, mode_t mode, dev_t rdev, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	int r;
 
 	if (S_ISDIR(mode) || S_ISLNK(mode))
 		return -EINVAL;
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
-	r = create(ov, cred, parent, name, mode, rdev, NULL, &node);
-	return r < 0 ? r : reply(node, ret);
+	return create(ov, cred, parent, name, mode, rdev, NULL, &node, ret);
 }
 
 int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		      const char *name, mode_t mode, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFDIR, 0, NULL, &node);
 
-	return r < 0 ? r : reply(node, ret);
+	return create(ov, cred, parent, name, (mode & 07777) | S_IFDIR, 0, NULL, &node, ret);
 }
 
 int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 			const char *name, const char *target, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	int r = create(ov, cred, parent, name, 0777 | S_IFLNK, 0, target, &node);
 
-	return r < 0 ? r : reply(node, ret);
+	return create(ov, cred, parent, name, 0777 | S_IFLNK, 0, target, &node, ret);
 }
 
 int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		       const char *name, mode_t mode, int flags, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	int r = create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node);
 
 	(void)flags;
-	return r < 0 ? r : reply(node, ret);
+	return create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node, ret);
 }
 
 /* An object with an entry and no name: what an orphan is. The log record keeps it until it is named
@@ -333,5 +411,5 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	}
 	(void)rvl_node_set_place(node, 0, NULL);
 	rvl_node_make_orphan(node, log_id);
-	return reply(node, ret);
+	return reply(node, &c.st, ret);
 }

@@ -53,8 +53,7 @@ static int find_data_by_place(struct rvl_overlay *ov, const char *path, const st
 
 	if (r == 0)
 		r = rvl_node_get_dir(ov, at.parent, &dir);
-	return r < 0 ? r :
-		       rvl_merge_lookup_data(ov->stack, &dir->lower, at.name, redirect, 0, ret);
+	return r < 0 ? r : rvl_merge_lookup_data(ov->stack, &dir->lower, at.name, redirect, 0, ret);
 }
 
 /* Nowhere is no error: the attributes can be had all the same. */

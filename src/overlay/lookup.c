@@ -455,7 +455,8 @@ static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *no
 	struct statx fresh;
 	int r = -ENOENT;
 
-	if (node->data.layer || atomic_load(&node->is_metacopy) || upper->exists != rvl_node_has_upper(node))
+	if (node->data.layer || atomic_load(&node->is_metacopy) ||
+	    upper->exists != rvl_node_has_upper(node))
 		return rvl_node_stat(node, ret);
 	if (stx->stx_mask == 0 && node->lower.v[0].layer == dir->node->lower.v[0].layer &&
 	    rvl_lower_pin(dir->node, &top) == 0)

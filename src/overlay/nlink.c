@@ -2,6 +2,7 @@
 /* Link counts: the kernel's overlay.nlink (fs/overlayfs/util.c, ovl_get_nlink), see nlink.h. */
 #include "overlay/nlink.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,8 +80,16 @@ int rvl_nlink_add(struct rvl_node *node, int delta)
 
 long rvl_nlink_visible(struct rvl_node *node)
 {
-	struct rvl_entry entry;
-	int r = rvl_node_stat(node, &entry);
+	struct rvl_real _cleanup_real_ real = {};
+	struct statx stx;
+	long n;
+	int r = rvl_real_get(node, &real);
 
-	return r < 0 ? r : (long)entry.st.st_nlink;
+	if (r == 0 && statx(real.dirfd, real.name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_NLINK,
+			    &stx) < 0)
+		r = errno == ENOENT ? -ESTALE : -errno;
+	if (r < 0)
+		return r;
+	n = (long)stx.stx_nlink + node->nlink_diff;
+	return n > 0 ? n : 0;
 }

@@ -217,7 +217,10 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 	} else {
 		long n = (long)stx->stx_nlink + node->nlink_diff;
 
-		ret->st.st_nlink = n > 0 ? (nlink_t)n : 0;
+		/* what is alive has a name; its entry may have been linked since stx was read */
+		if (n < 1)
+			n = atomic_load(&node->is_dead) ? 0 : 1;
+		ret->st.st_nlink = (nlink_t)n;
 	}
 }
 
@@ -229,7 +232,8 @@ static void stat_data(struct rvl_node *node, struct rvl_entry *ret)
 
 	if (rvl_node_has_upper(node))
 		data = atomic_load(&node->is_metacopy) ? rvl_node_data(node) : NULL;
-	if (data && data->layer && rvl_path_statx(data->layer->fd, data->path, STATX_BLOCKS, &stx) == 0)
+	if (data && data->layer &&
+	    rvl_path_statx(data->layer->fd, data->path, STATX_BLOCKS, &stx) == 0)
 		ret->st.st_blocks = (blkcnt_t)stx.stx_blocks;
 }
 

@@ -3,7 +3,8 @@
  * Recovery (docs/consistency.md): for each pending record, look at what is there and finish or
  * undo. Every step is idempotent, so a death in here is recovered by the next. Nothing is scanned.
  *
- *   CREATE    no entry: the half-made object goes; an entry without a name: it goes too
+ *   CREATE    no entry: the half-made object goes, a whole one gets its entry; an entry without a
+ *             name: it goes too
  *   COPY_UP   published: done; else the entry goes, the lower object is untouched
  *   LINK      the link count follows from whether the link is there
  *   REMOVE    the name is there: nothing; gone: as after a removal
@@ -129,6 +130,19 @@ static bool is_object_at(const struct recovery *rc, const struct at *at)
 	       at->upper.st.stx_ino == rc->entry.stx_ino;
 }
 
+/* It has its stamp, which was the last step: it gets its entry. */
+static int finish_create(struct recovery *rc, const struct at *at)
+{
+	struct rvl_overlay *ov = rc->ov;
+	struct rvl_entry_directory entry = { .path.parent = at->dir->id.number };
+
+	if (!S_ISDIR(at->upper.st.stx_mode))
+		return rvl_entry_link(ov->index, at->fd.fd.fd, at->name, rc->record->number);
+	memcpy(entry.path.name, rc->record->at.name, sizeof(entry.path.name));
+	rvl_handle_of(ov, at->fd.fd.fd, at->name, &entry.upper);
+	return rvl_entry_put_directory(ov->index, rc->record->number, &entry, false);
+}
+
 static int recover_create(struct recovery *rc)
 {
 	struct at _cleanup_at_ at = {};
@@ -143,6 +157,8 @@ static int recover_create(struct recovery *rc)
 		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, false);
 	if (!at.upper.exists)
 		return 0;
+	if (at.number == rc->record->number && rc->record->flags & RVL_LOG_STAMP_LAST)
+		return finish_create(rc, &at);
 	/* made and not stamped yet: empty, and with the mode of what is in the making */
 	is_half = at.number == rc->record->number ||
 		  (at.number == 0 && S_ISDIR(at.upper.st.stx_mode) &&

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 
 #include "index/stamp.h"
 #include "layer/merge.h"
@@ -33,6 +34,8 @@ static int finish(struct rvl_temp *temp, mode_t type)
 
 	temp->type = type;
 	temp->is_named = true;
+	if (temp->mode)
+		return 0;
 	r = rvl_path_statx(has_fd ? temp->fd : temp->dirfd, has_fd ? "" : temp->name, STATX_INO,
 			   &stx);
 	if (r < 0)
@@ -45,15 +48,15 @@ static int finish(struct rvl_temp *temp, mode_t type)
 
 int rvl_temp_file(struct rvl_temp *temp)
 {
-	temp->fd =
-		rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name,
-							 O_RDWR | O_CREAT | O_EXCL, RVL_TEMP_MODE));
+	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name,
+							    O_RDWR | O_CREAT | O_EXCL,
+							    temp->mode ?: RVL_TEMP_MODE));
 	return temp->fd < 0 ? temp->fd : finish(temp, S_IFREG);
 }
 
 int rvl_temp_dir(struct rvl_temp *temp)
 {
-	if (mkdirat(temp->dirfd, temp->name, RVL_TEMP_DIR_MODE) < 0)
+	if (mkdirat(temp->dirfd, temp->name, temp->mode ?: RVL_TEMP_DIR_MODE) < 0)
 		return -errno;
 	temp->is_named = true;
 	temp->fd = rvl_retry_emfile(temp->ov, rvl_path_open(temp->dirfd, temp->name,
@@ -128,6 +131,13 @@ int rvl_temp_xattr_set(struct rvl_temp *temp, enum rvl_xattr which, const void *
 
 int rvl_temp_stamp(struct rvl_temp *temp, const struct rvl_id *id)
 {
+	const char *xattr = temp->ov->stack->xattr.name[RVL_XATTR_INO];
+	uint8_t buf[RVL_STAMP_SIZE];
+
+	/* the short way; what the inode cannot carry is seen to by the other */
+	rvl_stamp_encode(id, buf);
+	if (temp->type == S_IFREG && fsetxattr(temp->fd, xattr, buf, sizeof(buf), 0) == 0)
+		return 0;
 	return rvl_stamp_set(temp->ov->index, temp->dirfd, temp->name, temp->type, temp->ino, id);
 }
 
@@ -145,12 +155,16 @@ int rvl_temp_copy_xattr(struct rvl_temp *temp, int dirfd, const char *name, cons
 
 int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode)
 {
-	if ((uid != temp->uid || gid != temp->gid) &&
-	    fchownat(temp->dirfd, temp->name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (!S_ISLNK(temp->type) && fchmodat(temp->dirfd, temp->name, mode & 07777, 0) < 0)
-		return -errno;
-	return 0;
+	const bool is_file = temp->type == S_IFREG;
+	int r = 0;
+
+	if (uid != temp->uid || gid != temp->gid)
+		r = is_file ? fchown(temp->fd, uid, gid) :
+			      fchownat(temp->dirfd, temp->name, uid, gid, AT_SYMLINK_NOFOLLOW);
+	if (r == 0 && !S_ISLNK(temp->type))
+		r = is_file ? fchmod(temp->fd, mode & 07777) :
+			      fchmodat(temp->dirfd, temp->name, mode & 07777, 0);
+	return r < 0 ? -errno : 0;
 }
 
 int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigned flags)

@@ -15,6 +15,7 @@ struct rvl_temp {
 	const char *name; /* borrowed, or buf */
 	char buf[RVL_TEMP_NAME_SIZE];
 	mode_t type;
+	mode_t mode; /* it is made with; 0: for the server alone */
 	uint64_t ino;
 	uid_t uid; /* owner as it was made */
 	gid_t gid;
@@ -26,7 +27,8 @@ struct rvl_temp {
 void rvl_temp_begin(struct rvl_temp *temp, struct rvl_overlay *ov);
 void rvl_temp_begin_at(struct rvl_temp *temp, struct rvl_overlay *ov, int dirfd, const char *name);
 /* Make it: its owner is the server, who alone may use it until it gets its mode: RVL_TEMP_MODE, for
- * directories with search. -EEXIST, -ENOSPC … */
+ * directories with search; where temp->mode is set it is made with that, and its owner is not read
+ * (ino, uid and gid stay 0). -EEXIST, -ENOSPC … */
 #define RVL_TEMP_MODE 0600
 #define RVL_TEMP_DIR_MODE 0700
 int rvl_temp_file(struct rvl_temp *temp);
