@@ -109,6 +109,7 @@ static const struct spec specs[] = {
 	{ "volatile", KIND_TRUE, AT(is_volatile), SHOWN, NULL },
 	{ "fsync", KIND_WORD, AT(sync), SHOWN, sync_words },
 	{ "copy_up", KIND_BOOL, AT(is_copy_up_late), SHOWN, copy_up_words },
+	{ "io_uring", KIND_BOOL, AT(has_io_uring), SHOWN, on_off },
 	{ "node_limit", KIND_NUMBER, AT(node_limit), SHOWN, NULL },
 	{ "default_permissions", KIND_TRUE, AT(has_default_permissions), 0, NULL },
 	{ "verity", KIND_WORD, 0, 0, verity_words },
@@ -411,6 +412,7 @@ void rvl_options_init(struct rvl_options *options, bool is_root)
 		.sync = RVL_SYNC_AUTO,
 		.has_metacopy = true,
 		.has_index = true,
+		.has_io_uring = true,
 		.xino = 2,
 		.uuid = 2,
 		.flags = is_root ? 0 : MS_NOSUID | MS_NODEV,
@@ -623,7 +625,8 @@ int rvl_options_for_fuse(const struct rvl_options *options, char **ret)
 	for (size_t i = 0; i < sizeof(fuse_flags) / sizeof(fuse_flags[0]); i++) {
 		/* without upper nothing can be written, and callers should see it (statvfs) */
 		const unsigned long flags = options->flags | (options->upper ? 0 : MS_RDONLY);
-		const char *name = flags & fuse_flags[i].flag ? fuse_flags[i].on : fuse_flags[i].off;
+		const char *name = flags & fuse_flags[i].flag ? fuse_flags[i].on :
+								fuse_flags[i].off;
 
 		if (name)
 			fprintf(to, ",%s", name);

@@ -42,6 +42,9 @@ struct rvl_options {
 	unsigned node_limit; /* 0: default */
 	bool is_copy_up_late; /* copy_up=write: at the first write, not at the open for writing */
 
+	/* of the transport */
+	bool has_io_uring; /* where the kernel has it */
+
 	/* of the mount */
 	unsigned long flags; /* MS_*; nosuid and nodev by default unless root mounts */
 	unsigned long flags_set; /* which of them an option named */

@@ -12,6 +12,7 @@
 #include "base/counters.h"
 #include "server/reply.h"
 #include "server/requests.h"
+#include "server/transport.h"
 
 #define REPLY_MAX (1U << 20)
 #define PLUS_ENTRY_MIN 160 /* struct fuse_direntplus with a name of one byte, aligned */
@@ -76,16 +77,18 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset, bool is_plus)
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
-	_cleanup_free_ char *buf = NULL;
+	_cleanup_free_ char *own = NULL;
 	_cleanup_free_ uint64_t *counted = NULL;
 	struct filling f = { .req = req };
 	int r;
 
 	f.size = size < REPLY_MAX ? size : REPLY_MAX;
-	f.buf = buf = malloc(f.size ?: 1);
+	f.buf = rvl_transport_payload(f.size);
+	if (!f.buf)
+		f.buf = own = malloc(f.size ?: 1);
 	if (is_plus)
 		f.counted = counted = malloc((f.size / PLUS_ENTRY_MIN + 1) * sizeof(*counted));
-	if (!buf || (is_plus && !counted)) {
+	if (!f.buf || (is_plus && !counted)) {
 		rvl_reply_status(req, -ENOMEM);
 		return;
 	}
@@ -96,7 +99,7 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 		return;
 	}
 	rvl_count(requests);
-	if (fuse_reply_buf(req, buf, f.used) != 0)
+	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)
 			rvl_overlay_forget(overlay, counted[i], 1);
 }

@@ -54,6 +54,6 @@ void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_in
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	const struct rvl_cred cred = { .uid = ctx->uid, .gid = ctx->gid };
 
-	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), &cred, parent, name, to_parent,
-						 to_name, flags));
+	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), &cred, parent, name,
+						 to_parent, to_name, flags));
 }

@@ -13,8 +13,10 @@
 #include "server/server.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -75,6 +77,25 @@ static int make_config(struct rvl_server *server)
 		fprintf(to, "persistent%c", '\0');
 	fwrite(options, 1, options_len, to);
 	return fclose(to) == 0 ? 0 : -ENOMEM;
+}
+
+int rvl_server_add_config(struct rvl_server *server, const char *format, ...)
+{
+	_cleanup_free_ char *line = NULL;
+	va_list args;
+	char *text;
+	int len;
+
+	va_start(args, format);
+	len = vasprintf(&line, format, args);
+	va_end(args);
+	text = len < 0 ? NULL : realloc(server->config, server->config_len + len + 1);
+	if (!text)
+		return -ENOMEM;
+	memcpy(text + server->config_len, line, len + 1);
+	server->config = text;
+	server->config_len += len + 1;
+	return 0;
 }
 
 static int open_stack(struct rvl_server *server)

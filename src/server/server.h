@@ -16,6 +16,9 @@
 #include "server/options.h"
 
 struct fuse_session;
+struct rvl_transport;
+
+#define RVL_MAX_WRITE (1U << 20) /* bytes of data in a request or reply */
 
 struct rvl_server {
 	struct rvl_options options; /* owned */
@@ -31,6 +34,7 @@ struct rvl_server {
 	char *config; /* owned; lines of `reverlayctl stat`, each ended by NUL */
 	size_t config_len;
 	struct fuse_session *session; /* owned by session.c while it runs */
+	struct rvl_transport *transport; /* the same */
 	dev_t device; /* st_dev of the mount; 0: not known */
 };
 
@@ -39,6 +43,13 @@ struct rvl_server {
  * -errno, message logged.
  */
 int rvl_server_run(struct rvl_server *server);
+
+/*
+ * Adds a line to what `reverlayctl stat` shows of the configuration. Only before requests are
+ * served. -ENOMEM.
+ */
+int rvl_server_add_config(struct rvl_server *server, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /*
  * Mount and serve: from fuse_session_new to fuse_session_destroy (session.c). -errno, message

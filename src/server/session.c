@@ -2,8 +2,8 @@
 /*
  * The FUSE session: mount, what is agreed with the kernel, threads, signals, end.
  *
- *   main thread   fuse_session_loop_mt: waits for the end
- *   workers       of libfuse; each answers one request at a time
+ *   main thread   rvl_transport_serve: waits for the end
+ *   workers       of the transport (transport.c); each answers one request at a time
  *   signal thread waits for SIGTERM, SIGINT, SIGHUP; then writes dirty pages out and unmounts,
  *                 while the workers still serve; a second signal kills
  *
@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -28,12 +27,9 @@
 #include "server/requests.h"
 #include "server/reply.h"
 #include "server/server.h"
+#include "server/transport.h"
 
-#define MAX_WRITE (1U << 20)
 #define MAX_BACKGROUND 64 /* read-ahead and direct I/O in flight */
-#define THREADS_MIN 4
-#define THREADS_MAX 32
-#define FDS_PER_THREAD 3 /* clone of /dev/fuse, a pipe for splice */
 
 /* ---- INIT ---- */
 
@@ -101,7 +97,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 		else if (!fuse_set_feature_flag(conn, capabilities[i].flag))
 			rvl_debug("the kernel does not have: %s", capabilities[i].name);
 	}
-	conn->max_write = MAX_WRITE;
+	conn->max_write = RVL_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->time_gran = 1;
 	/* Who looks at the mount now waits for the reply that follows. */
@@ -219,7 +215,7 @@ static void *wait_for_signal(void *arg)
 	rvl_info("signal %d: unmounting %s", number, server->mount_point);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	unmount(server);
-	fuse_session_exit(server->session);
+	rvl_transport_stop(server->transport);
 	return NULL;
 }
 
@@ -239,45 +235,22 @@ static void *build_map(void *arg)
 
 /* ---- the session's life ---- */
 
-static unsigned max_threads(void)
+static int serve(struct rvl_server *server)
 {
-	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned n = n_cpus > 0 ? 4 * n_cpus : THREADS_MIN;
-	struct rlimit limit;
-
-	/* Not more than a quarter of the descriptors. */
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 4 / FDS_PER_THREAD < n)
-		n = limit.rlim_cur / 4 / FDS_PER_THREAD;
-	return n < THREADS_MIN ? THREADS_MIN : n > THREADS_MAX ? THREADS_MAX : n;
-}
-
-static int loop(struct rvl_server *server)
-{
-	const unsigned n_threads = max_threads();
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
 	pthread_t thread, map_thread;
 	bool has_map_thread;
-	int r;
+	int r = -pthread_create(&thread, NULL, wait_for_signal, server);
 
-	if (!config)
-		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, n_threads);
-	fuse_loop_cfg_set_idle_threads(config, n_threads);
-	/* Decoding goes up through the ancestors, as many as overlay/decode.c allows. */
-	setenv("FUSE_THREAD_STACK", "67108864", 0);
-	r = -pthread_create(&thread, NULL, wait_for_signal, server);
 	if (r == 0) {
 		has_map_thread = server->options.has_nfs_export &&
 				 pthread_create(&map_thread, NULL, build_map, server) == 0;
-		r = fuse_session_loop_mt(server->session, config);
+		r = rvl_transport_serve(server->transport);
 		pthread_cancel(thread);
 		pthread_join(thread, NULL);
 		rvl_overlay_stop(server->overlay);
 		if (has_map_thread)
 			pthread_join(map_thread, NULL);
 	}
-	fuse_loop_cfg_destroy(config);
 	if (r < 0)
 		rvl_error("serving %s: %s", server->mount_point, strerror(-r));
 	return r < 0 ? r : 0;
@@ -294,6 +267,8 @@ static struct fuse_session *new_session(struct rvl_server *server)
 	if (rvl_options_for_fuse(&server->options, &text) < 0)
 		return NULL;
 	argv[2] = text;
+	/* of libfuse's own io_uring; the transport is chosen in transport.c */
+	unsetenv("FUSE_URING_ENABLE");
 	session = fuse_session_new(&args, &operations, sizeof(operations), server);
 	fuse_opt_free_args(&args);
 	return session;
@@ -319,7 +294,10 @@ int rvl_session_run(struct rvl_server *server)
 		return -EIO;
 	}
 	server->device = mounted_device(server);
-	r = loop(server);
+	r = rvl_transport_new(server, &server->transport);
+	if (r == 0)
+		r = serve(server);
+	rvl_transport_free(server->transport);
 	fuse_session_unmount(server->session);
 	fuse_session_destroy(server->session);
 	server->session = NULL;

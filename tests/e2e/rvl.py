@@ -8,6 +8,7 @@ and a remount shows the same tree.
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import select
@@ -28,6 +29,9 @@ REVERLAY = os.environ.get("RVL_PROGRAM", str(BUILD / "reverlay"))
 CTL = str(BUILD / "reverlayctl")
 FS = os.environ.get("RVL_TEST_FS", "reverlay")  # or "overlay": the kernel's
 IS_KERNEL = FS == "overlay"
+# "uring", "dev", or "both": half of the tests with each, by name (scripts/test)
+TRANSPORT = os.environ.get("RVL_TRANSPORT", "")
+ENABLE_URING = "/sys/module/fuse/parameters/enable_uring"
 KERNEL_OPTIONS = ["index=on", "redirect_dir=on", "xino=on"]
 
 MOUNT_DEADLINE = 20.0
@@ -45,6 +49,24 @@ def run(*args, check=True, timeout=120, **kwargs):
     if check and result.returncode:
         raise AssertionError(f"{' '.join(args)}: exit code {result.returncode}\n{result.stdout}")
     return result
+
+
+@contextlib.contextmanager
+def uring_enabled():
+    """The kernel offers io_uring to mounts made meanwhile."""
+    with open(ENABLE_URING, "r+", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = file.read().strip()
+        try:
+            write(ENABLE_URING, "Y")
+            yield
+        finally:
+            write(ENABLE_URING, before)
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
 
 
 def escape(path):
@@ -374,6 +396,8 @@ class Overlay:
         self.lowers = []  # topmost first
         self.data_lowers = []
         self.options = []
+        if TRANSPORT == "dev" or (TRANSPORT == "both" and zlib.crc32(name.encode()) % 2):
+            self.options = ["io_uring=off"]
         self.process = None
         self.mounted_helpers = []
         self.before = None

@@ -116,6 +116,9 @@ static void test_values(void **state)
 		parse("lowerdir=/a,index=off,xino=auto,uuid=null,metacopy=on,nfs_export=off"), 0);
 	assert_int_equal(parse("lowerdir=/a,node_limit=1000,verity=off,override_creds"), 0);
 	assert_int_equal(options.node_limit, 1000);
+	assert_true(options.has_io_uring);
+	assert_int_equal(parse("lowerdir=/a,io_uring=off"), 0);
+	assert_false(options.has_io_uring);
 }
 
 /*
@@ -148,6 +151,7 @@ static void test_refused(void **state)
 		"lowerdir=/a,nfs_export=on,index=off",
 		"lowerdir=/a,upperdir=/u,workdir=/w,metacopy=on,redirect_dir=off",
 		"lowerdir=/a,allow_other,allow_root",
+		"lowerdir=/a,io_uring=maybe",
 		"lowerdir=/a,node_limit=",
 		"lowerdir=/a,node_limit=0",
 		"lowerdir=/a,node_limit=-100",

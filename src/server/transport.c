@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The transport. The first request, INIT, decides: it says whether the kernel offers io_uring.
+ *
+ *   io_uring   for each CPU some threads, each with a ring of one entry (ring.h) and bound to that
+ *              CPU: a request is served where it was asked, which saves the dearest part of a round
+ *              trip, waking another CPU. This thread reads /dev/fuse, where FORGET still comes
+ *   /dev/fuse  libfuse's own threads, each with a clone of the descriptor
+ *
+ * libfuse knows requests of /dev/fuse only (its own io_uring has one thread for each CPU, so that
+ * one slow request holds up all others of that CPU). So its input and output are ours when the
+ * rings serve (fuse_session_custom_io), and its reply to INIT gets one flag more.
+ *
+ * Nothing is told to the kernel before all rings are there: what cannot be set up falls back.
+ */
+#include "server/transport.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "server/fuse.h"
+#include "server/ring.h"
+#include "server/server.h"
+
+#define THREADS_MIN 4
+#define THREADS_MAX 32
+#define FDS_PER_THREAD 3 /* clone of /dev/fuse, a pipe for splice */
+#define STACK_SIZE (64UL << 20) /* decoding goes up through the ancestors (overlay/decode.c) */
+
+/* Threads for each CPU: more than one for the time that one of them waits for a disk. */
+#define RING_DEPTH_MAX 4
+#define RING_DEPTH_MIN 2
+#define RINGS_WANTED 64 /* in all, where there are many CPUs */
+#define CPUS_MAX 4096
+#define JOIN_RETRY_MS 10
+#define OVER_IO_URING (1U << (41 - 32)) /* FUSE_OVER_IO_URING, in flags2 */
+
+struct ring_thread {
+	struct rvl_transport *transport; /* borrowed */
+	pthread_t thread;
+	unsigned cpu;
+	int result; /* of the set-up */
+};
+
+struct rvl_transport {
+	struct rvl_server *server; /* borrowed */
+	const char *why_not; /* no io_uring; NULL: it serves */
+	uint64_t init_unique; /* the request whose reply is to have the flag; 0: none */
+	int stop_fd; /* owned; readable: serving is to end */
+
+	struct ring_thread *threads; /* owned */
+	unsigned n_threads; /* started */
+	sem_t is_set_up; /* posted by each thread */
+	sem_t may_begin; /* posted for each thread */
+};
+
+static __thread struct rvl_ring *own_ring; /* of the thread; NULL: it has none */
+
+/* ---- libfuse's input and output while rings serve ---- */
+
+static void answer_init(struct rvl_transport *t, const struct iovec *iov, int count)
+{
+	const struct fuse_out_header *header = iov[0].iov_base;
+	struct fuse_init_out *out = count > 1 ? iov[1].iov_base : NULL;
+	const size_t size = offsetof(struct fuse_init_out, flags2) + sizeof(out->flags2);
+
+	t->init_unique = 0;
+	if (header->error || !out || iov[1].iov_len < size || !(out->flags & FUSE_INIT_EXT) ||
+	    out->max_write > RVL_MAX_WRITE ||
+	    out->max_pages * sysconf(_SC_PAGESIZE) > RVL_MAX_WRITE)
+		t->why_not = "libfuse and the kernel agreed on other sizes";
+	else
+		out->flags2 |= OVER_IO_URING;
+}
+
+static ssize_t send_reply(int fd, struct iovec *iov, int count, void *userdata)
+{
+	struct rvl_transport *t = ((struct rvl_server *)userdata)->transport;
+	const struct fuse_out_header *out = iov[0].iov_base;
+
+	if (own_ring && rvl_ring_is_asked(own_ring, out->unique))
+		return rvl_ring_reply(own_ring, iov, count);
+	if (t->init_unique && out->unique == t->init_unique)
+		answer_init(t, iov, count);
+	return writev(fd, iov, count);
+}
+
+static ssize_t receive(int fd, void *buf, size_t size, void *userdata)
+{
+	return read(fd, buf, size);
+}
+
+char *rvl_transport_payload(size_t size)
+{
+	size_t room;
+	char *payload;
+
+	if (!own_ring)
+		return NULL;
+	payload = rvl_ring_payload(own_ring, &room);
+	return size <= room ? payload : NULL;
+}
+
+/* ---- threads with a ring ---- */
+
+/* Where it is not allowed (a cpuset), the scheduler chooses. */
+static void bind_to_cpu(unsigned cpu)
+{
+	cpu_set_t *set = CPU_ALLOC(cpu + 1);
+
+	if (!set)
+		return;
+	CPU_ZERO_S(CPU_ALLOC_SIZE(cpu + 1), set);
+	CPU_SET_S(cpu, CPU_ALLOC_SIZE(cpu + 1), set);
+	if (sched_setaffinity(0, CPU_ALLOC_SIZE(cpu + 1), set) < 0)
+		rvl_debug("a thread is not bound to CPU %u: %m", cpu);
+	CPU_FREE(set);
+}
+
+static void serve_ring(struct rvl_transport *t)
+{
+	struct fuse_session *session = t->server->session;
+	struct fuse_buf buf = {};
+	int r = 0;
+
+	while (!fuse_session_exited(session)) {
+		r = rvl_ring_wait(own_ring, &buf.mem, &buf.size);
+		if (r == -EINTR)
+			continue;
+		if (r < 0)
+			break;
+		fuse_session_process_buf(session, &buf);
+	}
+	/* the end of the connection; what is not, ends it */
+	if (r < 0 && r != -EINTR && r != -ENOTCONN && r != -ECONNABORTED && r != -ECANCELED) {
+		rvl_error("serving by io_uring: %s", strerror(-r));
+		rvl_transport_stop(t);
+	}
+}
+
+static void *ring_thread(void *arg)
+{
+	struct ring_thread *self = arg;
+	struct rvl_transport *t = self->transport;
+
+	bind_to_cpu(self->cpu);
+	self->result = rvl_ring_new(fuse_session_fd(t->server->session), self->cpu, RVL_MAX_WRITE,
+				    &own_ring);
+	sem_post(&t->is_set_up);
+	while (sem_wait(&t->may_begin) < 0 && errno == EINTR)
+		;
+	/* no reason yet: the rings serve */
+	if (self->result == 0 && !t->why_not)
+		serve_ring(t);
+	rvl_ring_free(own_ring);
+	own_ring = NULL;
+	return NULL;
+}
+
+/* The number of queues that the kernel wants to see (num_possible_cpus), 0 if it cannot be told. */
+static unsigned possible_cpus(void)
+{
+	FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+	unsigned n = 0, first, last;
+
+	while (file && fscanf(file, "%u", &first) == 1) {
+		last = first;
+		if (fscanf(file, "-%u", &last) < 0 || last < first || last >= CPUS_MAX) {
+			if (last < first || last >= CPUS_MAX)
+				n = 0;
+			break;
+		}
+		n += last - first + 1;
+		if (fgetc(file) != ',')
+			break;
+	}
+	if (file)
+		fclose(file);
+	return n;
+}
+
+static void begin_threads(struct rvl_transport *t)
+{
+	for (unsigned i = 0; i < t->n_threads; i++)
+		sem_post(&t->may_begin);
+}
+
+/*
+ * A thread that waits for a request is interrupted; the loop is for the moment between its look at
+ * the session and its wait.
+ */
+static void join_threads(struct rvl_transport *t)
+{
+	for (unsigned i = 0; i < t->n_threads; i++) {
+		struct timespec until;
+
+		do {
+			pthread_kill(t->threads[i].thread, SIGUSR1);
+			clock_gettime(CLOCK_MONOTONIC, &until);
+			until.tv_nsec += JOIN_RETRY_MS * 1000000L;
+			until.tv_sec += until.tv_nsec / 1000000000L;
+			until.tv_nsec %= 1000000000L;
+		} while (pthread_clockjoin_np(t->threads[i].thread, NULL, CLOCK_MONOTONIC,
+					      &until) == ETIMEDOUT);
+	}
+	t->n_threads = 0;
+}
+
+/* Threads and rings. NULL, or why there are none. */
+static const char *set_up_rings(struct rvl_transport *t)
+{
+	const unsigned n_cpus = possible_cpus();
+	unsigned depth = n_cpus ? RINGS_WANTED / n_cpus : 0, n;
+	const char *why_not = NULL;
+	struct rlimit limit;
+	pthread_attr_t attr;
+
+	depth = depth < RING_DEPTH_MIN ? RING_DEPTH_MIN :
+		depth > RING_DEPTH_MAX ? RING_DEPTH_MAX :
+					 depth;
+	n = n_cpus * depth;
+	if (n == 0)
+		return "the number of CPUs is not known";
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && n > limit.rlim_cur / 4)
+		return "too few descriptors are allowed (ulimit -n)";
+	t->threads = calloc(n, sizeof(*t->threads));
+	if (!t->threads)
+		return "no memory";
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	for (; t->n_threads < n && !why_not; t->n_threads++) {
+		struct ring_thread *thread = &t->threads[t->n_threads];
+
+		*thread = (struct ring_thread){ .transport = t, .cpu = t->n_threads % n_cpus };
+		if (pthread_create(&thread->thread, &attr, ring_thread, thread) != 0) {
+			why_not = "no more threads can be had";
+			break;
+		}
+	}
+	pthread_attr_destroy(&attr);
+	for (unsigned i = 0; i < t->n_threads; i++)
+		while (sem_wait(&t->is_set_up) < 0 && errno == EINTR)
+			;
+	for (unsigned i = 0; i < t->n_threads && !why_not; i++) {
+		int r = t->threads[i].result;
+
+		if (r < 0)
+			why_not = r == -EPERM  ? "io_uring is denied" :
+				  r == -ENOSYS ? "the kernel has no io_uring" :
+						 strerrordesc_np(-r);
+	}
+	return why_not;
+}
+
+/* ---- the choice ---- */
+
+static bool is_offered(const struct fuse_buf *init)
+{
+	const struct fuse_in_header *header = init->mem;
+	const struct fuse_init_in *in = (const void *)(header + 1);
+	const size_t size =
+		sizeof(*header) + offsetof(struct fuse_init_in, flags2) + sizeof(in->flags2);
+
+	return header->opcode == FUSE_INIT && init->size >= size && in->flags & FUSE_INIT_EXT &&
+	       in->flags2 & OVER_IO_URING;
+}
+
+/* With INIT in hand, not answered yet. NULL: rings are there. */
+static const char *choose(struct rvl_transport *t, const struct fuse_buf *init)
+{
+	static const struct fuse_custom_io io = { .writev = send_reply, .read = receive };
+	struct rvl_server *server = t->server;
+	const char *why_not;
+
+	if (!server->options.has_io_uring)
+		return "io_uring=off";
+	if (!is_offered(init))
+		return "the kernel does not offer it (/sys/module/fuse/parameters/enable_uring)";
+	why_not = set_up_rings(t);
+	if (!why_not && fuse_session_custom_io(server->session, &io, sizeof(io),
+					       fuse_session_fd(server->session)) != 0)
+		why_not = "libfuse is built without custom I/O";
+	if (!why_not)
+		t->init_unique = ((const struct fuse_in_header *)init->mem)->unique;
+	return why_not;
+}
+
+/* Reads and answers INIT. 0 or -errno; -ENODEV: the mount has ended already. */
+static int initialise(struct rvl_transport *t)
+{
+	struct fuse_buf buf = {};
+	int r;
+
+	do
+		r = fuse_session_receive_buf(t->server->session, &buf);
+	while (r == -EINTR);
+	if (r > 0) {
+		t->why_not = choose(t, &buf);
+		fuse_session_process_buf(t->server->session, &buf);
+		r = rvl_server_add_config(t->server, "transport=%s",
+					  t->why_not ? "dev" : "io_uring");
+		if (r == 0 && t->why_not)
+			r = rvl_server_add_config(t->server, "transport_reason=%s", t->why_not);
+		rvl_debug("no io_uring: %s", t->why_not ?: "it is used");
+	} else if (r == 0) {
+		r = -ENODEV;
+	}
+	free(buf.mem);
+	/* those that have no ring, or not to use it, end */
+	begin_threads(t);
+	if (t->why_not)
+		join_threads(t);
+	return r;
+}
+
+/* ---- /dev/fuse ---- */
+
+static unsigned max_threads(void)
+{
+	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned n = n_cpus > 0 ? 4 * n_cpus : THREADS_MIN;
+	struct rlimit limit;
+
+	/* Not more than a quarter of the descriptors. */
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 4 / FDS_PER_THREAD < n)
+		n = limit.rlim_cur / 4 / FDS_PER_THREAD;
+	return n < THREADS_MIN ? THREADS_MIN : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+static int serve_dev(struct rvl_transport *t)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	const unsigned n_threads = max_threads();
+	char stack_size[24];
+	int r;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, n_threads);
+	fuse_loop_cfg_set_idle_threads(config, n_threads);
+	snprintf(stack_size, sizeof(stack_size), "%lu", STACK_SIZE);
+	setenv("FUSE_THREAD_STACK", stack_size, 0);
+	r = fuse_session_loop_mt(t->server->session, config);
+	fuse_loop_cfg_destroy(config);
+	return r;
+}
+
+/* What comes by /dev/fuse while rings serve. */
+static int serve_forgets(struct rvl_transport *t)
+{
+	struct fuse_session *session = t->server->session;
+	struct pollfd polls[] = { { .fd = fuse_session_fd(session), .events = POLLIN },
+				  { .fd = t->stop_fd, .events = POLLIN } };
+	struct fuse_buf buf = {};
+	int r = 0;
+
+	while (r >= 0 && !fuse_session_exited(session)) {
+		if (poll(polls, 2, -1) < 0 || polls[1].revents)
+			continue;
+		r = fuse_session_receive_buf(session, &buf);
+		if (r > 0)
+			fuse_session_process_buf(session, &buf);
+		else if (r == -EINTR || r == -EAGAIN)
+			r = 0;
+	}
+	free(buf.mem);
+	return r < 0 ? r : 0;
+}
+
+/* ---- public ---- */
+
+static void wake(int number)
+{
+}
+
+int rvl_transport_new(struct rvl_server *server, struct rvl_transport **ret)
+{
+	struct rvl_transport *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	t->server = server;
+	sem_init(&t->is_set_up, 0, 0);
+	sem_init(&t->may_begin, 0, 0);
+	t->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (t->stop_fd < 0) {
+		rvl_transport_free(t);
+		return -errno;
+	}
+	*ret = t;
+	return 0;
+}
+
+void rvl_transport_free(struct rvl_transport *t)
+{
+	if (!t)
+		return;
+	rvl_close(t->stop_fd);
+	sem_destroy(&t->is_set_up);
+	sem_destroy(&t->may_begin);
+	free(t->threads);
+	free(t);
+}
+
+int rvl_transport_serve(struct rvl_transport *t)
+{
+	/* system calls of the requests go on after it, waits for a request do not */
+	const struct sigaction action = { .sa_handler = wake, .sa_flags = SA_RESTART };
+	int r;
+
+	sigaction(SIGUSR1, &action, NULL);
+	r = initialise(t);
+	if (r < 0)
+		return r == -ENODEV ? 0 : r;
+	if (t->why_not)
+		return serve_dev(t);
+	r = serve_forgets(t);
+	rvl_transport_stop(t);
+	join_threads(t);
+	return r;
+}
+
+void rvl_transport_stop(struct rvl_transport *t)
+{
+	const uint64_t one = 1;
+
+	fuse_session_exit(t->server->session);
+	if (write(t->stop_fd, &one, sizeof(one)) < 0)
+		rvl_warn("waking the server: %m");
+}

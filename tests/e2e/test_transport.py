@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ways of a request: io_uring, /dev/fuse, how one is chosen, and that neither is blocked by a slow request."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rvl import CTL, assert_same, run, snapshot, uring_enabled
+
+pytestmark = pytest.mark.reverlay_only("the way of its own requests")
+
+IO_URING_SETUP = 425
+DENY = str(Path(__file__).with_name("deny.py"))
+
+
+@pytest.fixture
+def uring():
+    with uring_enabled():
+        yield
+
+
+@pytest.fixture
+def tree(ov):
+    with ov.lower() as lower:
+        (lower / "dir").mkdir()
+        (lower / "dir" / "big").write_bytes(os.urandom(3 << 20) + b"end")
+        for i in range(300):
+            (lower / "dir" / f"file{i}").write_text(f"content {i}")
+        os.symlink("target " * 500, lower / "link")
+    ov.options = []
+    return ov
+
+
+def config(mnt):
+    return json.loads(run(CTL, "stat", "--json", mnt).stdout)
+
+
+def use(mnt):
+    """Requests of all sizes, both ways."""
+    data = os.urandom((2 << 20) + 17)
+    (mnt / "new").write_bytes(data)
+    assert (mnt / "new").read_bytes() == data
+    with open(mnt / "dir" / "big", "r+b") as file:
+        file.seek(1 << 20)
+        file.write(data)
+    os.setxattr(mnt / "new", "user.big", b"x" * 3000)
+    assert os.getxattr(mnt / "new", "user.big") == b"x" * 3000
+    assert len(os.listdir(mnt / "dir")) == 301
+    assert len(os.readlink(mnt / "link")) == 3500
+    os.rename(mnt / "dir" / "file1", mnt / "dir" / "renamed")
+    os.unlink(mnt / "dir" / "file2")
+    name = mnt / ("n" * 255)
+    name.mkdir()
+    name.rmdir()
+
+
+def test_by_io_uring(tree, uring):
+    """Where the kernel has it, requests go by io_uring; the tree is the same after a remount by /dev/fuse."""
+    mnt = tree.mount()
+    assert config(mnt)["transport"] == "io_uring"
+    assert "transport_reason" not in config(mnt)
+    use(mnt)
+    before = snapshot(mnt)
+    tree.remount("io_uring=off")
+    assert_same(before, snapshot(mnt), "by the other transport")
+
+
+def test_switched_off(tree, uring):
+    """io_uring=off is /dev/fuse, and stat says why."""
+    mnt = tree.mount("io_uring=off")
+    assert config(mnt)["transport"] == "dev"
+    assert "io_uring=off" in config(mnt)["transport_reason"]
+    use(mnt)
+
+
+def test_denied(tree, uring):
+    """A server that may not make a ring, as in many containers, serves by /dev/fuse."""
+    mnt = tree.mount(prefix=(sys.executable, DENY, str(IO_URING_SETUP)))
+    assert config(mnt)["transport"] == "dev"
+    assert "denied" in config(mnt)["transport_reason"]
+    use(mnt)
+
+
+def test_few_descriptors(tree, uring):
+    """Rings take descriptors: where few are allowed they are not made."""
+    mnt = tree.mount(prefix=("prlimit", "--nofile=31:31"))
+    assert config(mnt)["transport"] == "dev"
+    assert "descriptors" in config(mnt)["transport_reason"]
+
+
+def one_cpu():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def is_waiting(process):
+    return "request_wait_answer" in Path(f"/proc/{process.pid}/wchan").read_text(encoding="ascii")
+
+
+@pytest.mark.parametrize("is_uring", [True, False])
+def test_slow_request(tree, overlays, is_uring):
+    """Requests that wait for a layer (here one whose own server is stopped) do not hold up others, not even those that
+    come from the same CPU."""
+    slow = overlays()
+    with slow.lower() as lower:
+        (lower / "slow").mkdir()
+        for i in range(3):
+            (lower / "slow" / f"file{i}").write_text("at last")
+    tree.lowers.append(slow.mount(upper=False))
+    with uring_enabled():
+        mnt = tree.mount() if is_uring else tree.mount("io_uring=off")
+    os.stat(mnt / "slow")
+    slow.process.send_signal(signal.SIGSTOP)
+    try:
+        waiting = [subprocess.Popen(["cat", mnt / "slow" / f"file{i}"], preexec_fn=one_cpu, stdout=subprocess.PIPE)
+                   for i in range(3)]
+        while not all(is_waiting(process) for process in waiting):
+            os.sched_yield()
+        result = run("ls", "-l", mnt / "dir", preexec_fn=one_cpu, timeout=30)
+        assert len(result.stdout.splitlines()) == 302
+    finally:
+        slow.process.send_signal(signal.SIGCONT)
+    assert [process.communicate(timeout=30)[0] for process in waiting] == [b"at last"] * 3
+
+
+def test_busy_unmount(tree, uring):
+    """A signal ends the server while a file of the mount is still open, and the layers are let go."""
+    mnt = tree.mount()
+    use(mnt)
+    before = snapshot(mnt)
+    with open(mnt / "new", "rb"):
+        tree.process.send_signal(signal.SIGTERM)
+        tree.wait_exit()
+    tree.mount()
+    assert_same(before, snapshot(mnt), "after the signal")
+
+
+def test_killed(tree, uring):
+    """After kill -9 there is an error for everyone, no hang, and all that was done is there."""
+    mnt = tree.mount()
+    use(mnt)
+    before = snapshot(mnt)
+    with open(mnt / "new", "rb"):
+        tree.process.send_signal(signal.SIGKILL)
+        tree.process.wait()
+        with pytest.raises(OSError):
+            os.stat(mnt / "dir" / "never-asked-for")
+    tree.process = None
+    run("umount", "-l", mnt)
+    tree.mount()
+    assert_same(before, snapshot(mnt), "after kill -9")
+
+
+def test_many_clients(tree, uring):
+    """Sixteen processes at once, on more CPUs than one, all find what they wrote."""
+    mnt = tree.mount()
+    script = ("import os, sys\nd = sys.argv[1]\nos.mkdir(d)\n"
+              "for i in range(60):\n"
+              "    p = f'{d}/{i}'\n"
+              "    open(p, 'w').write(p * 50)\n"
+              "    os.rename(p, p + 'r')\n"
+              "    assert open(p + 'r').read() == p * 50\n"
+              "    if i % 3: os.unlink(p + 'r')\n"
+              "assert len(os.listdir(d)) == 20\n")
+    clients = [subprocess.Popen([sys.executable, "-c", script, mnt / f"c{n}"]) for n in range(16)]
+    assert [client.wait(60) for client in clients] == [0] * 16
