@@ -10,6 +10,8 @@
 #define RVL_BASE_STAT_IOCTL_H
 
 #include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 
@@ -24,6 +26,12 @@ enum rvl_stat_text {
 	 * lower=INDEX:PATH for each place in lower.
 	 */
 	RVL_STAT_OBJECT = 3,
+	/*
+	 * The map of the lower layers: complete, in_memory, names=N, bytes=N. With 1 in `total` it
+	 * is made first if it is not complete; that may take minutes, and the counter map_names
+	 * tells how far it is.
+	 */
+	RVL_STAT_MAP = 4,
 };
 
 struct rvl_stat_page {
@@ -36,5 +44,15 @@ struct rvl_stat_page {
 static_assert(sizeof(struct rvl_stat_page) == 8192, "part of the ioctl's number");
 
 #define RVL_IOC_STAT _IOWR('R', 0x51, struct rvl_stat_page)
+
+/*
+ * A whole text, from a descriptor of the mount's root; `argument` is what the text asks for in
+ * `total`. *ret, owned by the caller, has a NUL more at its end. -EPERM; -ENOTTY: not a mount of
+ * ours; -ESTALE; -EPROTO.
+ */
+int rvl_stat_fetch(int fd, enum rvl_stat_text which, uint64_t argument, char **ret,
+		   size_t *ret_len);
+/* Is one of its parts this, as it is? */
+bool rvl_stat_has(const char *text, size_t len, const char *line);
 
 #endif

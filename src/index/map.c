@@ -452,8 +452,9 @@ static int find_all(struct rvl_index *index, uint64_t number, struct found_rows 
 	r = find_pending(&map->pending, number, found);
 	r = r ?: find_pending(&map->flushing, number, found);
 	pthread_mutex_unlock(&map->pending_lock);
-	r = r ?: find_stored(map->below, number, found);
-	return r ?: find_stored(map->store, number, found);
+	/* in this order: the file goes from store to below when the disk is full */
+	r = r ?: find_stored(map->store, number, found);
+	return r ?: find_stored(map->below, number, found);
 }
 
 /* Has a row before this one, of the same place, been given already? Only rows still in memory make

@@ -30,6 +30,15 @@ int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, vo
 /* Are all objects of the lower view in it? */
 bool rvl_map_is_complete(struct rvl_index *index);
 
+/* The map as it is. */
+struct rvl_map_info {
+	uint64_t n_names; /* rows, in the file and in memory */
+	uint64_t n_bytes; /* that the map takes there */
+	bool is_complete;
+	bool is_in_memory; /* at least partly: no workdir, read-only, or no room on the disk */
+};
+int rvl_map_get_info(struct rvl_index *index, struct rvl_map_info *ret);
+
 /*
  * Walk the merged lower view and put every name. Runs in the calling thread until done or *stop becomes true; may
  * be called again to go on. Progress goes to the counters, and every few seconds to the log. Returns 0 also when it was

@@ -147,6 +147,22 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 	return open_file(index, is_create, ret);
 }
 
+/* Rows go to memory; what was written to the file is still found. */
+static int open_memory(struct rvl_index *index)
+{
+	struct rvl_map *map = index->map;
+	struct rvl_store *store;
+	int r = rvl_store_open_memory(index->uuid, &store);
+
+	if (r)
+		return r;
+	if (map->store)
+		map->below = map->store;
+	map->is_in_memory = true;
+	map->store = store;
+	return 0;
+}
+
 static int ensure_locked(struct rvl_index *index, bool is_create)
 {
 	struct rvl_map *map = index->map;
@@ -167,10 +183,9 @@ static int ensure_locked(struct rvl_index *index, bool is_create)
 	if (store && read_complete(store))
 		rvl_map_set_complete(map);
 	if (is_create && !map->store) {
-		r = rvl_store_open_memory(index->uuid, &store);
+		r = open_memory(index);
 		if (r)
 			return r;
-		map->store = store;
 	}
 	atomic_store_explicit(&map->is_opened, true, memory_order_release);
 	return 0;
@@ -193,17 +208,11 @@ int rvl_map_ensure(struct rvl_index *index, bool is_create)
 int rvl_map_to_memory(struct rvl_index *index)
 {
 	struct rvl_map *map = index->map;
-	struct rvl_store *store;
 	int r = 0;
 
 	pthread_mutex_lock(&map->open_lock);
-	if (!map->below) {
-		r = rvl_store_open_memory(index->uuid, &store);
-		if (!r) {
-			map->below = map->store;
-			map->store = store;
-		}
-	}
+	if (!map->is_in_memory)
+		r = open_memory(index);
 	pthread_mutex_unlock(&map->open_lock);
 	if (!r)
 		rvl_warn("inodes/%s: no room on the disk; it is kept in memory for this mount",
@@ -243,6 +252,47 @@ void rvl_map_free(struct rvl_map *map)
 	pthread_mutex_destroy(&map->flush_lock);
 	pthread_mutex_destroy(&map->build_lock);
 	free(map);
+}
+
+static int add_info(struct rvl_store *store, struct rvl_map_info *info)
+{
+	MDB_envinfo env;
+	MDB_stat rows;
+	MDB_txn *txn;
+	int r;
+
+	if (!store)
+		return 0;
+	r = rvl_store_read_begin(store, &txn);
+	if (r)
+		return r;
+	r = rvl_store_errno(mdb_stat(txn, store->rows, &rows));
+	r = r ?: rvl_store_errno(mdb_env_info(store->env, &env));
+	rvl_store_read_end(store, txn);
+	if (r)
+		return r;
+	info->n_names += rows.ms_entries;
+	info->n_bytes += (env.me_last_pgno + 1) * rows.ms_psize;
+	return 0;
+}
+
+int rvl_map_get_info(struct rvl_index *index, struct rvl_map_info *ret)
+{
+	struct rvl_map_info info = {};
+	struct rvl_map *map = index->map;
+	int r = rvl_map_flush(index);
+
+	if (r == -ENOSPC || r == -EDQUOT)
+		r = 0; /* those rows are not counted */
+	r = r ?: rvl_map_ensure(index, false);
+	r = r ?: add_info(map->below, &info);
+	r = r ?: add_info(map->store, &info);
+	if (r)
+		return r;
+	info.is_complete = map->is_complete;
+	info.is_in_memory = map->is_in_memory;
+	*ret = info;
+	return 0;
 }
 
 bool rvl_map_is_complete(struct rvl_index *index)

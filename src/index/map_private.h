@@ -46,6 +46,8 @@ struct rvl_map {
 	struct rvl_store
 		*_Atomic below; /* owned or NULL; the file, asked too where rows go to memory */
 
+	_Atomic bool is_in_memory; /* store is */
+
 	pthread_mutex_t pending_lock; /* guards the next two */
 	struct rvl_map_pending pending;
 	struct rvl_map_pending flushing; /* on their way to LMDB, still to be found */
@@ -64,7 +66,7 @@ void rvl_map_free(struct rvl_map *map);
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
 
 void rvl_map_set_complete(struct rvl_map *map);
-/* The disk is full: rows go to memory for the rest of the mount. The file is there (map->store). */
+/* The disk is full: rows go to memory for the rest of the mount. */
 int rvl_map_to_memory(struct rvl_index *index);
 
 /* One encode, one decode function of a row's value: parent (8), length of the name (1), name,

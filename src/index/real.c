@@ -213,8 +213,8 @@ static ssize_t store_get(struct rvl_index *index, bool is_by_real, const void *k
 
 	if (r)
 		return r;
-	stores[0] = index->map->below;
-	stores[1] = index->map->store;
+	stores[0] = index->map->store;
+	stores[1] = index->map->below;
 	for (int i = 0; i < 2; i++) {
 		MDB_val k = { .mv_data = (void *)key, .mv_size = key_len }, value;
 		MDB_txn *txn;
@@ -405,7 +405,7 @@ static int flush_locked(struct rvl_index *index)
 	if (!reals->n || reals->is_memory_only)
 		return 0;
 	r = rvl_map_ensure(index, true);
-	if (!r && index->map->below)
+	if (!r && index->map->is_in_memory)
 		return 0; /* the map is in memory: the journal keeps them */
 	r = r ?: mark_state(index, RVL_STATE_HAS_REALS | RVL_STATE_REALS_IN_MAP);
 	r = r ?: rvl_store_write_begin(index->map->store, &txn);

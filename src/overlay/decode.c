@@ -23,6 +23,15 @@
 
 static _Thread_local unsigned depth;
 
+/* Of an entry, or what it leads to: told once, where it is found. */
+static int is_damaged(uint64_t number)
+{
+	rvl_count(damaged);
+	rvl_warn_limited("the index entry of object %llu is damaged; see reverlayctl check",
+			 (unsigned long long)number);
+	return -EUCLEAN;
+}
+
 static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *at,
 		   struct rvl_node **ret)
 {
@@ -143,8 +152,8 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 
 	rvl_entry_path(number, path);
 	r = rvl_stamp_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id);
-	if (r == -ENODATA || (r == 0 && id.number != number))
-		r = -EUCLEAN;
+	if (r == -ENODATA || r == -EUCLEAN || (r == 0 && id.number != number))
+		return is_damaged(number);
 	if (r < 0)
 		return r;
 	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
@@ -172,9 +181,9 @@ static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node
 	int r = rvl_entry_get_directory(ov->index, number, &dir);
 
 	if (r < 0)
-		return r;
+		return r == -EUCLEAN ? is_damaged(number) : r;
 	r = by_name(ov, number, &dir.path, ret);
-	if (r == -ESTALE)
+	if (r == -ESTALE || r == -EUCLEAN)
 		r = rvl_mend_path(ov, number, &dir) ?: by_name(ov, number, &dir.path, ret);
 	return r;
 }
@@ -186,12 +195,14 @@ int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 	int r = 0;
 
 	if (depth >= DEPTH_MAX)
-		return -EUCLEAN;
+		return is_damaged(number);
 	depth++;
 	rvl_count(decodes);
 	if (ov->stack->has_upper)
 		r = rvl_entry_look(ov->index, number, &kind, &stx);
-	if (r == 0) {
+	if (r == -EUCLEAN) {
+		r = is_damaged(number);
+	} else if (r == 0) {
 		switch (kind) {
 		case RVL_ENTRY_OBJECT:
 			r = by_object(ov, number, &stx, ret);
@@ -210,8 +221,5 @@ int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 	depth--;
 	if (r == -ESTALE)
 		rvl_count(decodes_stale);
-	else if (r == -EUCLEAN)
-		rvl_warn_limited("the index entry of object %llu is damaged; see reverlayctl check",
-				 (unsigned long long)number);
 	return r;
 }

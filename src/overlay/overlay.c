@@ -155,6 +155,11 @@ int rvl_overlay_build_map(struct rvl_overlay *ov)
 	return r;
 }
 
+int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret)
+{
+	return rvl_map_get_info(ov->index, ret);
+}
+
 void rvl_overlay_stop(struct rvl_overlay *ov)
 {
 	atomic_store(&ov->is_stopping, true);

@@ -54,6 +54,9 @@ void rvl_overlay_close(struct rvl_overlay *ov);
  * (-EINTR).
  */
 int rvl_overlay_build_map(struct rvl_overlay *ov);
+struct rvl_map_info;
+/* What the map is (index/map.h). */
+int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret);
 /* Long work ends soon. */
 void rvl_overlay_stop(struct rvl_overlay *ov);
 

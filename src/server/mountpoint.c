@@ -15,7 +15,6 @@
 #include "base/stat_ioctl.h"
 
 #define DEPTH_MAX 4096 /* of directories above a mount point: PATH_MAX bytes hold no more */
-#define CONFIG_MAX (16U << 20)
 
 int rvl_mountpoint_resolve(const char *path, char **ret)
 {
@@ -102,45 +101,6 @@ int rvl_mountpoint_check(const char *path, const struct rvl_stack *stack)
 
 /* ---- remount ---- */
 
-/* The configuration of a live mount, as base/stat_ioctl.h has it; *ret is owned by the caller. */
-static int get_config(int fd, char **ret, size_t *ret_len)
-{
-	_cleanup_free_ char *text = NULL;
-	_cleanup_free_ struct rvl_stat_page *page = calloc(1, sizeof(*page));
-	size_t len = 0;
-
-	if (!page)
-		return -ENOMEM;
-	do {
-		char *more;
-
-		page->offset = len;
-		page->text = RVL_STAT_CONFIG;
-		if (ioctl(fd, RVL_IOC_STAT, page) < 0)
-			return -errno;
-		if (page->len == 0 || page->len > sizeof(page->data) || page->total > CONFIG_MAX)
-			return -EPROTO;
-		more = realloc(text, len + page->len + 1);
-		if (!more)
-			return -ENOMEM;
-		text = more;
-		memcpy(text + len, page->data, page->len);
-		len += page->len;
-		text[len] = '\0';
-	} while (len < page->total);
-	*ret = rvl_take_ptr(text);
-	*ret_len = len;
-	return 0;
-}
-
-static bool has_line(const char *text, size_t len, const char *line)
-{
-	for (const char *p = text; p < text + len; p += strlen(p) + 1)
-		if (!strcmp(p, line))
-			return true;
-	return false;
-}
-
 /* Every option that was named must be what the live mount has. */
 static int check_unchanged(const char *path, const struct rvl_options *options, const char *config,
 			   size_t config_len)
@@ -152,7 +112,7 @@ static int check_unchanged(const char *path, const struct rvl_options *options, 
 	if (r < 0)
 		return r;
 	for (const char *p = given; p < given + len; p += strlen(p) + 1) {
-		if (has_line(config, config_len, p))
+		if (rvl_stat_has(config, config_len, p))
 			continue;
 		rvl_error(
 			"option %s: cannot be changed while %s is mounted; umount it, and mount it anew",
@@ -200,7 +160,7 @@ int rvl_mountpoint_remount(const char *path, const struct rvl_options *options)
 		rvl_error("mount point %s: %m", path);
 		return -errno;
 	}
-	r = get_config(fd, &config, &len);
+	r = rvl_stat_fetch(fd, RVL_STAT_CONFIG, 0, &config, &len);
 	if (r < 0) {
 		rvl_error("remount %s: not a live mount of reverlay, or not yours (%s)", path,
 			  strerror(-r));
@@ -212,7 +172,7 @@ int rvl_mountpoint_remount(const char *path, const struct rvl_options *options)
 	if (r < 0)
 		return r;
 	flags = (flags & ~options->flags_set) | (options->flags & options->flags_set);
-	if (!(flags & MS_RDONLY) && has_line(config, len, "read_only")) {
+	if (!(flags & MS_RDONLY) && rvl_stat_has(config, len, "read_only")) {
 		rvl_error(
 			"option rw: %s was mounted read-only, its layers too; umount it, and mount it anew",
 			path);

@@ -6,11 +6,13 @@
 #include <errno.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/stat_ioctl.h"
+#include "index/map.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -107,6 +109,32 @@ static size_t format_counters(char *buf, size_t size)
 	return len < size ? len : size;
 }
 
+static int describe_map(const struct rvl_server *server, bool is_to_be_made, char **ret,
+			size_t *ret_len)
+{
+	struct rvl_map_info info;
+	int r = is_to_be_made ? rvl_overlay_build_map(server->overlay) : 0;
+	FILE *to;
+
+	r = r ?: rvl_overlay_map_info(server->overlay, &info);
+	if (r < 0)
+		return r;
+	to = open_memstream(ret, ret_len);
+	if (!to)
+		return -ENOMEM;
+	if (info.is_complete)
+		fprintf(to, "complete%c", '\0');
+	if (info.is_in_memory)
+		fprintf(to, "in_memory%c", '\0');
+	fprintf(to, "names=%llu%c", (unsigned long long)info.n_names, '\0');
+	fprintf(to, "bytes=%llu%c", (unsigned long long)info.n_bytes, '\0');
+	if (fclose(to) == 0)
+		return 0;
+	free(*ret);
+	*ret = NULL;
+	return -ENOMEM;
+}
+
 static void get_stat(fuse_req_t req, uint64_t number, const void *in)
 {
 	const struct rvl_server *server = rvl_server_of(req);
@@ -137,7 +165,10 @@ static void get_stat(fuse_req_t req, uint64_t number, const void *in)
 		page.total = server->config_len;
 		break;
 	case RVL_STAT_OBJECT:
-		r = rvl_overlay_describe(server->overlay, page.total, &object, &len);
+	case RVL_STAT_MAP:
+		r = page.text == RVL_STAT_MAP ?
+			    describe_map(server, page.total == 1, &object, &len) :
+			    rvl_overlay_describe(server->overlay, page.total, &object, &len);
 		if (r < 0) {
 			rvl_reply_status(req, r);
 			return;

@@ -6,6 +6,7 @@
 /* argv[0] is the command's name. Returns the exit code: 0, or 1 for an error that stderr tells. */
 int rvl_command_dump(int argc, char **argv);
 int rvl_command_export(int argc, char **argv);
+int rvl_command_map(int argc, char **argv);
 int rvl_command_resolve(int argc, char **argv);
 int rvl_command_stat(int argc, char **argv);
 

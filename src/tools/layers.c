@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/optstring.h"
+#include "index/state.h"
 #include "layer/lock.h"
 
 #define LOCK_TIMEOUT_MS 1000 /* a server whose mount is gone ends in that time */
@@ -103,6 +104,29 @@ int rvl_layers_open(const char *options, struct rvl_layers *ret)
 		r = rvl_stack_lock(&ret->stack, LOCK_TIMEOUT_MS, ret->lock_fds);
 	if (r == -EBUSY)
 		rvl_error("while it is mounted, name the mount point instead of -o");
+	if (r == 0)
+		r = rvl_index_open(&config, &ret->index);
+	if (r < 0)
+		rvl_layers_close(ret);
+	return r;
+}
+
+int rvl_layers_open_writable(const char *options, struct rvl_layers *ret)
+{
+	struct rvl_index_config config = { .stack = &ret->stack };
+	int r = rvl_layers_open(options, ret);
+
+	if (r < 0)
+		return r;
+	if (!ret->index->is_persistent) {
+		rvl_error("without workdir= there is nowhere to keep it");
+		r = -EINVAL;
+	} else if (!(ret->index->state->flags & RVL_STATE_CLEAN)) {
+		rvl_error("workdir=%s: the last mount did not end cleanly; mount and umount it first",
+			  ret->stack.work_path);
+		r = -EBUSY;
+	}
+	rvl_index_close(rvl_take_ptr(ret->index));
 	if (r == 0)
 		r = rvl_index_open(&config, &ret->index);
 	if (r < 0)

@@ -18,6 +18,11 @@ struct rvl_layers {
  * of rvl_stack_open and rvl_index_open.
  */
 int rvl_layers_open(const char *options, struct rvl_layers *ret);
+/*
+ * The same, but the index is opened as by a mount, so that it may be written to. -EBUSY also: the
+ * last mount did not end cleanly, and the next one has to finish what is pending.
+ */
+int rvl_layers_open_writable(const char *options, struct rvl_layers *ret);
 /* Accepts a zeroed one. */
 void rvl_layers_close(struct rvl_layers *layers);
 

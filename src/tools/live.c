@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The ioctl's pages put together, and parsed. */
+/* What the ioctl tells, parsed. */
 #include "tools/live.h"
 
 #include <errno.h>
@@ -11,8 +11,6 @@
 #include "base/log.h"
 #include "tools/output.h"
 
-#define TEXT_MAX (16U << 20) /* 500 paths of 4 KiB, escaped */
-
 int rvl_live_open(const char *mount_point)
 {
 	int fd = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -22,36 +20,6 @@ int rvl_live_open(const char *mount_point)
 	fd = -errno;
 	rvl_error("%s: %m", mount_point);
 	return fd;
-}
-
-static int get_text(int fd, enum rvl_stat_text which, char **ret, size_t *ret_len)
-{
-	_cleanup_free_ struct rvl_stat_page *page = calloc(1, sizeof(*page));
-	_cleanup_free_ char *text = NULL;
-	size_t len = 0;
-
-	if (!page)
-		return -ENOMEM;
-	do {
-		char *more;
-
-		page->offset = len;
-		page->text = which;
-		if (ioctl(fd, RVL_IOC_STAT, page) < 0)
-			return -errno;
-		if (page->len == 0 || page->len > sizeof(page->data) || page->total > TEXT_MAX)
-			return -EPROTO;
-		more = realloc(text, len + page->len + 1);
-		if (!more)
-			return -ENOMEM;
-		text = more;
-		memcpy(text + len, page->data, page->len);
-		len += page->len;
-		text[len] = '\0';
-	} while (len < page->total);
-	*ret = rvl_take_ptr(text);
-	*ret_len = len;
-	return 0;
 }
 
 static json_t *config_value(const char *value)
@@ -85,7 +53,7 @@ int rvl_live_get(int fd, const char *path, enum rvl_stat_text which, bool is_num
 {
 	_cleanup_free_ char *text = NULL;
 	size_t len = 0;
-	int r = get_text(fd, which, &text, &len);
+	int r = rvl_stat_fetch(fd, which, 0, &text, &len);
 
 	if (r == -EPERM) {
 		rvl_error("%s: only root and the owner of the mount may ask", path);

@@ -226,7 +226,7 @@ static void on_a_full_disk_it_is_in_memory(void **unused)
 		assert_int_equal(open_index("l1", "m/u", "m/w", 0), 0);
 		assert_false(rvl_map_is_complete(idx));
 		build();
-		assert_true((idx->map->below != NULL) == (pass == 0));
+		assert_true(idx->map->is_in_memory == (pass == 0));
 		assert_int_equal(get(ino_of(at("l1/777"))).n, 1);
 		assert_int_equal(get(ino_of(at("l1/29999"))).n, 1);
 		if (pass == 0)
