@@ -9,6 +9,7 @@
 #include <blkid/blkid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -73,9 +74,27 @@ static bool parse_uuid(const char *text, uint8_t ret[16])
 	return *text == '\0';
 }
 
+/* What the kernel calls a device: its path below /dev. */
+static int device_name(uint64_t dev, char ret[NAME_MAX])
+{
+	char path[64], line[NAME_MAX];
+	FILE *uevent;
+	int r = -ENOENT;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/uevent", major(dev), minor(dev));
+	uevent = fopen(path, "re");
+	if (!uevent)
+		return -errno;
+	while (r < 0 && fgets(line, sizeof(line), uevent))
+		if (sscanf(line, "DEVNAME=%254s", ret) == 1)
+			r = 0;
+	fclose(uevent);
+	return r;
+}
+
 static int device_open(uint64_t dev)
 {
-	char path[64];
+	char path[64 + NAME_MAX], name[NAME_MAX];
 	struct stat st;
 	int fd;
 
@@ -83,6 +102,10 @@ static int device_open(uint64_t dev)
 		return -ENODEV;
 	snprintf(path, sizeof(path), "/dev/block/%u:%u", major(dev), minor(dev));
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && errno == ENOENT && device_name(dev, name) == 0) { /* no udev here */
+		snprintf(path, sizeof(path), "/dev/%s", name);
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	}
 	if (fd < 0)
 		return -errno;
 	if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode) || st.st_rdev != dev) {
