@@ -174,7 +174,6 @@ static int recover_create(struct recovery *rc)
 
 static int recover_copy_up(struct recovery *rc)
 {
-	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_found _cleanup_found_ lower = {};
 	struct at _cleanup_at_ at = {};
 	int r = look_at(rc->ov, &rc->record->at, &at);

@@ -65,7 +65,7 @@ static int own_argument(int c, char **argv, struct rvl_options *options,
 	switch (c) {
 	case 'd':
 		options->is_debug = true;
-		/* fall through */
+		__attribute__((fallthrough));
 	case 'f':
 		cmdline->is_foreground = true;
 		return 0;

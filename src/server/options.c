@@ -345,7 +345,7 @@ static int apply(struct rvl_options *options, const struct spec *spec, const cha
 	case KIND_PATH:
 		if (!*value)
 			return refuse(spec->name, "the path is empty");
-		/* fall through */
+		__attribute__((fallthrough));
 	case KIND_STRING:
 		rvl_optstring_unescape(value);
 		return set_string(field_of(options, spec), value);

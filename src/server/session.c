@@ -147,7 +147,8 @@ static const struct fuse_lowlevel_ops operations = {
 
 /* ---- libfuse's messages ---- */
 
-static void log_fuse(enum fuse_log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void
+log_fuse(enum fuse_log_level level, const char *format, va_list args)
 {
 	char line[1024];
 	size_t len;
