@@ -165,20 +165,32 @@ static int take_lower(struct rvl_node *dir, const char *name, const char *redire
 static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node,
 		  struct rvl_node **ret)
 {
-	struct rvl_node *there;
 	int r = rvl_node_set_place(node, dir->id.number, name);
 
 	if (r < 0) {
 		rvl_node_free(node);
 		return r;
 	}
-	there = rvl_node_insert(node);
-	if (there == node) {
-		*ret = node;
-		return 0;
-	}
-	*ret = there;
+	*ret = rvl_node_insert(node);
 	return 0;
+}
+
+/* Is this the node of what a name leads to? When an upper object was moved offline, what lower has at
+ * its old name is seen again, and has the number that was the moved one's: but it is another object.
+ * Only the lower names of a file with several are names of upper's object. ino 0: found in lower. */
+static bool is_same(const struct rvl_node *node, uint64_t ino, const struct statx *st)
+{
+	if (ino)
+		return rvl_node_has_upper(node) && node->upper_ino == ino;
+	return !rvl_node_has_upper(node) || (!S_ISDIR(st->stx_mode) && st->stx_nlink > 1);
+}
+
+static int two_objects(const char *name, uint64_t number)
+{
+	rvl_count(damaged);
+	rvl_warn_limited("%s: its number %llu is that of another object too; see reverlayctl check",
+			 name, (unsigned long long)number);
+	return -EUCLEAN;
 }
 
 /* A node that is in memory already: does it fit what was found, and is it known under this name? */
@@ -197,6 +209,18 @@ static int reuse(struct rvl_node *dir, const char *name, mode_t type, struct rvl
 	return r;
 }
 
+static int take_known(struct rvl_dir *dir, const char *name, mode_t type, struct rvl_node *node,
+		      struct rvl_node **ret)
+{
+	int r = reuse(dir->node, name, type, node);
+
+	if (r < 0)
+		rvl_node_put(node);
+	else
+		*ret = node;
+	return r;
+}
+
 static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 			 struct rvl_found *lower, struct rvl_node **ret)
 {
@@ -209,12 +233,10 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 		return r;
 	node = rvl_node_find(ov, id.number);
 	if (node) {
-		r = reuse(dir->node, name, upper->st.stx_mode, node);
-		if (r < 0)
-			rvl_node_put(node);
-		else
-			*ret = node;
-		return r;
+		if (is_same(node, upper->st.stx_ino, &upper->st))
+			return take_known(dir, name, upper->st.stx_mode, node, ret);
+		rvl_node_put(node);
+		return two_objects(name, id.number);
 	}
 	node = rvl_node_new(ov, &id, upper->st.stx_mode);
 	if (!node)
@@ -315,12 +337,10 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		return r;
 	node = rvl_node_find(ov, id.number);
 	if (node) {
-		r = reuse(dir->node, name, lower->st.stx_mode, node);
-		if (r < 0)
-			rvl_node_put(node);
-		else
-			*ret = node;
-		return r;
+		if (is_same(node, 0, &lower->st))
+			return take_known(dir, name, lower->st.stx_mode, node, ret);
+		rvl_node_put(node);
+		return two_objects(name, id.number);
 	}
 	/* Only a file with several names can have been copied up under another one. */
 	if (ov->stack->has_upper && !S_ISDIR(lower->st.stx_mode) && lower->st.stx_nlink > 1) {
@@ -352,18 +372,6 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 }
 
 /* ---- objects that are in memory: their nodes say what else would have to be read ---- */
-
-static int take_known(struct rvl_dir *dir, const char *name, mode_t type, struct rvl_node *node,
-		      struct rvl_node **ret)
-{
-	int r = reuse(dir->node, name, type, node);
-
-	if (r < 0)
-		rvl_node_put(node);
-	else
-		*ret = node;
-	return r;
-}
 
 /* An upper object with a stamp, and the node of that number is this inode. *ret NULL: not so. */
 static int known_upper(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
@@ -404,7 +412,8 @@ static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **
 	rvl_listing_put(listing);
 	if (!node)
 		return 0;
-	if (atomic_load(&node->is_dead) || node->type != type) {
+	/* of upper's objects the listing does not tell enough: is_same() */
+	if (atomic_load(&node->is_dead) || node->type != type || rvl_node_has_upper(node)) {
 		rvl_node_put(node);
 		return 0;
 	}

@@ -223,3 +223,34 @@ def test_removed_file_stays_stale(ov):
     for _ in range(2):
         assert [is_stale(mnt, fh) for fh in taken] == [True, True]
     assert (mnt / "d/lower").read_text() == "data\n"
+
+
+def read_or_errno(path):
+    try:
+        return path.read_text()
+    except OSError as e:
+        return e.errno
+
+
+@pytest.mark.parametrize("order", [("old", "new"), ("new", "old")])
+def test_never_the_other_of_two(ov, order):
+    """What lower has where a file or directory was before it was moved offline is not taken for it, nor it for that: who
+    comes second is an error."""
+    with ov.lower() as low:
+        write(low / "old", "lower\n")
+        write(low / "old.d/f", "lower\n")
+    mnt = ov.mount()
+    write(mnt / "old", "upper\n")
+    write(mnt / "old.d/g", "upper\n")
+    ov.umount()
+    os.rename(ov.upper / "old", ov.upper / "new")
+    os.rename(ov.upper / "old.d", ov.upper / "new.d")
+    mnt = ov.mount()
+    text = {"old": "lower\n", "new": "upper\n"}
+    assert [read_or_errno(mnt / name) for name in order] == [text[order[0]], errno.EIO]
+    name = {"old": "f", "new": "g"}
+    assert [read_or_errno(mnt / f"{place}.d" / name[place]) for place in order] == \
+        [text[order[0]], errno.EIO]
+    ov.may_complain = True
+    ov.check_links = False  # they cannot be counted
+    ov.check_remount = False
