@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Binding layers to instances, and the check that a state belongs to these layers.
- *
- * A new state takes its instances in this order: first what the tables of stamped lowers say,
- * topmost first, so that their objects keep their numbers; then the filesystems of the lowers (the
- * topmost one's is instance 0 where no table has taken it); then the counters. On disk: the state
- * first, durable, then the table on upper's root. So an upper with a table had a state.
+ * Binding layers to the instances of a state, and the check that a state belongs to these layers.
+ * How a state comes by its instances: bind_new.c.
  */
 #include "index/bind.h"
 
@@ -254,7 +250,7 @@ static char *lowers_text(const struct rvl_state_root *lowers, unsigned n)
 	return text;
 }
 
-static bool are_same_lowers(const struct rvl_state *state, const struct rvl_binding *binding)
+bool rvl_bind_is_same_lowers(const struct rvl_state *state, const struct rvl_binding *binding)
 {
 	if (state->n_lowers != binding->n_lowers)
 		return false;
@@ -279,8 +275,8 @@ static bool are_same_lowers(const struct rvl_state *state, const struct rvl_bind
 	return true;
 }
 
-static int read_table(const struct rvl_stack *stack, const struct rvl_layer *layer,
-		      struct rvl_table *ret)
+int rvl_bind_read_table(const struct rvl_stack *stack, const struct rvl_layer *layer,
+			struct rvl_table *ret)
 {
 	uint8_t buf[RVL_TABLE_MAX_BYTES];
 	ssize_t n;
@@ -293,18 +289,24 @@ static int read_table(const struct rvl_stack *stack, const struct rvl_layer *lay
 	return n < 0 ? (int)n : rvl_table_decode(buf, (size_t)n, ret);
 }
 
-/* Is the upper one of this state's? Its table names the overlay. */
-static int check_table(const struct rvl_index *index)
+bool rvl_bind_is_same_place(const struct rvl_state *state, const struct rvl_binding *binding)
+{
+	bool is_same_upper = !state->upper.ino == !binding->upper.ino &&
+			     (!state->upper.ino || is_same_root(&state->upper, &binding->upper));
+
+	return is_same_upper && is_same_root(&state->work, &binding->work);
+}
+
+int rvl_bind_check_pair(const struct rvl_stack *stack, const struct rvl_state *state)
 {
 	struct rvl_table table;
-	int r = read_table(index->stack, &index->stack->layers[0], &table);
+	int r = rvl_bind_read_table(stack, &stack->layers[0], &table);
 
 	if (r == -ENODATA || r == -EUCLEAN) /* it is written anew */
 		return 0;
 	if (r)
 		return r;
-	return memcmp(table.uuid, index->state->uuid, 16) &&
-			       memcmp(table.uuid, index->state->former_uuid, 16) ?
+	return memcmp(table.uuid, state->uuid, 16) && memcmp(table.uuid, state->former_uuid, 16) ?
 		       -ESTALE :
 		       0;
 }
@@ -317,13 +319,12 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 			  binding->upper.ino; /* a workdir that served without upper */
 	int r = 0;
 
-	if (!is_adopted && (!!state->upper.ino != !!binding->upper.ino ||
-			    (state->upper.ino && !is_same_root(&state->upper, &binding->upper))))
-		r = -ESTALE;
-	if (!is_same_root(&state->work, &binding->work))
+	if (is_adopted ? !is_same_root(&state->work, &binding->work) :
+			 !rvl_bind_is_same_place(state, binding))
 		r = -ESTALE;
 	if (!r && binding->upper.ino)
-		r = is_adopted ? rvl_bind_check_new(index) : check_table(index);
+		r = is_adopted ? rvl_bind_check_new(index) :
+				 rvl_bind_check_pair(index->stack, state);
 	if (r == -ESTALE) {
 		rvl_error(
 			"upperdir=%s, workdir=%s: not the directories that this overlay was made with "
@@ -333,7 +334,7 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 			state->work.path ?: "", options ?: "");
 		return r;
 	}
-	if (!r && !are_same_lowers(state, binding)) {
+	if (!r && !rvl_bind_is_same_lowers(state, binding)) {
 		_cleanup_free_ char *then = lowers_text(state->lowers, state->n_lowers);
 		_cleanup_free_ char *now = lowers_text(binding->lowers, binding->n_lowers);
 
@@ -354,7 +355,7 @@ int rvl_bind_check_new(const struct rvl_index *index)
 
 	if (!index->stack->has_upper)
 		return 0;
-	r = read_table(index->stack, &index->stack->layers[0], &table);
+	r = rvl_bind_read_table(index->stack, &index->stack->layers[0], &table);
 	if (r == -ENODATA)
 		return 0;
 	if (r && r != -EUCLEAN && r != -EPROTONOSUPPORT)
@@ -365,170 +366,6 @@ int rvl_bind_check_new(const struct rvl_index *index)
 		"Give the workdir that belongs to it, or run: reverlayctl repair --rebuild %s",
 		index->stack->layers[0].path, index->stack->work_path ?: "", options ?: "");
 	return -ESTALE;
-}
-
-int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identity, uint16_t from,
-		      uint16_t *ret)
-{
-	struct rvl_state_instance *known = rvl_state_instance_by_identity(state, identity);
-	struct rvl_state_instance instance = { .fs_magic = identity->fs_magic };
-	int r;
-
-	if (known) {
-		*ret = known->id;
-		if (known->flags & RVL_INSTANCE_IMPORTED && !known->fs_magic) {
-			known->fs_magic = identity->fs_magic;
-			memcpy(known->uuid, identity->uuid, sizeof(known->uuid));
-		}
-		/* of the layers that it is bound to now */
-		memcpy(known->visible, identity->visible, sizeof(known->visible));
-		return 0;
-	}
-	r = rvl_state_instance_free_id(state, from, &instance.id);
-	if (r)
-		return r;
-	memcpy(instance.digest, identity->digest, sizeof(instance.digest));
-	memcpy(instance.uuid, identity->uuid, sizeof(instance.uuid));
-	memcpy(instance.visible, identity->visible, sizeof(instance.visible));
-	*ret = instance.id;
-	return rvl_state_instance_add(state, &instance);
-}
-
-int rvl_bind_volatile_instance(struct rvl_state *state, uint16_t *ret)
-{
-	unsigned id = state->volatile_low;
-
-	/* From the upper end down, never twice. */
-	do {
-		if (id <= 1)
-			return -EOVERFLOW;
-		id--;
-	} while (rvl_state_instance_by_id(state, (uint16_t)id));
-	state->volatile_low = (uint16_t)id;
-	*ret = (uint16_t)id;
-	return 0;
-}
-
-int rvl_bind_counter(struct rvl_state *state, enum rvl_state_counter which)
-{
-	struct rvl_state_instance instance = { .flags = RVL_INSTANCE_COUNTER };
-	uint16_t from = (uint16_t)((rvl_hash(state->uuid, 16) + which) & RVL_INSTANCE_MAX);
-	int r = rvl_state_instance_free_id(state, from ?: 1, &instance.id);
-
-	if (r)
-		return r;
-	rvl_table_own_digest(state->uuid, instance.id, instance.digest);
-	state->counters[which].instance = instance.id;
-	state->counters[which].next = RVL_COUNTER_START;
-	return rvl_state_instance_add(state, &instance);
-}
-
-/* What the ids of a layer's table mean here: free ids are taken over, others get a new one. */
-static int import_table(struct rvl_state *state, const struct rvl_table *table)
-{
-	for (unsigned i = 0; i < table->n; i++) {
-		struct rvl_state_instance instance = { .id = table->rows[i].id,
-						       .flags = RVL_INSTANCE_IMPORTED };
-		int r;
-
-		memcpy(instance.digest, table->rows[i].digest, sizeof(instance.digest));
-		if (rvl_state_instance_by_digest(state, instance.digest))
-			continue;
-		if (rvl_state_instance_by_id(state, instance.id) ||
-		    instance.id >= state->volatile_low) {
-			r = rvl_state_instance_free_id(state, instance.id ?: 1, &instance.id);
-			if (r)
-				return r;
-		}
-		r = rvl_state_instance_add(state, &instance);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-static int import_tables(struct rvl_index *index, struct rvl_binding *binding)
-{
-	const struct rvl_stack *stack = index->stack;
-
-	for (unsigned i = 0; i < binding->n_lowers; i++) {
-		const struct rvl_layer *layer = &stack->layers[i + 1];
-		struct rvl_table table;
-		int r = read_table(stack, layer, &table);
-
-		if (r == -ENODATA)
-			continue;
-		if (r == -EUCLEAN || r == -EPROTONOSUPPORT) {
-			rvl_warn(
-				"lowerdir=%s: its table of inode numbers is %s; the numbers its objects had "
-				"in their former overlay are not used",
-				layer->path, r == -EUCLEAN ? "damaged" : "of a newer version");
-			rvl_count(damaged);
-			continue;
-		}
-		r = r ?: import_table(index->state, &table);
-		if (r)
-			return r;
-		binding->lowers[i].flags |= RVL_ROOT_HAS_TABLE;
-	}
-	return 0;
-}
-
-/* Without a place for the state: the same layers give the same uuid, and so the same handles and
- * offsets. */
-static void derive_identity(struct rvl_state *state, const struct rvl_binding *binding)
-{
-	uint8_t buf[32 + RVL_HANDLE_ENCODED_MAX] = { 0 };
-
-	memset(state->uuid, 0, sizeof(state->uuid));
-	for (unsigned i = 0; i <= binding->n_lowers; i++) {
-		const struct rvl_state_root *root = i < binding->n_lowers ? &binding->lowers[i] :
-									    &binding->upper;
-		int len = 0;
-
-		memcpy(buf, state->uuid, 16);
-		if (i < binding->n_lowers)
-			memcpy(buf + 16, binding->identities[i].digest, 16);
-		if (root->handle.len)
-			len = rvl_handle_encode(&root->handle, buf + 32);
-		if (len <= 0) {
-			rvl_put_le64(buf + 32, root->ino);
-			len = 8;
-		}
-		rvl_digest(buf, 32 + (size_t)len, state->uuid);
-	}
-	memcpy(buf, state->uuid, 16);
-	for (unsigned i = 0; i < 2; i++) {
-		buf[16] = (uint8_t)i;
-		rvl_digest(buf, 17, state->key + i * 16);
-	}
-}
-
-int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding)
-{
-	struct rvl_state *state = index->state;
-	int r;
-
-	if (!index->is_writable)
-		derive_identity(state, binding);
-	r = import_tables(index, binding);
-	for (unsigned i = 0; !r && i < binding->n_lowers; i++) {
-		struct rvl_state_root *root = &binding->lowers[i];
-
-		if (!(root->flags & RVL_ROOT_UNSTABLE))
-			r = rvl_bind_instance(state, &binding->identities[i], i ? 1 : 0,
-					      &root->instance);
-	}
-	for (int i = 0; !r && i < RVL_COUNTER_N; i++)
-		r = rvl_bind_counter(state, i);
-	if (r)
-		return r;
-	state->lowers = rvl_take_ptr(binding->lowers);
-	state->n_lowers = binding->n_lowers;
-	state->upper = binding->upper;
-	state->work = binding->work;
-	binding->upper = binding->work = (struct rvl_state_root){ 0 };
-	return 0;
 }
 
 /* How the objects of a layer are told apart; and what to know of it is said once. */
@@ -607,7 +444,7 @@ int rvl_bind_claims(struct rvl_index *index)
 
 		if (!(root->flags & RVL_ROOT_HAS_TABLE) || (root->flags & RVL_ROOT_CLAIMS_DONE))
 			continue;
-		r = read_table(index->stack, layer, &table);
+		r = rvl_bind_read_table(index->stack, layer, &table);
 		if (r == -ENODATA || r == -EUCLEAN || r == -EPROTONOSUPPORT) {
 			r = 0;
 			continue;

@@ -26,12 +26,26 @@ void rvl_binding_release(struct rvl_binding *binding);
  * command that helps).
  */
 int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding);
+/* Its parts: are upper and workdir those of the state; are the lowers? */
+bool rvl_bind_is_same_place(const struct rvl_state *state, const struct rvl_binding *binding);
+bool rvl_bind_is_same_lowers(const struct rvl_state *state, const struct rvl_binding *binding);
+/* Does the table on upper's root name the overlay of the state? -ESTALE: another one. */
+int rvl_bind_check_pair(const struct rvl_stack *stack, const struct rvl_state *state);
+/* -ENODATA: the layer has none; -EUCLEAN, -EPROTONOSUPPORT. */
+struct rvl_table;
+int rvl_bind_read_table(const struct rvl_stack *stack, const struct rvl_layer *layer,
+			struct rvl_table *ret);
 /* An upper with a table needs its index. 0: it has no table. -ESTALE, logged. */
 int rvl_bind_check_new(const struct rvl_index *index);
 
 /* A new state's instances: import the tables of the layers, then layers, then counters. Changes
  * index->state only. */
 int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding);
+/* The same state for other layers: their roots. has_new_lowers: no filesystem's instance is used for
+ * new numbers any more, those of these lowers are new. Changes index->state only. */
+int rvl_bind_again(struct rvl_index *index, struct rvl_binding *binding, bool has_new_lowers);
+/* A new uuid and new counters; upper's table may still have the old one. */
+int rvl_bind_clone(struct rvl_state *state);
 /* Instances of the layers of a state that was checked (or just made) into index->numbers. */
 int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding);
 /* Claims of layers with a table, where they are not recorded yet. */
@@ -49,7 +63,6 @@ int rvl_bind_volatile_instance(struct rvl_state *state, uint16_t *ret);
 int rvl_bind_counter(struct rvl_state *state, enum rvl_state_counter which);
 
 /* claims.c: walk one layer and record the numbers of its stamps, translated by `table`. */
-struct rvl_table;
 int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
 		      const struct rvl_table *table);
 

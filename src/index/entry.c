@@ -13,9 +13,11 @@
  */
 #include "index/entry.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -363,4 +365,55 @@ int rvl_entry_bury(struct rvl_index *index, uint64_t number, bool is_copied_up)
 	rvl_index_temp_name(index, temp);
 	r = link_tombstone(index, temp);
 	return r ?: publish(index, temp, path, true);
+}
+
+/* "#<number>", as it is written. 0: not so. */
+static uint64_t number_of_name(const char *name)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	uint64_t number;
+	char *end;
+
+	if (name[0] != '#' || name[1] < '1' || name[1] > '9')
+		return 0;
+	errno = 0;
+	number = strtoull(name + 1, &end, 10);
+	if (errno || *end || !rvl_number_is_valid(number))
+		return 0;
+	rvl_entry_path(number, path);
+	return strcmp(path + 3, name) ? 0 : number;
+}
+
+static int each_of(struct rvl_index *index, unsigned low, rvl_entry_each_fn *fn, void *arg)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+	char name[4];
+	int fd, r = 0;
+
+	snprintf(name, sizeof(name), "%02x", low & 0xff);
+	fd = openat(index->inodes_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	dir = fdopendir(fd);
+	if (!dir) {
+		rvl_close(fd);
+		return -ENOMEM;
+	}
+	for (errno = 0; !r && (entry = readdir(dir)); errno = 0) {
+		uint64_t number = number_of_name(entry->d_name);
+
+		if (number && (number & 0xff) == low)
+			r = fn(arg, number);
+	}
+	return r ?: -errno;
+}
+
+int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg)
+{
+	int r = 0;
+
+	for (unsigned low = 0; !r && index->inodes_fd >= 0 && low < 256; low++)
+		r = each_of(index, low, fn, arg);
+	return r;
 }

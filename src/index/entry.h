@@ -32,6 +32,11 @@ enum rvl_entry_kind {
 int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind *ret_kind,
 		   struct statx *ret_st);
 
+/* Calls fn with the number of each entry, in no order, until it returns non-zero, which is returned. What has no entry's
+ * name is left out. For tools: fn may change that entry, but nobody else may change the index meanwhile. */
+typedef int rvl_entry_each_fn(void *arg, uint64_t number);
+int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg);
+
 /* Make the entry of a non-directory: a hard link of dirfd/name (name "" for an O_PATH, or O_TMPFILE descriptor).
  * -EEXIST: the number has an entry (another name won, or a tombstone). -EMLINK. */
 int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_t number);

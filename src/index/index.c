@@ -78,10 +78,10 @@ static int open_directories(struct rvl_index *index)
 	return 0;
 }
 
-static int load_state(struct rvl_index *index)
+static int load_state(const struct rvl_stack *stack, int inodes_fd, struct rvl_state **ret)
 {
-	const char *work = index->stack->work_path;
-	int r = index->inodes_fd < 0 ? -ENOENT : rvl_state_load(index->inodes_fd, &index->state);
+	const char *work = stack->work_path;
+	int r = inodes_fd < 0 ? -ENOENT : rvl_state_load(inodes_fd, ret);
 
 	if (r == -EPROTONOSUPPORT)
 		rvl_error(
@@ -177,6 +177,11 @@ static int open_reals(struct rvl_index *index)
 		if (r)
 			return r;
 	}
+	if (index->is_persistent && (state->flags & RVL_STATE_MAP_IS_TRUTH) && !index->map->store &&
+	    !index->map->below) {
+		rvl_map_tell_lost(index);
+		return -EUCLEAN;
+	}
 	if (index->is_writable && (state->flags & RVL_STATE_REALS_IN_MAP) &&
 	    (index->map->was_discarded || !index->map->store)) {
 		struct rvl_state_instance *old = rvl_state_instance_by_id(
@@ -238,7 +243,7 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 	r = open_directories(index);
 	r = r ?: rvl_binding_read(index->stack, &binding);
 	if (!r) {
-		r = load_state(index);
+		r = load_state(index->stack, index->inodes_fd, &index->state);
 		if (!r) {
 			rvl_boot_id_get(boot_id);
 			index->was_unclean_machine = !(index->state->flags & RVL_STATE_CLEAN) &&
@@ -263,13 +268,57 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 	return 0;
 }
 
+int rvl_index_load_state(const struct rvl_stack *stack, struct rvl_state **ret)
+{
+	_cleanup_close_ int fd = stack->work_fd < 0 ? -ENOENT :
+						      rvl_workdir_open(stack, "inodes", false);
+
+	return fd < 0 && fd != -ENOENT ? fd : load_state(stack, fd, ret);
+}
+
+int rvl_index_prepare(const struct rvl_stack *stack, bool is_read_only, struct rvl_state *state,
+		      struct rvl_index **ret)
+{
+	const struct rvl_index_config config = { .stack = stack, .is_read_only = is_read_only };
+	struct rvl_index *index = index_alloc(&config);
+	int r = 0;
+
+	if (!index) {
+		rvl_state_free(state);
+		return -ENOMEM;
+	}
+	index->is_prepared = true;
+	index->state = state;
+	memcpy(index->uuid, state->uuid, sizeof(index->uuid));
+	rvl_secret_init(&index->secret, state->key);
+	r = open_directories(index);
+	if (!r && index->is_writable && stack->has_upper)
+		r = rvl_workdir_empty(stack, index->temp_fd);
+	r = r ?: rvl_map_open(index, &index->map);
+	r = r ?: rvl_companions_open(index);
+	if (r) {
+		index_free(index);
+		return r;
+	}
+	*ret = index;
+	return 0;
+}
+
+int rvl_index_prepare_numbers(struct rvl_index *index, const struct rvl_binding *binding)
+{
+	int r = rvl_reals_open(index, &index->reals);
+
+	r = r ?: rvl_numbers_new(index, &index->numbers);
+	return r ?: rvl_bind_layers(index, binding);
+}
+
 void rvl_index_close(struct rvl_index *index)
 {
 	int r;
 
 	if (!index)
 		return;
-	if (index->is_writable) {
+	if (index->is_writable && !index->is_prepared) {
 		r = rvl_map_flush(index);
 		if (r)
 			rvl_warn("inodes/map.mdb: rows were lost at close: %s", strerror(-r));

@@ -70,6 +70,19 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 /* Writes counter and the clean mark. Accepts NULL. */
 void rvl_index_close(struct rvl_index *index);
 
+/* The state in the workdir of a stack. -ENOENT: none; others are logged. */
+int rvl_index_load_state(const struct rvl_stack *stack, struct rvl_state **ret);
+
+/*
+ * For a rebind: an index on this state, which is not that of the stack's layers (yet), and is taken
+ * over also when this fails. It can be asked for entries, stamps and rows. With is_read_only it
+ * changes nothing; else work/ is emptied. Private to src/index, as the next two.
+ */
+int rvl_index_prepare(const struct rvl_stack *stack, bool is_read_only, struct rvl_state *state,
+		      struct rvl_index **ret);
+/* What is needed to number objects, too; after the state was bound to the layers. */
+struct rvl_binding;
+int rvl_index_prepare_numbers(struct rvl_index *index, const struct rvl_binding *binding);
 /* Save index->state. The caller holds its lock where there are threads. Private to src/index. */
 int rvl_index_save_state(struct rvl_index *index);
 

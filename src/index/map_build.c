@@ -34,6 +34,7 @@
 #define BATCH_ROWS (1 << 17)
 #define DEPTH_MAX 16384
 #define REPORT_S 5
+#define FILE_MASK (STATX_TYPE | STATX_INO | STATX_BTIME | STATX_NLINK)
 
 /* A directory on the way down. */
 struct frame {
@@ -50,6 +51,8 @@ struct rvl_map_walk {
 	struct rvl_map_pending batch; /* rows gathered */
 	uint64_t n_names, n_skipped;
 	time_t reported_s; /* when its progress was last told */
+	rvl_map_visit_fn *visit; /* NULL: rows are written */
+	void *visit_arg;
 };
 
 static void pop(struct rvl_map_walk *walk)
@@ -119,7 +122,8 @@ static int flush_batch(struct rvl_map_walk *walk, bool is_complete)
 	int r = rvl_map_ensure(index, true);
 
 	r = r ?: rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
-	if (r == -ENOSPC || r == -EDQUOT)
+	/* one that a rebind makes is more than a cache */
+	if ((r == -ENOSPC || r == -EDQUOT) && !index->is_prepared)
 		r = rvl_map_to_memory(index) ?:
 		    rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
 	if (r)
@@ -168,11 +172,26 @@ static bool is_skipped(struct rvl_map_walk *walk, int r, const char *name)
 	}
 }
 
-/* Look a name up, and give the number of what it is. The caller releases *found. */
-static int look_up(struct rvl_map_walk *walk, const struct frame *frame, const char *name,
-		   struct rvl_found *found, struct rvl_id *ret)
+/* Number and row of a name, or a visit. 1: not to be entered. */
+static int take(struct rvl_map_walk *walk, const struct frame *frame,
+		const struct rvl_map_visit *visit, struct rvl_id *ret)
 {
-	const struct rvl_place *place;
+	int r;
+
+	if (walk->visit)
+		return walk->visit(walk->visit_arg, visit, ret);
+	r = rvl_number_of_lower(walk->index, visit->layer, visit->dirfd, visit->path, visit->stx,
+				ret);
+	return r ?: add_row(walk, frame, visit->name, ret, visit->type);
+}
+
+/* Look a directory up and take it. The caller releases *found. */
+static int take_directory(struct rvl_map_walk *walk, const struct frame *frame, const char *name,
+			  struct rvl_found *found, struct rvl_id *ret)
+{
+	struct rvl_map_visit visit = {
+		.index = walk->index, .parent = frame->number, .name = name, .stx = &found->st
+	};
 	int r = rvl_merge_lookup(walk->index->stack, &frame->places, name, NULL, frame->listing,
 				 found);
 
@@ -180,19 +199,23 @@ static int look_up(struct rvl_map_walk *walk, const struct frame *frame, const c
 		return r;
 	if (!found->places.n)
 		return -ENOENT;
-	place = &found->places.v[0];
-	return rvl_number_of_lower(walk->index, place->layer, place->layer->fd, place->path,
-				   &found->st, ret);
+	visit.type = IFTODT(found->st.stx_mode);
+	visit.layer = found->places.v[0].layer;
+	visit.path = found->places.v[0].path;
+	visit.dirfd = visit.layer->fd;
+	visit.dir_path = "";
+	return take(walk, frame, &visit, ret);
 }
 
 /* The real directory of a frame in one layer, opened when it is first needed: fds is by place. */
-static int directory_of(const struct frame *frame, unsigned layer, int *fds)
+static int directory_of(const struct frame *frame, unsigned layer, int *fds, const char **ret_path)
 {
 	for (unsigned i = 0; i < frame->places.n; i++) {
 		const struct rvl_place *place = &frame->places.v[i];
 
 		if (place->layer->index != layer)
 			continue;
+		*ret_path = place->path;
 		if (fds[i] < 0)
 			fds[i] = rvl_path_open(place->layer->fd, place->path, O_PATH | O_DIRECTORY,
 					       0);
@@ -204,17 +227,24 @@ static int directory_of(const struct frame *frame, unsigned layer, int *fds)
 static int add_file(struct rvl_map_walk *walk, const struct frame *frame,
 		    const struct rvl_listing_name *entry, int *fds)
 {
-	const struct rvl_layer *layer = &walk->index->stack->layers[entry->layer];
 	const char *name = rvl_listing_text(frame->listing, entry);
-	int fd = directory_of(frame, entry->layer, fds);
+	struct rvl_map_visit visit = { .index = walk->index,
+				       .parent = frame->number,
+				       .name = name,
+				       .type = entry->type,
+				       .layer = &walk->index->stack->layers[entry->layer],
+				       .path = name };
 	struct statx stx;
 	struct rvl_id id;
-	int r = fd < 0 ? fd : rvl_path_statx(fd, name, STATX_TYPE | STATX_INO | STATX_BTIME, &stx);
+	int r = 0;
 
-	r = r ?: rvl_number_of_lower(walk->index, layer, fd, name, &stx, &id);
-	if (r)
-		return is_skipped(walk, r, name) ? 0 : r;
-	return add_row(walk, frame, name, &id, entry->type);
+	visit.stx = &stx;
+	visit.dirfd = directory_of(frame, entry->layer, fds, &visit.dir_path);
+	if (visit.dirfd < 0)
+		r = visit.dirfd;
+	r = r ?: rvl_path_statx(visit.dirfd, name, FILE_MASK, &stx);
+	r = r ?: take(walk, frame, &visit, &id);
+	return r > 0 || (r && is_skipped(walk, r, name)) ? 0 : r;
 }
 
 /* Read the directory on top and add all its names but directories. */
@@ -249,11 +279,9 @@ static int descend(struct rvl_map_walk *walk, struct frame *frame)
 	if (frame->next == frame->listing->n)
 		return 1;
 	name = rvl_listing_text(frame->listing, &frame->listing->v[frame->next++]);
-	r = look_up(walk, frame, name, &found, &id);
-	if (!r)
-		r = add_row(walk, frame, name, &id, DT_DIR);
+	r = take_directory(walk, frame, name, &found, &id);
 	if (r) {
-		r = is_skipped(walk, r, name) ? 0 : r;
+		r = r > 0 || is_skipped(walk, r, name) ? 0 : r;
 	} else if (S_ISDIR(found.st.stx_mode)) {
 		if (walk->n >= DEPTH_MAX)
 			rvl_warn_limited("map: directories deeper than %d are left out", DEPTH_MAX);
@@ -348,5 +376,20 @@ int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop)
 	pthread_mutex_unlock(&index->map->build_lock);
 	if (r)
 		rvl_warn("the map of the lower layers could not be completed: %s", strerror(-r));
+	return r;
+}
+
+int rvl_map_walk(struct rvl_index *index, rvl_map_visit_fn *visit, void *arg)
+{
+	struct rvl_map_walk *walk;
+	int r = walk_new(index, &walk);
+
+	if (r)
+		return r;
+	walk->visit = visit;
+	walk->visit_arg = arg;
+	while (!r && walk->n)
+		r = step(walk);
+	rvl_map_walk_free(walk);
 	return r;
 }

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "index/bind.h"
 #include "index/state.h"
 
 #define MAP_NAME "map.mdb" /* for messages */
@@ -40,20 +41,33 @@ void rvl_map_file_name(uint32_t serial, enum rvl_map_file which, char ret[RVL_MA
 		snprintf(ret, RVL_MAP_FILE_NAME_SIZE, "%s", names[which]);
 }
 
+void rvl_map_remove(struct rvl_index *index, uint32_t serial)
+{
+	for (int which = 0; which < RVL_MAP_FILE_N; which++) {
+		char name[RVL_MAP_FILE_NAME_SIZE];
+
+		rvl_map_file_name(serial, which, name);
+		(void)unlinkat(index->inodes_fd, name, 0);
+	}
+}
+
 void rvl_map_remove_others(struct rvl_index *index)
 {
 	uint32_t serial = index->state->map_serial;
 
-	for (int which = 0; which < RVL_MAP_FILE_N; which++) {
-		char name[RVL_MAP_FILE_NAME_SIZE];
+	rvl_map_remove(index, serial + 1);
+	if (serial)
+		rvl_map_remove(index, serial - 1);
+}
 
-		rvl_map_file_name(serial + 1, which, name);
-		(void)unlinkat(index->inodes_fd, name, 0);
-		if (!serial)
-			continue;
-		rvl_map_file_name(serial - 1, which, name);
-		(void)unlinkat(index->inodes_fd, name, 0);
-	}
+void rvl_map_tell_lost(const struct rvl_index *index)
+{
+	_cleanup_free_ char *options = rvl_bind_options(index->stack);
+
+	rvl_error(
+		"workdir=%s: the map, which alone has the inode numbers from before a rebind, is damaged "
+		"or lost. Untouched objects of lower layers get new numbers by: reverlayctl rebind %s",
+		index->stack->work_path, options ?: "");
 }
 
 static bool read_complete(struct rvl_store *store)
@@ -127,9 +141,7 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 		return r;
 	rvl_count(damaged);
 	if (index->state->flags & RVL_STATE_MAP_IS_TRUTH) {
-		rvl_error(
-			"inodes/%s is damaged, and the only record of the numbers from before a rebind",
-			MAP_NAME);
+		rvl_map_tell_lost(index);
 		return r;
 	}
 	if (!index->is_writable) {

@@ -15,6 +15,8 @@ struct rvl_map_walk;
 enum rvl_map_file { RVL_MAP_FILE_DATA, RVL_MAP_FILE_SEAL, RVL_MAP_FILE_JOURNAL, RVL_MAP_FILE_N };
 #define RVL_MAP_FILE_NAME_SIZE 24
 void rvl_map_file_name(uint32_t serial, enum rvl_map_file which, char ret[RVL_MAP_FILE_NAME_SIZE]);
+/* Remove those of one serial. Best effort. */
+void rvl_map_remove(struct rvl_index *index, uint32_t serial);
 /* Remove what a rebind replaced, or began and did not end. Best effort. */
 void rvl_map_remove_others(struct rvl_index *index);
 
@@ -61,6 +63,9 @@ int rvl_map_open(struct rvl_index *index, struct rvl_map **ret);
 /* Does not flush. Accepts NULL. */
 void rvl_map_free(struct rvl_map *map);
 
+/* Log that the map of a rebind is not there, and the command that helps. */
+void rvl_map_tell_lost(const struct rvl_index *index);
+
 /* Open what there is; is_create: make it where there is none. After 0 map->store may still be NULL
  * without is_create. */
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
@@ -98,5 +103,22 @@ int rvl_map_seal_break(struct rvl_index *index);
 int rvl_map_check(struct rvl_store *store);
 
 void rvl_map_walk_free(struct rvl_map_walk *walk);
+
+/* A name that the walk has come to. */
+struct rvl_map_visit {
+	struct rvl_index *index; /* borrowed, as all in here */
+	uint64_t parent;
+	const char *name;
+	uint8_t type; /* DT_* */
+	const struct rvl_layer *layer; /* of the topmost object */
+	const char *dir_path; /* of the directory that it is in there */
+	int dirfd; /* the object is beneath it at path */
+	const char *path;
+	const struct statx *stx; /* TYPE, INO, BTIME, NLINK */
+};
+/* The number that the name has. 1: it has none; a directory is then not entered. */
+typedef int rvl_map_visit_fn(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret);
+/* Walk the merged lower view as rvl_map_build does, for visit alone: no row is written. */
+int rvl_map_walk(struct rvl_index *index, rvl_map_visit_fn *visit, void *arg);
 
 #endif

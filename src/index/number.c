@@ -246,7 +246,7 @@ static int instance_of_identity(struct rvl_index *index, const struct rvl_identi
 	if (!r && index->is_writable)
 		r = rvl_index_save_state(index);
 	pthread_mutex_unlock(&state->lock);
-	if (!r && is_new && index->is_writable && index->stack->has_upper)
+	if (!r && is_new && index->is_writable && index->stack->has_upper && !index->is_prepared)
 		r = rvl_bind_write_table(index);
 	return r;
 }

@@ -404,6 +404,15 @@ int rvl_state_decode(const void *data, size_t len, struct rvl_state **ret)
 	return 0;
 }
 
+int rvl_state_new_uuid(struct rvl_state *state)
+{
+	if (getrandom(state->uuid, sizeof(state->uuid), 0) != (ssize_t)sizeof(state->uuid))
+		return -EIO;
+	state->uuid[6] = (state->uuid[6] & 0x0f) | 0x40; /* RFC 9562 section 5.4: version 4 */
+	state->uuid[8] = (state->uuid[8] & 0x3f) | 0x80;
+	return 0;
+}
+
 int rvl_state_new(struct rvl_state **ret)
 {
 	struct rvl_state *state = state_alloc();
@@ -411,13 +420,11 @@ int rvl_state_new(struct rvl_state **ret)
 	if (!state)
 		return -ENOMEM;
 	state->volatile_low = RVL_INSTANCE_MAX + 1;
-	if (getrandom(state->uuid, sizeof(state->uuid), 0) != (ssize_t)sizeof(state->uuid) ||
+	if (rvl_state_new_uuid(state) ||
 	    getrandom(state->key, sizeof(state->key), 0) != (ssize_t)sizeof(state->key)) {
 		rvl_state_free(state);
 		return -EIO;
 	}
-	state->uuid[6] = (state->uuid[6] & 0x0f) | 0x40; /* RFC 9562 section 5.4: version 4 */
-	state->uuid[8] = (state->uuid[8] & 0x3f) | 0x80;
 	*ret = state;
 	return 0;
 }

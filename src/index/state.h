@@ -89,6 +89,8 @@ struct rvl_state {
 
 /* A new state: uuid and key random (getrandom(2)), all else empty. */
 int rvl_state_new(struct rvl_state **ret);
+/* Draw the uuid anew. -EIO: no random numbers. */
+int rvl_state_new_uuid(struct rvl_state *state);
 /* Accepts NULL. */
 void rvl_state_free(struct rvl_state *state);
 void rvl_state_root_release(struct rvl_state_root *root);

@@ -7,6 +7,7 @@
 int rvl_command_dump(int argc, char **argv);
 int rvl_command_export(int argc, char **argv);
 int rvl_command_map(int argc, char **argv);
+int rvl_command_rebind(int argc, char **argv);
 int rvl_command_resolve(int argc, char **argv);
 int rvl_command_stat(int argc, char **argv);
 

@@ -82,13 +82,10 @@ static int parse(struct names *names, char *rest)
 	return r;
 }
 
-int rvl_layers_open(const char *options, struct rvl_layers *ret)
+int rvl_layers_open_stack(const char *options, struct rvl_layers *ret)
 {
 	_cleanup_free_ struct names *names = calloc(1, sizeof(*names));
 	_cleanup_free_ char *text = strdup(options);
-	struct rvl_index_config config = { .stack = &ret->stack,
-					   .is_read_only = true,
-					   .is_offline = true };
 	int r;
 
 	*ret = (struct rvl_layers){ .lock_fds = { -EBADF, -EBADF } };
@@ -104,8 +101,21 @@ int rvl_layers_open(const char *options, struct rvl_layers *ret)
 		r = rvl_stack_lock(&ret->stack, LOCK_TIMEOUT_MS, ret->lock_fds);
 	if (r == -EBUSY)
 		rvl_error("while it is mounted, name the mount point instead of -o");
-	if (r == 0)
-		r = rvl_index_open(&config, &ret->index);
+	if (r < 0)
+		rvl_layers_close(ret);
+	return r;
+}
+
+int rvl_layers_open(const char *options, struct rvl_layers *ret)
+{
+	const struct rvl_index_config config = { .stack = &ret->stack,
+						 .is_read_only = true,
+						 .is_offline = true };
+	int r = rvl_layers_open_stack(options, ret);
+
+	if (r < 0)
+		return r;
+	r = rvl_index_open(&config, &ret->index);
 	if (r < 0)
 		rvl_layers_close(ret);
 	return r;

@@ -23,6 +23,8 @@ int rvl_layers_open(const char *options, struct rvl_layers *ret);
  * last mount did not end cleanly, and the next one has to finish what is pending.
  */
 int rvl_layers_open_writable(const char *options, struct rvl_layers *ret);
+/* The same without the index, which may be that of other layers; ret->index is NULL. */
+int rvl_layers_open_stack(const char *options, struct rvl_layers *ret);
 /* Accepts a zeroed one. */
 void rvl_layers_close(struct rvl_layers *layers);
 

@@ -15,7 +15,10 @@ static const struct {
 	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries" },
 	{ "export", rvl_command_export, "print NFS configuration for a live mount" },
 	{ "map", rvl_command_map, "make the map of the lower layers, or show what it is" },
-	{ "resolve", rvl_command_resolve, "number, path or NFS handle -> the object, its names and handles" },
+	{ "rebind", rvl_command_rebind,
+	  "make the index that of layers that were copied, moved or replaced" },
+	{ "resolve", rvl_command_resolve,
+	  "number, path or NFS handle -> the object, its names and handles" },
 	{ "stat", rvl_command_stat, "show configuration and counters of a live mount" },
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

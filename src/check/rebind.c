@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Rebind: the order of its parts, see rebind.h. */
+#include "check/rebind_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "index/entry.h"
+#include "index/stamp.h"
+#include "layer/identity.h"
+
+void rvl_rebind_tell(struct rvl_check_rebind *rb, enum rvl_rebind_told what, uint64_t number,
+		     const char *path)
+{
+	rb->result->n_told[what]++;
+	rb->config->told(rb->config->arg, what, number, path ?: "?");
+}
+
+/* ---- what must be there ---- */
+
+static int is_any(void *arg, uint64_t number)
+{
+	return 1;
+}
+
+/* A copy that left the private attributes out shows what was removed, and what was renamed twice. */
+static int check_attributes(struct rvl_check_rebind *rb)
+{
+	const struct rvl_stack *stack = rb->config->stack;
+	const struct rvl_layer *upper = rvl_stack_upper(stack);
+	uint8_t buf[1];
+	ssize_t n =
+		rvl_xattr_get(&stack->xattr, upper->fd, "", RVL_XATTR_INSTANCES, buf, sizeof(buf));
+	int r;
+
+	if (n != -ENODATA)
+		return n < 0 && n != -ERANGE ? (int)n : 0;
+	r = rvl_entry_each(rb->index, is_any, NULL);
+	if (r <= 0)
+		return r;
+	rvl_error(
+		"upperdir=%s: its private attributes (%s*) are not there, which the index in workdir=%s "
+		"knows of: the copy left them out. Without them what was removed would come back. Copy again, "
+		"as root, with: rsync -aHAX, cp -a, or tar --xattrs --xattrs-include='*' for making and for "
+		"unpacking",
+		upper->path, stack->xattr.prefix, stack->work_path);
+	return -ENODATA;
+}
+
+/* ---- what the walk of the lowers tells ---- */
+
+static void note(void *arg, enum rvl_rebind_note what, uint64_t number, const char *path)
+{
+	static const enum rvl_rebind_told told[] = {
+		[RVL_REBIND_GONE] = RVL_TOLD_GONE,
+		[RVL_REBIND_OTHER_KIND] = RVL_TOLD_OTHER_KIND,
+		[RVL_REBIND_JOINED] = RVL_TOLD_JOINED,
+	};
+
+	rvl_rebind_tell(arg, told[what], number, path);
+}
+
+static int split(void *arg, const struct rvl_rebind_split *split)
+{
+	struct rvl_check_rebind *rb = arg;
+
+	if (split->first_layer)
+		rvl_rebind_tell(rb, RVL_TOLD_SPLIT, split->id.number, split->path);
+	return 0;
+}
+
+/* The handles of lower objects that upper and index keep. */
+static int renew_origin(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
+			const char *path)
+{
+	struct rvl_check_rebind *rb = arg;
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	char entry_path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_entry_directory directory;
+	enum rvl_entry_kind kind;
+	struct rvl_handle handle;
+	struct statx st;
+	int len, r;
+
+	if (rb->config->is_dry_run)
+		return 0;
+	r = rvl_entry_look(rb->index, number, &kind, &st);
+	if (r)
+		return r == -EUCLEAN ? 0 : r;
+	if (rvl_handle_get(dirfd, path, rb->uuids[layer->index], &handle))
+		handle.len = 0;
+	if (kind == RVL_ENTRY_DIRECTORY) {
+		r = rvl_entry_get_directory(rb->index, number, &directory);
+		if (r)
+			return r == -EUCLEAN ? 0 : r;
+		directory.lower = handle;
+		return rvl_entry_put_directory(rb->index, number, &directory, true);
+	}
+	if (kind != RVL_ENTRY_OBJECT)
+		return 0;
+	len = handle.len ? rvl_handle_encode(&handle, value) : 0;
+	rvl_entry_path(number, entry_path);
+	return rvl_upper_xattr_set(rb->index, rb->index->inodes_fd, entry_path, st.stx_mode,
+				   st.stx_ino, RVL_XATTR_ORIGIN, value, len < 0 ? 0 : (size_t)len);
+}
+
+/* ---- in order ---- */
+
+static int read_uuids(struct rvl_check_rebind *rb)
+{
+	const struct rvl_stack *stack = rb->config->stack;
+
+	rb->uuids = calloc(stack->n, sizeof(*rb->uuids));
+	if (!rb->uuids)
+		return -ENOMEM;
+	for (unsigned i = 1; i < stack->n; i++) {
+		const struct rvl_layer *layer = &stack->layers[i];
+		struct rvl_identity identity;
+
+		if (i > 1 && layer->dev == layer[-1].dev)
+			memcpy(rb->uuids[i], rb->uuids[i - 1], sizeof(*rb->uuids));
+		else if (!rvl_identity_get(layer, layer->fd, layer->dev, &identity))
+			memcpy(rb->uuids[i], identity.uuid, sizeof(*rb->uuids));
+	}
+	return 0;
+}
+
+static int run(struct rvl_check_rebind *rb)
+{
+	const struct rvl_rebind_sink sink = { rb, note, split, renew_origin };
+	int r = 0;
+
+	rb->index = rvl_rebind_index(rb->rebind);
+	rb->result->is_moved = rvl_rebind_is_moved(rb->rebind);
+	rb->result->has_other_lowers = rvl_rebind_has_other_lowers(rb->rebind);
+	if (rb->config->stack->has_upper) {
+		r = check_attributes(rb);
+		r = r ?: read_uuids(rb);
+		r = r ?: rvl_rebind_upper(rb);
+	}
+	r = r ?: rvl_rebind_lowers(rb->rebind, &sink, &rb->result->lower);
+	rb->result->has_map = rvl_rebind_has_map(rb->rebind);
+	if (r || rb->config->is_dry_run)
+		return r;
+	return rvl_rebind_commit(rb->rebind);
+}
+
+int rvl_check_rebind(const struct rvl_check_rebind_config *config,
+		     struct rvl_check_rebind_result *ret)
+{
+	const struct rvl_rebind_config begin = { .stack = config->stack,
+						 .is_clone = config->is_clone,
+						 .is_dry_run = config->is_dry_run };
+	struct rvl_check_rebind rb = { .config = config, .result = ret };
+	int r;
+
+	*ret = (struct rvl_check_rebind_result){ 0 };
+	r = rvl_rebind_begin(&begin, &rb.rebind);
+	if (r)
+		return r;
+	r = run(&rb);
+	if (r && r != -ENODATA)
+		rvl_error("rebind has failed: %s; it can be run again", strerror(-r));
+	rvl_rebind_upper_release(&rb);
+	free(rb.uuids);
+	rvl_rebind_free(rb.rebind);
+	return r;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the parts of a rebind share. Private to src/check. */
+#ifndef RVL_CHECK_REBIND_PRIVATE_H
+#define RVL_CHECK_REBIND_PRIVATE_H
+
+#include <sys/stat.h>
+
+#include "check/rebind.h"
+
+struct rvl_check_rebind {
+	const struct rvl_check_rebind_config *config; /* borrowed */
+	struct rvl_check_rebind_result *result; /* borrowed */
+	struct rvl_rebind *rebind; /* owned */
+	struct rvl_index *index; /* borrowed from it */
+	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
+	void *dirs; /* owned; tsearch(3): number of an upper directory -> its path in upper */
+};
+
+void rvl_rebind_tell(struct rvl_check_rebind *rb, enum rvl_rebind_told what, uint64_t number,
+		     const char *path);
+
+/* The walk of upper: entries, links, handles; fills rb->dirs. */
+int rvl_rebind_upper(struct rvl_check_rebind *rb);
+/* Path in upper of the upper directory with this number; NULL: none. Borrowed. */
+const char *rvl_rebind_upper_path(const struct rvl_check_rebind *rb, uint64_t number);
+/* One more. */
+int rvl_rebind_upper_add(struct rvl_check_rebind *rb, uint64_t number, const char *path);
+void rvl_rebind_upper_release(struct rvl_check_rebind *rb);
+
+/* Are two objects equal: type, owner, mode, contents? 1 yes, 0 no. */
+int rvl_rebind_is_equal(int a_dirfd, const char *a, int b_dirfd, const char *b);
+
+#endif

@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Rebinding, see rebind.h, and docs/decisions/0015 for why it is so.
+ *
+ * On disk: map.mdb.<k+1> is written and synced, then the state that names it is renamed into place.
+ * Two walks of the lower view: the first records which real object has which old number; then
+ * claims of stamps that are still free are recorded; the second is the map's own, which finds all
+ * numbers as a mount would.
+ */
+#include "index/rebind.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "index/bind.h"
+#include "index/map_private.h"
+#include "index/number_private.h"
+#include "index/rebind_places.h"
+#include "index/workdir.h"
+
+/* Where the name of a former hard link lies that was met first. */
+struct first {
+	uint64_t number;
+	const struct rvl_layer *layer;
+	char *path; /* owned */
+	uint64_t parent;
+	char *name; /* owned */
+};
+
+struct rvl_rebind {
+	struct rvl_rebind_config config;
+	struct rvl_index *old, *next; /* owned */
+	struct rvl_old_places *places; /* owned */
+	void *firsts; /* owned; tsearch(3) */
+	bool is_moved, has_other_lowers, has_map, needs_map;
+	const struct rvl_rebind_sink *sink; /* borrowed, during the walk */
+	struct rvl_rebind_counts *counts; /* borrowed, during the walk */
+};
+
+/* ---- begin ---- */
+
+static int load(struct rvl_rebind *rebind, struct rvl_state **ret_old, struct rvl_state **ret_next)
+{
+	const struct rvl_stack *stack = rebind->config.stack;
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+	int r = rvl_index_load_state(stack, ret_old);
+
+	if (r == -ENOENT)
+		rvl_error("workdir=%s: there is no index in it", stack->work_path ?: "");
+	r = r ?: rvl_state_encode(*ret_old, &data, &len);
+	return r ?: rvl_state_decode(data, len, ret_next);
+}
+
+/* Are upper and workdir of one overlay? */
+static int check_pair(const struct rvl_stack *stack, const struct rvl_state *state)
+{
+	int r;
+
+	if (!stack->has_upper) {
+		if (!state->upper.ino)
+			return 0;
+		rvl_error("workdir=%s: it belongs to an upper: give that as upperdir",
+			  stack->work_path);
+		return -ESTALE;
+	}
+	r = rvl_bind_check_pair(stack, state);
+	if (r == -ESTALE)
+		rvl_error("upperdir=%s, workdir=%s: they are of two overlays",
+			  stack->layers[0].path, stack->work_path);
+	return r;
+}
+
+/* The index as it was, to be read. A damaged map is done without. */
+static int open_old(struct rvl_rebind *rebind, struct rvl_state *state)
+{
+	int r;
+
+	state->flags &= ~(uint32_t)RVL_STATE_MAP_IS_TRUTH;
+	r = rvl_index_prepare(rebind->config.stack, true, state, &rebind->old);
+	return r ?: rvl_map_ensure(rebind->old, false);
+}
+
+/* What cannot be computed again is in the map, or lost. */
+static bool has_lost_map(const struct rvl_rebind *rebind, const struct rvl_state *state)
+{
+	return state->flags & (RVL_STATE_MAP_IS_TRUTH | RVL_STATE_REALS_IN_MAP) &&
+	       !rebind->old->map->below;
+}
+
+/* state is taken over, also when this fails. */
+static int make_next(struct rvl_rebind *rebind, struct rvl_state *state,
+		     struct rvl_binding *binding)
+{
+	const uint32_t reals = RVL_STATE_MAP_IS_TRUTH | RVL_STATE_REALS_IN_MAP |
+			       RVL_STATE_HAS_REALS;
+	const struct rvl_rebind_config *config = &rebind->config;
+	int r = 0;
+
+	rebind->is_moved = !rvl_bind_is_same_place(state, binding);
+	rebind->has_other_lowers = !rvl_bind_is_same_lowers(state, binding);
+	rebind->needs_map = rebind->has_other_lowers || has_lost_map(rebind, state) ||
+			    (config->is_clone && state->flags & reals);
+	if (config->is_clone)
+		r = rvl_bind_clone(state);
+	if (config->is_clone || rebind->needs_map)
+		state->map_serial++;
+	if (rebind->needs_map)
+		state->flags &= ~reals;
+	if (r) {
+		rvl_state_free(state);
+		return r;
+	}
+	r = rvl_index_prepare(config->stack, config->is_dry_run, state, &rebind->next);
+	if (r)
+		return r;
+	if (config->is_dry_run) /* its map is in memory, whatever lies in the workdir */
+		rebind->next->is_persistent = false;
+	else if (config->is_clone || rebind->needs_map)
+		rvl_map_remove(rebind->next, state->map_serial);
+	r = rvl_bind_again(rebind->next, binding, rebind->needs_map);
+	return r ?: rvl_index_prepare_numbers(rebind->next, binding);
+}
+
+static int begin(struct rvl_rebind *rebind)
+{
+	struct rvl_state *old = NULL, *next = NULL;
+	struct rvl_binding binding = { 0 };
+	int r = load(rebind, &old, &next);
+
+	r = r ?: check_pair(rebind->config.stack, old);
+	r = r ?: rvl_binding_read(rebind->config.stack, &binding);
+	if (!r) {
+		r = open_old(rebind, rvl_take_ptr(old));
+		r = r ?: make_next(rebind, rvl_take_ptr(next), &binding);
+	}
+	rvl_state_free(old);
+	rvl_state_free(next);
+	rvl_binding_release(&binding);
+	return r;
+}
+
+int rvl_rebind_begin(const struct rvl_rebind_config *config, struct rvl_rebind **ret)
+{
+	struct rvl_rebind *rebind = calloc(1, sizeof(*rebind));
+	int r;
+
+	if (!rebind)
+		return -ENOMEM;
+	rebind->config = *config;
+	r = begin(rebind);
+	if (r) {
+		rvl_rebind_free(rebind);
+		return r;
+	}
+	rebind->has_map = rvl_map_is_complete(rebind->old);
+	*ret = rebind;
+	return 0;
+}
+
+static void free_first(void *p)
+{
+	struct first *first = p;
+
+	free(first->path);
+	free(first->name);
+	free(first);
+}
+
+void rvl_rebind_free(struct rvl_rebind *rebind)
+{
+	if (!rebind)
+		return;
+	rvl_old_places_free(rebind->places);
+	tdestroy(rebind->firsts, free_first);
+	rvl_index_close(rebind->next);
+	rvl_index_close(rebind->old);
+	free(rebind);
+}
+
+struct rvl_index *rvl_rebind_index(struct rvl_rebind *rebind)
+{
+	return rebind->next;
+}
+
+bool rvl_rebind_is_moved(const struct rvl_rebind *rebind)
+{
+	return rebind->is_moved;
+}
+
+bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind)
+{
+	return rebind->has_other_lowers;
+}
+
+bool rvl_rebind_has_map(const struct rvl_rebind *rebind)
+{
+	return rebind->has_map;
+}
+
+/* ---- the walk that records old numbers ---- */
+
+static int compare_first(const void *pa, const void *pb)
+{
+	const struct first *a = pa, *b = pb;
+
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+static struct first *find_first(struct rvl_rebind *rebind, uint64_t number)
+{
+	const struct first key = { .number = number };
+	struct first **found = tfind(&key, &rebind->firsts, compare_first);
+
+	return found ? *found : NULL;
+}
+
+static char *path_of(const struct rvl_map_visit *visit)
+{
+	char *path;
+
+	if (asprintf(&path, "%s%s%s", visit->dir_path, *visit->dir_path ? "/" : "", visit->path) <
+	    0)
+		return NULL;
+	return path;
+}
+
+static int remember_first(struct rvl_rebind *rebind, uint64_t number,
+			  const struct rvl_map_visit *visit)
+{
+	struct first *first = calloc(1, sizeof(*first));
+
+	if (!first)
+		return -ENOMEM;
+	first->number = number;
+	first->layer = visit->layer;
+	first->path = path_of(visit);
+	first->parent = visit->parent;
+	first->name = strdup(visit->name);
+	if (!first->path || !first->name || !tsearch(first, &rebind->firsts, compare_first)) {
+		free_first(first);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static void note(struct rvl_rebind *rebind, enum rvl_rebind_note what,
+		 const struct rvl_old_place *place)
+{
+	_cleanup_free_ char *path = rvl_old_places_path(rebind->places, place);
+
+	rebind->sink->note(rebind->sink->arg, what, place->number, path);
+}
+
+/* is_first: this one has the number. */
+static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		      const struct rvl_id *id, bool is_first, bool has_entry)
+{
+	const struct first *first = is_first ? NULL : find_first(rebind, id->number);
+	_cleanup_free_ char *path = path_of(visit);
+	const struct rvl_rebind_split split = {
+		.id = *id,
+		.parent = visit->parent,
+		.name = visit->name,
+		.layer = visit->layer,
+		.path = path,
+		.first_layer = first ? first->layer : NULL,
+		.first_path = first ? first->path : NULL,
+		.first_parent = first ? first->parent : 0,
+		.first_name = first ? first->name : NULL,
+		.has_entry = has_entry,
+	};
+
+	if (!path)
+		return -ENOMEM;
+	rebind->counts->n_split += !is_first;
+	return rebind->sink->split(rebind->sink->arg, &split);
+}
+
+/* The real object has another number, or the number another object. 1: it gets a new one. */
+static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			   const struct rvl_old_place *place, const struct rvl_real *real,
+			   struct rvl_id *id)
+{
+	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
+	struct statx entry;
+	struct rvl_id other;
+	int r = rvl_real_number(rebind->next, real, &other);
+
+	if (!r && other.number == id->number)
+		return 0;
+	if (!r) {
+		rebind->counts->n_joined++;
+		note(rebind, RVL_REBIND_JOINED, place);
+		*id = other;
+		return 0;
+	}
+	if (r != -ENOENT || visit->type == DT_DIR)
+		return r == -ENOENT ? 1 : r;
+	if (rebind->config.stack->has_upper)
+		r = rvl_entry_look(rebind->next, id->number, &kind, &entry);
+	if (r < 0 && r != -ENOENT && r != -EUCLEAN)
+		return r;
+	r = tell_split(rebind, visit, id, false, kind == RVL_ENTRY_OBJECT);
+	return r ?: 1;
+}
+
+/* It was a hard link that has been copied up, and the copy is none: nothing but upper can say that
+ * its names are one object. */
+static int check_entry(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		       const struct rvl_id *id)
+{
+	enum rvl_entry_kind kind;
+	struct statx entry;
+	int r;
+
+	if (visit->stx->stx_nlink > 1 || !rebind->config.stack->has_upper)
+		return 0;
+	r = rvl_entry_look(rebind->next, id->number, &kind, &entry);
+	if (r)
+		return r == -EUCLEAN ? 0 : r;
+	return kind == RVL_ENTRY_OBJECT ? tell_split(rebind, visit, id, true, true) : 0;
+}
+
+static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		  const struct rvl_old_place *place, struct rvl_id *id)
+{
+	struct rvl_real real;
+	int r = rvl_real_of_lower(rebind->next, visit->layer, visit->dirfd, visit->path, visit->stx,
+				  &real);
+
+	r = r ?: rvl_real_record(rebind->next, &real, id);
+	if (r == -EEXIST)
+		return settle_conflict(rebind, visit, place, &real, id);
+	if (!r && place->has_entry)
+		r = rebind->sink->origin(rebind->sink->arg, id->number, visit->layer, visit->dirfd,
+					 visit->path);
+	if (r || !place->has_other_names)
+		return r;
+	r = remember_first(rebind, id->number, visit);
+	return r ?: check_entry(rebind, visit, id);
+}
+
+static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)
+{
+	struct rvl_rebind *rebind = arg;
+	const struct rvl_state *state = rebind->next->state;
+	struct rvl_old_place *place;
+	int r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);
+
+	if (r)
+		return r == -ENOENT ? 1 : r;
+	place->is_seen = true;
+	if (place->type && place->type != visit->type) {
+		rebind->counts->n_other_kind++;
+		note(rebind, RVL_REBIND_OTHER_KIND, place);
+		return 1;
+	}
+	/* Nothing that could be recorded of it means the same at the next mount. */
+	if (state->lowers[visit->layer->index - 1].flags & RVL_ROOT_UNSTABLE)
+		return 1;
+	*ret = (struct rvl_id){ place->number, place->generation };
+	r = record(rebind, visit, place, ret);
+	if (r)
+		return r;
+	rebind->counts->n_kept++;
+	rebind->counts->n_unknown_generation += !ret->generation;
+	return 0;
+}
+
+static void tell_gone(struct rvl_rebind *rebind)
+{
+	for (size_t i = 0; i < rvl_old_places_count(rebind->places); i++) {
+		const struct rvl_old_place *place = rvl_old_places_at(rebind->places, i);
+
+		if (place->is_seen)
+			continue;
+		rebind->counts->n_gone++;
+		note(rebind, RVL_REBIND_GONE, place);
+	}
+}
+
+int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
+		      struct rvl_rebind_counts *ret)
+{
+	bool has_map;
+	int r;
+
+	*ret = (struct rvl_rebind_counts){ 0 };
+	if (!rebind->needs_map)
+		return 0;
+	rebind->sink = sink;
+	rebind->counts = ret;
+	r = rvl_old_places_read(rebind->old, &has_map, &rebind->places);
+	if (r)
+		return r;
+	rebind->has_map = has_map;
+	ret->n_old = rvl_old_places_count(rebind->places);
+	r = rvl_map_walk(rebind->next, visit_name, rebind);
+	if (r)
+		return r;
+	tell_gone(rebind);
+	r = rvl_bind_claims(rebind->next);
+	r = r ?: rvl_map_build(rebind->next, NULL);
+	ret->n_names = rvl_counters.map_names;
+	return r;
+}
+
+/* ---- commit ---- */
+
+int rvl_rebind_commit(struct rvl_rebind *rebind)
+{
+	struct rvl_index *next = rebind->next;
+	int r = 0;
+
+	if (rebind->needs_map) {
+		next->state->flags |= RVL_STATE_MAP_IS_TRUTH;
+		r = rvl_map_seal(next);
+	}
+	if (!r && fsync(next->inodes_fd))
+		r = -errno;
+	if (!r) {
+		rvl_numbers_store(next);
+		r = rvl_state_save(next->state, next->inodes_fd, false);
+	}
+	if (r) {
+		rvl_error("workdir=%s: the new state cannot be written: %s",
+			  rebind->config.stack->work_path, strerror(-r));
+		return r;
+	}
+	rvl_map_remove_others(next);
+	return 0;
+}

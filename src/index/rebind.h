@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Rebinding: an index is made that of layers which are not the ones it was made on: copied to
+ * another place, filesystem or machine, replaced by an image or a newer version, another list.
+ *
+ *   begin     the old index is read, a new one prepared in memory: identities, instances
+ *   lowers    the lower view is walked: what is at a place of the old map gets its number and
+ *             generation, recorded; then the new map is made, beside the old one
+ *   commit    one rename of the state switches to both
+ *
+ * Until the commit nothing of this is in force, and a death or a free leaves the index as it was;
+ * what it leaves behind goes at the next mount or rebind. What is in upper, and the entries, is the
+ * caller's part (check/rebind.c). One thread; the caller holds the locks of the layers.
+ */
+#ifndef RVL_INDEX_REBIND_H
+#define RVL_INDEX_REBIND_H
+
+#include "index/index.h"
+#include "index/number.h"
+
+struct rvl_rebind;
+
+struct rvl_rebind_config {
+	const struct rvl_stack *stack; /* borrowed */
+	bool is_clone; /* a new overlay: new uuid, new counters */
+	bool is_dry_run; /* change nothing: the new map is in memory */
+};
+
+/* What is told of places. */
+enum rvl_rebind_note {
+	RVL_REBIND_GONE, /* nothing is there any more; its number leads to nothing */
+	RVL_REBIND_OTHER_KIND, /* another kind of object is there: it has a new number */
+	RVL_REBIND_JOINED, /* it is now a hard link of another object, and has that one's number */
+};
+
+/* A name of a lower file that was one of several and is alone now, or none of its links. */
+struct rvl_rebind_split {
+	struct rvl_id id; /* from before */
+	uint64_t parent;
+	const char *name;
+	const struct rvl_layer *layer;
+	const char *path; /* in the layer */
+	/* the name that has kept the number; first_layer NULL: this one has */
+	const struct rvl_layer *first_layer;
+	const char *first_path;
+	uint64_t first_parent;
+	const char *first_name;
+	bool has_entry; /* it was copied up: the entry is the object */
+};
+
+struct rvl_rebind_sink {
+	void *arg;
+	/* path in the lower view; NULL: not to be told */
+	void (*note)(void *arg, enum rvl_rebind_note what, uint64_t number, const char *path);
+	/* Called in the middle of the walk: to be remembered only. */
+	int (*split)(void *arg, const struct rvl_rebind_split *split);
+	/* Where the lower object lies that an object in upper was copied up from: handles of it that
+	 * are kept can be made true again. */
+	int (*origin)(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
+		      const char *path);
+};
+
+struct rvl_rebind_counts {
+	uint64_t n_old; /* places of the old index */
+	uint64_t n_kept; /* of these, still there and with their numbers */
+	uint64_t n_gone, n_other_kind, n_joined, n_split;
+	uint64_t n_unknown_generation; /* kept, but handles of them are not */
+	uint64_t n_names; /* of the lower view as it is now */
+};
+
+/*
+ * Errors, logged: -ENOENT: there is no index in the workdir; -ESTALE: upper and workdir are of two
+ * overlays, or one of them is missing; -EINVAL: a volatile mount's mark; -EUCLEAN, -EPROTONOSUPPORT
+ * of the state.
+ */
+int rvl_rebind_begin(const struct rvl_rebind_config *config, struct rvl_rebind **ret);
+/* Accepts NULL. */
+void rvl_rebind_free(struct rvl_rebind *rebind);
+
+/* The index as it will be: for entries and stamps. */
+struct rvl_index *rvl_rebind_index(struct rvl_rebind *rebind);
+/* Are upper and workdir at another place? Are the lowers other ones? Was the old map complete? */
+bool rvl_rebind_is_moved(const struct rvl_rebind *rebind);
+bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind);
+bool rvl_rebind_has_map(const struct rvl_rebind *rebind);
+
+/* Nothing where the lowers are the same. -ENOSPC, -EIO… of the layers. */
+int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
+		      struct rvl_rebind_counts *ret);
+/* Durable when it returns 0. Not for a dry run. */
+int rvl_rebind_commit(struct rvl_rebind *rebind);
+
+#endif
