@@ -154,7 +154,7 @@ def lacks_journal(path):
     were removed, since the inodes just freed are looked at one by one (ext4's recently_deleted), and every measurement
     would show only what the one before it has removed."""
     with contextlib.suppress(Failed):
-        source, kind = run(["findmnt", "-n", "-o", "SOURCE,FSTYPE", "-T", path]).split()
+        source, kind = run(["findmnt", "-n", "-o", "SOURCE,FSTYPE", "-T", path]).split()[-2:]  # of what is on top
         name = os.path.basename(os.path.realpath(source))
         return kind == "ext4" and not any(d.startswith(f"{name}-") for d in os.listdir("/proc/fs/jbd2"))
     return False
@@ -241,7 +241,7 @@ def race(args, build):
                 return check.main(args, groups, scratch, sizes, build, transport, say)
             about = machine(args, scratch)
             if args.decode:
-                results = decode.main(args, everyone, scratch, build, say)
+                results = decode.main(args, everyone, wanted, scratch, build, say)
                 return {"machine": about, "decode": results, "decode_files": args.files, "skipped": [], "failed": []}
             run_ = Race([everyone[n] for n in wanted], groups, scratch, sizes, build)
             rng = random.Random(1)

@@ -94,7 +94,7 @@ def measure(place, n_files, say):
     return values
 
 
-def main(args, everyone, scratch, build, say):
+def main(args, everyone, wanted, scratch, build, say):
     """The results: {side: {row: value}}."""
     program = str(build / "bench" / "decode")
     lower = scratch / "decode"
@@ -104,7 +104,7 @@ def main(args, everyone, scratch, build, say):
         run([program, "make", lower, str(args.files)], timeout=3600)
         os.sync()
     results = {}
-    for name in SIDES:
+    for name in [s for s in SIDES if s in wanted]:
         side = everyone[name]
         place = Place(side, scratch, program)
         try:

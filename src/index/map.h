@@ -45,10 +45,11 @@ struct rvl_map_info {
 int rvl_map_get_info(struct rvl_index *index, struct rvl_map_info *ret);
 
 /*
- * Walk the merged lower view and put every name. Runs in the calling thread until done or *stop becomes true; may
- * be called again to go on. Progress goes to the counters, and every few seconds to the log. Returns 0 also when it was
- * stopped: rvl_map_is_complete tells. Where the disk is full the map is kept in memory. Errors: of the layers, of
- * memory. One walk at a time: a second caller waits for the first.
+ * Walk the merged lower view and put every name. Runs in the calling thread until done, or *stop is
+ * true after a directory; may be called again to go on, and what was put until then stays. Progress
+ * goes to the counters, and every few seconds to the log. Returns 0 also when it was stopped:
+ * rvl_map_is_complete tells. Where the disk is full the map is kept in memory. Errors: of the
+ * layers, of memory. One walk at a time: a second caller waits for the first.
  */
 int rvl_map_build(struct rvl_index *index, const _Atomic bool *stop);
 

@@ -31,7 +31,7 @@
 #include "layer/merge.h"
 #include "layer/path.h"
 
-#define BATCH_ROWS (1 << 17)
+#define BATCH_ROWS (1 << 16) /* an umount waits till they are written */
 #define DEPTH_MAX 16384
 #define REPORT_S 5
 #define FILE_MASK (STATX_TYPE | STATX_INO | STATX_BTIME | STATX_NLINK)
@@ -40,7 +40,8 @@
 struct frame {
 	struct rvl_places places; /* owned */
 	struct rvl_listing *listing; /* counted; NULL: not read yet */
-	size_t next; /* in the listing: the next to look at for directories */
+	uint32_t *order; /* owned; indices into the listing, by real inode number */
+	size_t next; /* in order: the next to look at for directories */
 	uint64_t number;
 };
 
@@ -60,6 +61,7 @@ static void pop(struct rvl_map_walk *walk)
 	struct frame *frame = &walk->frames[--walk->n];
 
 	rvl_places_release(&frame->places);
+	free(frame->order);
 	if (frame->listing)
 		rvl_listing_put(frame->listing);
 }
@@ -125,7 +127,7 @@ static int flush_batch(struct rvl_map_walk *walk, bool is_complete)
 	/* one that a rebind makes is more than a cache */
 	if ((r == -ENOSPC || r == -EDQUOT) && !index->is_prepared)
 		r = rvl_map_to_memory(index) ?:
-		    rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
+			    rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
 	if (r)
 		return r;
 	walk->batch.n = 0;
@@ -247,6 +249,29 @@ static int add_file(struct rvl_map_walk *walk, const struct frame *frame,
 	return r > 0 || (r && is_skipped(walk, r, name)) ? 0 : r;
 }
 
+static int compare_inos(const void *pa, const void *pb, void *arg)
+{
+	const struct rvl_listing_name *names = arg;
+	const uint64_t a = names[*(const uint32_t *)pa].ino, b = names[*(const uint32_t *)pb].ino;
+
+	return (a > b) - (a < b);
+}
+
+/* Real inode numbers mostly rise from directory to directory: in their order rows come to LMDB
+ * nearly as it keeps them, so that its pages get full, and the disk is read forward. */
+static int sort(struct frame *frame)
+{
+	const struct rvl_listing *listing = frame->listing;
+
+	frame->order = malloc(listing->n * sizeof(*frame->order) + 1);
+	if (!frame->order)
+		return -ENOMEM;
+	for (size_t i = 0; i < listing->n; i++)
+		frame->order[i] = (uint32_t)i;
+	qsort_r(frame->order, listing->n, sizeof(*frame->order), compare_inos, listing->v);
+	return 0;
+}
+
 /* Read the directory on top and add all its names but directories. */
 static int enter(struct rvl_map_walk *walk, struct frame *frame)
 {
@@ -258,9 +283,13 @@ static int enter(struct rvl_map_walk *walk, struct frame *frame)
 		return r ?: -ENOMEM;
 	for (unsigned i = 0; i < frame->places.n; i++)
 		fds[i] = -EBADF;
-	for (size_t i = 0; !r && i < frame->listing->n; i++)
-		if (frame->listing->v[i].type != DT_DIR)
-			r = add_file(walk, frame, &frame->listing->v[i], fds);
+	r = r ?: sort(frame);
+	for (size_t i = 0; !r && i < frame->listing->n; i++) {
+		const struct rvl_listing_name *entry = &frame->listing->v[frame->order[i]];
+
+		if (entry->type != DT_DIR)
+			r = add_file(walk, frame, entry, fds);
+	}
 	for (unsigned i = 0; i < frame->places.n; i++)
 		rvl_close(fds[i]);
 	return r;
@@ -269,16 +298,18 @@ static int enter(struct rvl_map_walk *walk, struct frame *frame)
 /* Go down into the next directory of the one on top; 1 when there is none left. */
 static int descend(struct rvl_map_walk *walk, struct frame *frame)
 {
+	const struct rvl_listing_name *entry;
 	struct rvl_found found = { 0 };
 	const char *name;
 	struct rvl_id id;
 	int r;
 
-	while (frame->next < frame->listing->n && frame->listing->v[frame->next].type != DT_DIR)
-		frame->next++;
-	if (frame->next == frame->listing->n)
-		return 1;
-	name = rvl_listing_text(frame->listing, &frame->listing->v[frame->next++]);
+	do {
+		if (frame->next == frame->listing->n)
+			return 1;
+		entry = &frame->listing->v[frame->order[frame->next++]];
+	} while (entry->type != DT_DIR);
+	name = rvl_listing_text(frame->listing, entry);
 	r = take_directory(walk, frame, name, &found, &id);
 	if (r) {
 		r = r > 0 || is_skipped(walk, r, name) ? 0 : r;
@@ -356,10 +387,11 @@ static int build_locked(struct rvl_index *index, const _Atomic bool *stop)
 	if (!map->walk)
 		r = walk_new(index, &map->walk);
 	while (!r && map->walk->n) {
-		if (stop && atomic_load_explicit(stop, memory_order_relaxed))
-			return 0;
 		r = step(map->walk);
 		report(map->walk);
+		/* what is done is kept: the rows are found also while the map is not complete */
+		if (!r && stop && atomic_load_explicit(stop, memory_order_relaxed))
+			return flush_batch(map->walk, false);
 	}
 	r = r ?: finish(map->walk);
 	rvl_map_walk_free(map->walk);

@@ -19,6 +19,9 @@
 #include "overlay/nlink.h"
 #include "overlay/special.h"
 
+/* A listing of a thousand names costs as much as hundreds of looks into a layer: for the few names that a
+ * decode or a path needs it is not read. */
+#define LOOKS_WITHOUT_LISTING 16
 #define LOOKUP_LISTING_MAX 4096 /* names; larger lower directories are looked up layer by layer */
 
 /* ---- one name ---- */
@@ -95,7 +98,10 @@ struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup)
 	if (dir->lower.n == 0 || (is_for_lookup && dir->is_lower_large))
 		return NULL;
 	pthread_mutex_lock(&dir->listing_lock);
-	if (!dir->lower_listing) {
+	if (!dir->lower_listing && is_for_lookup &&
+	    dir->n_lower_looks + dir->lower.n <= LOOKS_WITHOUT_LISTING) {
+		dir->n_lower_looks += dir->lower.n;
+	} else if (!dir->lower_listing) {
 		r = rvl_listing_read(dir->ov->stack, &dir->lower, &dir->ov->index->secret,
 				     is_for_lookup ? LOOKUP_LISTING_MAX : 0, &dir->lower_listing);
 		if (r < 0)

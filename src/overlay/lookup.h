@@ -60,7 +60,7 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 			struct rvl_place *data, bool has_name, struct rvl_node **ret);
 
 /* The listing of the lower part, read once and kept; NULL (not an error) where there is none, or it
- * is too large to be read for a look-up. Counted. */
+ * is too large to be read for a look-up, or not worth it yet. Counted. */
 struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup);
 
 #endif

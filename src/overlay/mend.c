@@ -74,7 +74,7 @@ static int by_handle(struct rvl_overlay *ov, uint64_t number, const struct rvl_h
 	_cleanup_close_ int fd = -EBADF, parent_fd = -EBADF;
 	struct rvl_name_at at = {};
 	struct statx stx;
-	uint64_t found;
+	uint64_t found = 0;
 	int r;
 
 	if (handle->len == 0)

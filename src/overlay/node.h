@@ -70,6 +70,7 @@ struct rvl_node {
 	pthread_mutex_t listing_lock;
 	struct rvl_listing *lower_listing; /* of the lower part; constant once read */
 	bool is_lower_large; /* too many names to read for a look-up */
+	unsigned n_lower_looks; /* into layers, while the listing is not read */
 	pthread_mutex_t listing_read_lock; /* before listing_lock */
 	struct rvl_listing *listing; /* merged, as of listing_version */
 	uint64_t listing_version;

@@ -3,7 +3,7 @@
 
 tests/handles/rvl-handles has the kinds of object, the events and the checks; here are the
 filesystems. Every single event on every combination, pairs of events on one; all pairs
-everywhere with --all-pairs (or RVL_ALL_PAIRS=1), which takes an hour and is for scripts/soak.
+everywhere with RVL_ALL_PAIRS=1, which takes an hour: scripts/soak --handles.
 """
 
 import os
@@ -103,10 +103,6 @@ def lowers(images):
     result.close()
 
 
-def all_pairs(config):
-    return config.getoption("--all-pairs", default=False) or os.environ.get("RVL_ALL_PAIRS") == "1"
-
-
 def run_cells(ov, arguments, seconds, options):
     """Runs the program on the mounted overlay, mounting as it asks for; returns its last lines."""
     said = []
@@ -169,7 +165,7 @@ def pytest_generate_tests(metafunc):
     if metafunc.function.__name__ != "test_pairs_of_events":
         return
     everywhere = [(upper, lower) for upper in UPPERS for lower in LOWERS]
-    metafunc.parametrize("upper,lower", everywhere if all_pairs(metafunc.config) else PAIRS)
+    metafunc.parametrize("upper,lower", everywhere if os.environ.get("RVL_ALL_PAIRS") == "1" else PAIRS)
 
 
 @pytest.mark.slow

@@ -52,6 +52,23 @@ def entry_of(ov, number):
     return ov.work / "inodes" / f"{number & 0xff:02x}" / f"#{number}"
 
 
+def test_handles_of_another_overlay(ov, overlays):
+    """The same layer in another overlay has the same numbers, but its handles open nothing here."""
+    with ov.lower() as low:
+        write(low / "dir/file", "content\n")
+    ov.mount()
+    other = overlays("ext4", name="other")
+    other.lowers = ov.lowers
+    other.mount()
+    for name in ("dir", "dir/file"):
+        fh = sysc.handle(ov.mnt / name)
+        assert ino(ov.mnt / name) == ino(other.mnt / name)
+        assert number_by(ov.mnt, fh) == ino(ov.mnt / name)
+        assert is_stale(other.mnt, fh), name
+    write(ov.mnt / "born")
+    assert is_stale(other.mnt, sysc.handle(ov.mnt / "born"))
+
+
 # ---- names of a file from lower ----
 
 

@@ -162,6 +162,27 @@ static void a_stopped_walk_goes_on(void **unused)
 	assert_int_equal(get(ino_of(at("l1/3/b"))).n, 1);
 }
 
+static void what_a_stopped_walk_did_is_kept(void **unused)
+{
+	/* One step at a time: some files are in before all directories are. */
+	_Atomic bool stop = true;
+	unsigned n = 0;
+
+	assert_int_equal(sh("for d in 1 2 3; do mkdir l1/$d; touch l1/$d/a l1/$d/b; done"), 0);
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	while (n == 0 && !rvl_map_is_complete(idx)) {
+		assert_int_equal(rvl_map_build(idx, &stop), 0);
+		for (int d = 1; d <= 3; d++)
+			n += get(ino_of(at("l1/%d/a", d))).n;
+	}
+	close_index();
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_false(rvl_map_is_complete(idx));
+	for (int d = 1; d <= 3; d++)
+		n -= get(ino_of(at("l1/%d/b", d))).n;
+	assert_int_equal(n, 0);
+}
+
 static void without_a_workdir_it_is_in_memory(void **unused)
 {
 	assert_int_equal(sh("mkdir l1/d && touch l1/d/f"), 0);
@@ -266,6 +287,7 @@ int main(void)
 		T(redirects_are_settled),
 		T(it_is_kept_and_not_built_again),
 		T(a_stopped_walk_goes_on),
+		T(what_a_stopped_walk_did_is_kept),
 		T(without_a_workdir_it_is_in_memory),
 		T(no_lowers_are_complete_at_once),
 		T(damaged_directories_are_left_out),
