@@ -21,6 +21,7 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "index/fsck.h"
 #include "index/number_private.h"
 #include "index/stamp.h"
 #include "index/table.h"
@@ -32,11 +33,13 @@
 struct claims {
 	struct rvl_index *index; /* borrowed */
 	const struct rvl_layer *layer; /* borrowed */
-	const struct rvl_table *table; /* borrowed */
+	const struct rvl_table *table; /* borrowed; NULL: only look */
 	uint16_t ids[RVL_INSTANCE_MAX + 1]; /* of the table -> ours */
 	char **directories; /* owned; paths still to be walked */
 	size_t n, size;
 	uint64_t n_claims, n_lost;
+	bool is_check; /* only count what is not recorded */
+	uint64_t n_missing;
 };
 
 static void claims_free(struct claims **p)
@@ -148,6 +151,13 @@ static int claim(struct claims *claims, const struct rvl_real *real, int dirfd, 
 		rvl_count(damaged);
 		return 0;
 	}
+	if (n >= 0 && claims->is_check) {
+		struct rvl_id id;
+		int r = rvl_real_number(claims->index, real, &id);
+
+		claims->n_missing += r == -ENOENT;
+		return r == -ENOENT ? 0 : r;
+	}
 	return n < 0 ? (int)n : record(claims, real, &stamp);
 }
 
@@ -219,8 +229,8 @@ static int walk_directory(struct claims *claims, const char *path)
 	return -errno;
 }
 
-int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
-		      const struct rvl_table *table)
+static int walk_layer(struct rvl_index *index, const struct rvl_layer *layer,
+		      const struct rvl_table *table, uint64_t *ret_missing)
 {
 	__attribute__((cleanup(claims_free))) struct claims *claims = calloc(1, sizeof(*claims));
 	int r;
@@ -230,6 +240,7 @@ int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
 	claims->index = index;
 	claims->layer = layer;
 	claims->table = table;
+	claims->is_check = !table;
 	memset(claims->ids, 0xff, sizeof(claims->ids));
 	r = push(claims, "", "");
 	while (!r && claims->n) {
@@ -237,9 +248,29 @@ int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
 
 		r = walk_directory(claims, path);
 	}
-	if (!r)
+	if (!r && table)
 		rvl_debug("lowerdir=%s: %llu numbers taken over, %llu of them were another's",
 			  layer->path, (unsigned long long)claims->n_claims,
 			  (unsigned long long)claims->n_lost);
+	if (!r && ret_missing)
+		*ret_missing += claims->n_missing;
+	return r;
+}
+
+int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
+		      const struct rvl_table *table)
+{
+	return walk_layer(index, layer, table, NULL);
+}
+
+int rvl_claims_check(struct rvl_index *index, uint64_t *ret_missing)
+{
+	const struct rvl_state *state = index->state;
+	int r = 0;
+
+	*ret_missing = 0;
+	for (unsigned i = 0; !r && i < state->n_lowers; i++)
+		if (state->lowers[i].flags & RVL_ROOT_CLAIMS_DONE)
+			r = walk_layer(index, &index->stack->layers[i + 1], NULL, ret_missing);
 	return r;
 }

@@ -137,7 +137,7 @@ static void refresh_state(struct rvl_state *state, struct rvl_binding *binding)
 }
 
 /* In use from now on: not clean, with a block of numbers for what is born. */
-static int begin_use(struct rvl_index *index)
+static int begin_use(struct rvl_index *index, const struct rvl_index_config *config)
 {
 	struct rvl_state *state = index->state;
 	struct rvl_counter *born = &index->numbers->counters[RVL_COUNTER_BORN];
@@ -145,8 +145,10 @@ static int begin_use(struct rvl_index *index)
 
 	if (!index->is_writable)
 		return 0;
+	/* A repair that dies half way leaves it as unclean as it was. */
+	if (!config->is_repair || state->flags & RVL_STATE_CLEAN)
+		rvl_boot_id_get(state->boot_id);
 	state->flags &= ~(uint32_t)RVL_STATE_CLEAN;
-	rvl_boot_id_get(state->boot_id);
 	if (index->stack->has_upper && born->limit <= RVL_REAL_INO_MASK - RVL_COUNTER_BLOCK) {
 		born->limit += RVL_COUNTER_BLOCK;
 		state->counters[RVL_COUNTER_BORN].next = born->limit;
@@ -209,6 +211,8 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 	memcpy(index->uuid, index->state->uuid, sizeof(index->uuid));
 	rvl_secret_init(&index->secret, index->state->key);
 	r = rvl_map_open(index, &index->map);
+	if (!r && config->is_live)
+		index->map->is_opened = true;
 	r = r ?: open_reals(index);
 	r = r ?: rvl_numbers_new(index, &index->numbers);
 	r = r ?: rvl_bind_layers(index, binding);
@@ -217,7 +221,7 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 		rvl_error("the index cannot be opened: %s", strerror(-r));
 		return r;
 	}
-	r = begin_use(index);
+	r = begin_use(index, config);
 	if (!r && index->is_writable && index->stack->has_upper)
 		r = rvl_upper_probe(index->stack, index->temp_fd, &index->features);
 	if (!r && !config->is_offline)
@@ -327,7 +331,8 @@ void rvl_index_close(struct rvl_index *index)
 			rvl_debug("inodes/map.mdb: not sealed: %s", strerror(-r));
 		/* The journal keeps assigned numbers; LMDB gets them when they are many. */
 		rvl_numbers_store(index);
-		index->state->flags |= RVL_STATE_CLEAN;
+		if (!index->stays_unclean)
+			index->state->flags |= RVL_STATE_CLEAN;
 		r = rvl_index_save_state(index);
 		if (r)
 			rvl_warn("workdir=%s: inodes/state cannot be written at close: %s",

@@ -45,6 +45,7 @@ struct rvl_index {
 	bool is_writable;		     /* has a workdir, and may change what is in it */
 	bool is_volatile;		     /* no fsync */
 	bool is_prepared; /* being made by a rebind beside the one in force: the state is not saved */
+	bool stays_unclean; /* a close is not to mark it clean: a repair that left something */
 	pthread_mutex_t companions_lock; /* the making of inodes/c */
 	pthread_mutex_t tombstone_lock;	 /* replacing the shared tombstone at EMLINK */
 	bool was_unclean_machine; /* boot id differs and not cleanly closed: the log may lack records */
@@ -55,6 +56,8 @@ struct rvl_index_config {
 	const struct rvl_stack *stack; /* borrowed */
 	bool is_read_only;	/* -o ro: nothing is written, the state must be there or stays in memory */
 	bool is_offline;	/* a tool: do not bind, do not mark unclean, change nothing */
+	bool is_repair; /* a tool that changes: as a mount, but an unclean stop stays known until the close */
+	bool is_live; /* with is_offline: a server has it open, so the map's file is not touched */
 	bool is_volatile;	/* no fsync of state, log, map */
 };
 

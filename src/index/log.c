@@ -83,6 +83,7 @@ struct rvl_log {
 	bool is_writable, is_volatile;
 	bool has_lost_end; /* a record that is done looks pending in the file */
 	bool has_dropped; /* so do some that may: they go when the file is closed */
+	bool is_torn; /* as it was opened */
 	bool is_broken; /* its end could not be cut off: nothing more is written */
 	uint64_t size; /* of the file */
 	uint64_t rewrite_at;
@@ -435,6 +436,11 @@ int rvl_log_sync(struct rvl_log *log)
 	return fdatasync(fd) ? -errno : 0;
 }
 
+bool rvl_log_is_torn(const struct rvl_log *log)
+{
+	return log->is_torn;
+}
+
 size_t rvl_log_pending(struct rvl_log *log)
 {
 	size_t n;
@@ -509,6 +515,7 @@ static int load_records(struct rvl_log *log, const uint8_t *data, size_t len, si
 		done += (size_t)n;
 	}
 	if (done < len) {
+		log->is_torn = true;
 		rvl_warn(
 			"inodes/log: damaged or torn after %zu of %zu bytes: what follows is left out",
 			done, len);

@@ -65,6 +65,9 @@ int rvl_log_sync(struct rvl_log *log);
 typedef int rvl_log_recover_fn(void *arg, const struct rvl_log_record *record);
 int rvl_log_replay(struct rvl_log *log, rvl_log_recover_fn *recover, void *arg);
 
+/* Was its end damaged or torn when it was opened? */
+bool rvl_log_is_torn(const struct rvl_log *log);
+
 /* Number of records begun and not ended. */
 size_t rvl_log_pending(struct rvl_log *log);
 

@@ -82,7 +82,7 @@ static int parse(struct names *names, char *rest)
 	return r;
 }
 
-int rvl_layers_open_stack(const char *options, struct rvl_layers *ret)
+static int open_stack(const char *options, bool is_locked, struct rvl_layers *ret)
 {
 	_cleanup_free_ struct names *names = calloc(1, sizeof(*names));
 	_cleanup_free_ char *text = strdup(options);
@@ -97,13 +97,23 @@ int rvl_layers_open_stack(const char *options, struct rvl_layers *ret)
 		r = rvl_stack_open(&names->config, &ret->stack);
 	if (r < 0)
 		return r;
-	if (ret->stack.has_upper || ret->stack.work_fd >= 0)
+	if (is_locked && (ret->stack.has_upper || ret->stack.work_fd >= 0))
 		r = rvl_stack_lock(&ret->stack, LOCK_TIMEOUT_MS, ret->lock_fds);
 	if (r == -EBUSY)
 		rvl_error("while it is mounted, name the mount point instead of -o");
 	if (r < 0)
 		rvl_layers_close(ret);
 	return r;
+}
+
+int rvl_layers_open_stack(const char *options, struct rvl_layers *ret)
+{
+	return open_stack(options, true, ret);
+}
+
+int rvl_layers_open_unlocked(const char *options, struct rvl_layers *ret)
+{
+	return open_stack(options, false, ret);
 }
 
 int rvl_layers_open(const char *options, struct rvl_layers *ret)

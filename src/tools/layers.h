@@ -25,6 +25,8 @@ int rvl_layers_open(const char *options, struct rvl_layers *ret);
 int rvl_layers_open_writable(const char *options, struct rvl_layers *ret);
 /* The same without the index, which may be that of other layers; ret->index is NULL. */
 int rvl_layers_open_stack(const char *options, struct rvl_layers *ret);
+/* And without the locks: a server has them. */
+int rvl_layers_open_unlocked(const char *options, struct rvl_layers *ret);
 /* Accepts a zeroed one. */
 void rvl_layers_close(struct rvl_layers *layers);
 

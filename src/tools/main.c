@@ -12,11 +12,13 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *summary;
 } commands[] = {
+	{ "check", rvl_command_check, "check an overlay: index, stamps, upper, map" },
 	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries" },
 	{ "export", rvl_command_export, "print NFS configuration for a live mount" },
 	{ "map", rvl_command_map, "make the map of the lower layers, or show what it is" },
 	{ "rebind", rvl_command_rebind,
 	  "make the index that of layers that were copied, moved or replaced" },
+	{ "repair", rvl_command_repair, "check it and mend what is found" },
 	{ "resolve", rvl_command_resolve,
 	  "number, path or NFS handle -> the object, its names and handles" },
 	{ "stat", rvl_command_stat, "show configuration and counters of a live mount" },
@@ -33,6 +35,11 @@ static void print_help(FILE *to)
 
 int main(int argc, char **argv)
 {
+	const char *name = argc ? strrchr(argv[0], '/') : NULL;
+
+	name = name ? name + 1 : argc ? argv[0] : "";
+	if (!strncmp(name, "fsck.", 5))
+		return rvl_command_fsck(argc, argv);
 	rvl_log_setup("reverlayctl", RVL_LOG_STDERR, LOG_WARNING);
 	if (argc < 2) {
 		print_help(stderr);

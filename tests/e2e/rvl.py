@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import json
 import os
 import select
 import shutil
@@ -406,6 +407,7 @@ class Overlay:
         self.check_lower = True
         self.check_remount = True
         self.check_links = True
+        self.check_clean = True
         self.may_complain = False
 
     # -- making layers ----------------------------------------------------------------------
@@ -600,6 +602,7 @@ class Overlay:
                 self.remount(*extra, upper=upper, kernel=kernel)
                 assert_same(old, snapshot(self.mnt), "after a remount")
             self.umount()
+            self.check_index()
         if self.before is not None and self.check_lower:
             assert_same(self.before, self.lower_snapshot(), "lower has changed")
         text = self.messages()
@@ -610,6 +613,25 @@ class Overlay:
             bad = [line for line in text.splitlines()
                    if "error" in line.lower() or "bug" in line.lower()]
             assert not bad, "the server complains:\n" + "\n".join(bad)
+
+    def ctl(self, command, *args, extra=()):
+        """reverlayctl check or repair of these layers: (exit code, what it found)."""
+        done = subprocess.run(
+            [CTL, command, "--json", *args, "-o", self.option_string(extra)],
+            capture_output=True, stdin=subprocess.DEVNULL, timeout=120, check=False)
+        assert done.returncode >= 0, f"{command} died of signal {-done.returncode}"
+        for word in (b"AddressSanitizer", b"runtime error:", b"LeakSanitizer"):
+            assert word not in done.stderr, done.stderr.decode()
+        text = done.stdout.decode()
+        return done.returncode, json.loads(text) if text else {"stderr": done.stderr.decode()}
+
+    def check_index(self):
+        """An overlay that was used and unmounted has nothing that reverlayctl check finds."""
+        extra, upper, kernel = self.last
+        if kernel or not upper or not self.check_clean:
+            return
+        code, found = self.ctl("check", extra=extra)
+        assert code == 0, f"reverlayctl check: exit code {code}: {found}"
 
     def destroy(self):
         """Nothing of it stays, whatever happened."""

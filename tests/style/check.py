@@ -162,12 +162,35 @@ def check_shell(names):
                 yield name, 0, "not executable"
 
 
+PROBLEM = re.compile(r'X\(\w+, "([\w-]+)", RVL_(\w+), (true|false),')
+PROBLEM_ROW = re.compile(r"^\| `([\w-]+)` \| (\w+) \| (yes|no) \|", re.M)
+
+
+def check_problems(names):
+    """docs/check.md has the problems that check finds, as the table in C has them."""
+    table, page = "src/check/problem.h", "docs/check.md"
+    if table not in names or page not in names:
+        return
+    in_c = [(i, s.lower(), "yes" if p == "true" else "no")
+            for i, s, p in PROBLEM.findall(text(table))]
+    in_docs = PROBLEM_ROW.findall(text(page))
+    for row in in_c:
+        if row not in in_docs:
+            yield page, 0, f"no row {' | '.join(row)}"
+    for row in in_docs:
+        if row not in in_c:
+            yield table, 0, f"no problem {' | '.join(row)}"
+    for name in {row[0] for row in in_c if in_c.count(row) > 1}:
+        yield table, 0, f"{name} twice"
+
+
 CHECKS = {
     "includes": check_includes,
     "spdx": check_spdx,
     "form": check_form,
     "guards": check_guards,
     "listed": check_listed,
+    "problems": check_problems,
     "shell": check_shell,
 }
 

@@ -54,6 +54,23 @@ def test_check_finds(name, path, content, message, tmp_path, monkeypatch):
     assert any(message in line for line in found), found
 
 
+def test_problems_differ(tmp_path, monkeypatch):
+    """A problem that the documentation lacks, has otherwise, or alone has, is found."""
+    (tmp_path / "src/check").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    names = ["src/check/problem.h", "docs/check.md"]
+    (tmp_path / names[0]).write_text('X(A, "a-b", RVL_ERROR, true, "", "")\n'
+                                     'X(C, "c", RVL_NOTE, false, "", "")\n')
+    (tmp_path / names[1]).write_text("| `a-b` | warning | yes | |\n| `d` | note | no | |\n")
+    monkeypatch.setattr(check, "TOP", tmp_path)
+    found = "\n".join(check.findings("problems", names))
+    for message in ("no row a-b | error", "no row c | note", "no problem a-b | warning",
+                    "no problem d | note"):
+        assert message in found
+    (tmp_path / names[1]).write_text("| `a-b` | error | yes | |\n| `c` | note | no | |\n")
+    assert not list(check.findings("problems", names))
+
+
 def test_check_accepts(tmp_path, monkeypatch):
     """A file that keeps the rules has no finding."""
     file = tmp_path / "src/overlay/a.c"

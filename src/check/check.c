@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The order of the passes, and what is done with a problem. A repair is the same passes with
+ * mending switched on, then the same once more without, silently, to see what is left.
+ *
+ * A repair may be killed at any moment: each mend is one step on disk, or its steps are ordered so
+ * that what lies between is a problem that the next repair finds. The overlay counts as clean only
+ * after a repair that left nothing (docs/check.md).
+ */
+#include "check/check.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "check/private.h"
+#include "check/rebuild.h"
+#include "index/state.h"
+#include "layer/path.h"
+
+#define ROUNDS_MAX 6
+#define PROGRESS_NAMES 1000 /* between two looks at `stop` and calls of progress */
+
+/* ---- sets of numbers ---- */
+
+static size_t slot_of(const struct rvl_number_set *set, uint64_t key)
+{
+	size_t i = rvl_hash(&key, sizeof(key)) & (set->size - 1);
+
+	while (set->v[i].key && set->v[i].key != key)
+		i = (i + 1) & (set->size - 1);
+	return i;
+}
+
+static int set_grow(struct rvl_number_set *set)
+{
+	struct rvl_number_set bigger = { .size = set->size ? set->size * 2 : 256 };
+
+	bigger.v = calloc(bigger.size, sizeof(*bigger.v));
+	if (!bigger.v)
+		return -ENOMEM;
+	for (size_t i = 0; i < set->size; i++)
+		if (set->v[i].key)
+			bigger.v[slot_of(&bigger, set->v[i].key)] = set->v[i];
+	bigger.n = set->n;
+	free(set->v);
+	*set = bigger;
+	return 0;
+}
+
+int rvl_number_set_add(struct rvl_number_set *set, uint64_t key, uint64_t value)
+{
+	int r = set->n * 2 >= set->size ? set_grow(set) : 0;
+	size_t i;
+
+	if (r || !key)
+		return r;
+	i = slot_of(set, key);
+	if (!set->v[i].key && set->n++ >= RVL_NUMBER_SET_MAX)
+		return -E2BIG;
+	set->v[i].key = key;
+	set->v[i].value = value;
+	return 0;
+}
+
+uint64_t rvl_number_set_get(const struct rvl_number_set *set, uint64_t key)
+{
+	return set->n ? set->v[slot_of(set, key)].value : 0;
+}
+
+void rvl_number_set_release(struct rvl_number_set *set)
+{
+	free(set->v);
+	*set = (struct rvl_number_set){ 0 };
+}
+
+/* ---- common ---- */
+
+void rvl_check_pass(struct rvl_check *check, const char *title)
+{
+	check->pass++;
+	check->n_names = 0;
+	if (!check->is_silent && check->config->sink->pass)
+		check->config->sink->pass(check->config->sink->arg, check->pass, title);
+}
+
+int rvl_check_tick(struct rvl_check *check)
+{
+	const struct rvl_check_config *config = check->config;
+
+	if (++check->n_names % PROGRESS_NAMES)
+		return 0;
+	if (config->sink->progress)
+		config->sink->progress(config->sink->arg, check->n_names);
+	return config->stop && atomic_load_explicit(config->stop, memory_order_relaxed) ?
+		       -ECANCELED :
+		       0;
+}
+
+uint64_t rvl_place_hash(uint64_t parent, const char *name)
+{
+	uint8_t buf[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_name_at at = { .parent = parent };
+
+	snprintf(at.name, sizeof(at.name), "%s", name);
+	return rvl_hash(buf, rvl_name_at_encode(&at, buf));
+}
+
+bool rvl_check_is_pending(const struct rvl_check *check, uint64_t number)
+{
+	return rvl_number_set_get(&check->pending, number);
+}
+
+void rvl_check_note_number(struct rvl_check *check, uint64_t number)
+{
+	if (number > check->born_max && rvl_number_is_born(check->index, number))
+		check->born_max = number;
+}
+
+/* ---- a problem ---- */
+
+/* On a live mount what is found once may be a change half made: it counts at a second look. */
+static bool is_passing(struct rvl_check *check)
+{
+	const struct rvl_problem *problem = &check->problem;
+	const char *path = problem->path ?: "";
+	uint64_t key[3] = { problem->id, problem->number, rvl_hash(path, strlen(path)) };
+	uint64_t hash = rvl_hash(key, sizeof(key)) ?: 1;
+
+	if (!check->config->is_online)
+		return false;
+	if (check->is_second_look)
+		return !rvl_number_set_get(&check->suspects, hash);
+	(void)rvl_number_set_add(&check->suspects, hash, 1);
+	return true;
+}
+
+static void report(struct rvl_check *check, enum rvl_outcome outcome, int error)
+{
+	enum rvl_severity severity = rvl_problem_kinds[check->problem.id].severity;
+
+	if (is_passing(check))
+		return;
+	check->problem.outcome = outcome;
+	check->problem.error = error;
+	check->n_mended_in_round += outcome == RVL_MENDED;
+	if (!check->is_silent) {
+		check->result->n_found[severity]++;
+		if (outcome == RVL_MENDED)
+			check->result->n_mended++;
+		check->config->sink->problem(check->config->sink->arg, &check->problem);
+	}
+	if (outcome != RVL_MENDED && severity != RVL_NOTE)
+		check->result->n_left++;
+}
+
+static bool wants(struct rvl_check *check)
+{
+	switch (check->mode) {
+	case RVL_CHECK_ALL:
+		return true;
+	case RVL_CHECK_PREEN:
+		return rvl_problem_kinds[check->problem.id].is_preened;
+	case RVL_CHECK_ASK:
+		return check->config->sink->ask(check->config->sink->arg, &check->problem);
+	default:
+		return false;
+	}
+}
+
+bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
+		       const char *path, const char *format, ...)
+{
+	va_list args;
+
+	free(check->problem_path);
+	free(check->problem_detail);
+	check->problem_path = path ? strdup(path) : NULL;
+	check->problem_detail = NULL;
+	if (format) {
+		va_start(args, format);
+		if (vasprintf(&check->problem_detail, format, args) < 0)
+			check->problem_detail = NULL;
+		va_end(args);
+	}
+	check->problem = (struct rvl_problem){ .id = id,
+					       .number = number,
+					       .path = check->problem_path,
+					       .detail = check->problem_detail };
+	if (wants(check))
+		return true;
+	report(check, RVL_FOUND, 0);
+	return false;
+}
+
+/* The medium, not the object: the rest would fail as well. */
+static bool is_fatal(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT || r == -EROFS || r == -EIO || r == -ENOMEM ||
+	       r == -EMFILE || r == -ENFILE || r == -ECANCELED;
+}
+
+int rvl_problem_end(struct rvl_check *check, int r)
+{
+	report(check, r ? RVL_FAILED : RVL_MENDED, r);
+	return is_fatal(r) ? r : 0;
+}
+
+/* ---- the passes ---- */
+
+static int open_index(struct rvl_check *check)
+{
+	bool is_look = check->config->mode == RVL_CHECK_LOOK;
+	const struct rvl_index_config config = {
+		.stack = check->stack,
+		.is_read_only = is_look,
+		.is_offline = is_look,
+		.is_repair = !is_look,
+		.is_live = check->config->is_online || check->is_map_unusable,
+	};
+
+	return rvl_index_open(&config, &check->index);
+}
+
+static int run_passes(struct rvl_check *check)
+{
+	bool has_index = check->index;
+	int r;
+
+	check->pass = 0;
+	check->born_max = 0;
+	check->is_map_stale = false;
+	rvl_number_set_release(&check->pending);
+	rvl_number_set_release(&check->known);
+	rvl_number_set_release(&check->companions);
+	rvl_spool_free(rvl_take_ptr(check->spool));
+	rvl_sorter_free(rvl_take_ptr(check->sorter));
+	r = rvl_spool_new(&check->spool);
+	r = r ?: rvl_sorter_new(0, &check->sorter);
+	r = r ?: rvl_check_state(check, &has_index);
+	if (!r && has_index && !check->index)
+		r = open_index(check);
+	if (!r && check->index) {
+		r = rvl_check_claims(check);
+		r = r ?: rvl_check_entries(check);
+	}
+	r = r ?: rvl_check_tree(check);
+	if (!r && check->index)
+		r = rvl_check_counters(check);
+	if (r || !check->index)
+		return r;
+	r = check->config->is_online ? 0 : rvl_check_view(check);
+	if (!r && !check->config->is_online)
+		r = rvl_check_map(check);
+	r = r ?: rvl_check_companions(check);
+	r = r ?: rvl_check_numbers(check);
+	return r ?: rvl_check_map_rows(check);
+}
+
+/*
+ * Mending may show more: a directory that got a number changes the paths of those in it. So the
+ * passes run, silently, until one of them mends nothing; what it finds is what is left. Who answers
+ * questions is not asked again.
+ */
+static int run_rounds(struct rvl_check *check)
+{
+	int r = run_passes(check);
+
+	if (!r && check->config->is_online) {
+		check->is_second_look = true;
+		check->result->n_objects = 0;
+		return run_passes(check);
+	}
+	for (unsigned i = 1; !r && check->index && check->n_mended_in_round && i < ROUNDS_MAX;
+	     i++) {
+		check->is_silent = true;
+		if (check->mode == RVL_CHECK_ASK || i == ROUNDS_MAX - 1)
+			check->mode = RVL_CHECK_LOOK;
+		check->result->n_left = check->n_mended_in_round = 0;
+		r = run_passes(check);
+	}
+	return r;
+}
+
+static int sync_upper(struct rvl_check *check)
+{
+	_cleanup_close_ int fd =
+		rvl_path_open(check->stack->work_fd, "", O_RDONLY | O_DIRECTORY, 0);
+
+	return fd < 0 ? fd : syncfs(fd) ? -errno : 0;
+}
+
+int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result *ret)
+{
+	struct rvl_check check = { .config = config,
+				   .stack = config->stack,
+				   .mode = config->mode,
+				   .result = ret,
+				   .lost_fd = -EBADF };
+	int r = 0;
+
+	*ret = (struct rvl_check_result){ 0 };
+	if (config->is_rebuild && config->mode != RVL_CHECK_LOOK)
+		r = rvl_rebuild(config);
+	r = r ?: run_rounds(&check);
+	if (!r && check.index && config->mode != RVL_CHECK_LOOK)
+		r = sync_upper(&check);
+	if (check.index && (r || ret->n_left))
+		check.index->stays_unclean = true;
+	rvl_index_close(check.index);
+	rvl_spool_free(check.spool);
+	rvl_sorter_free(check.sorter);
+	rvl_number_set_release(&check.pending);
+	rvl_number_set_release(&check.known);
+	rvl_number_set_release(&check.companions);
+	rvl_number_set_release(&check.suspects);
+	rvl_close(check.lost_fd);
+	free(check.problem_path);
+	free(check.problem_detail);
+	return r;
+}

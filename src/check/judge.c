@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What is to be said of one number: records of directories, link counts, places, lost names. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "check/group.h"
+#include "check/mend.h"
+#include "index/stamp.h"
+#include "layer/merge.h"
+#include "layer/path.h"
+
+#define COMPARE_BYTES (1 << 16)
+
+/* ---- the record of a directory ---- */
+
+struct record {
+	struct rvl_check *check;
+	const struct rvl_group *group;
+	const struct rvl_fact *fact; /* of the directory */
+	struct rvl_entry_directory stored;
+	const char *path;
+	bool is_written; /* anew, so all of it is right */
+};
+
+static int rewrite(struct record *record)
+{
+	const struct rvl_group *group = record->group;
+
+	record->is_written = true;
+	return rvl_mend_record(record->check, group->number, record->fact->item,
+			       rvl_parent_number(record->check, record->fact->item),
+			       group->has_merged ? group->merged.item : 0,
+			       record->stored.is_merged ? &record->stored.place : NULL);
+}
+
+static int stale(struct record *record, enum rvl_problem_id id)
+{
+	if (!rvl_problem_begin(record->check, id, record->group->number, record->path, NULL))
+		return 0;
+	return rvl_problem_end(record->check, record->is_written ? 0 : rewrite(record));
+}
+
+static int check_path(struct record *record, const struct rvl_upper_at *at)
+{
+	uint64_t parent = record->fact->parent;
+
+	/* a directory that had no number of its own may have one since */
+	if (record->check->mode != RVL_CHECK_LOOK)
+		parent = rvl_parent_number(record->check, record->fact->item);
+	if (!parent || rvl_check_is_pending(record->check, parent) ||
+	    (record->stored.path.parent == parent && !strcmp(record->stored.path.name, at->name)))
+		return 0;
+	return stale(record, RVL_P_PATH_STALE);
+}
+
+static int check_upper(struct record *record, const struct rvl_upper_at *at)
+{
+	struct rvl_handle handle;
+
+	rvl_entry_handle(at->dirfd, at->name, &handle);
+	if (!handle.len || rvl_handle_equal(&handle, &record->stored.upper))
+		return 0;
+	return stale(record, RVL_P_UPPER_STALE);
+}
+
+static int check_lower(struct record *record)
+{
+	struct rvl_check *check = record->check;
+	_cleanup_free_ char *text = NULL;
+	const struct rvl_layer *layer;
+	struct rvl_handle handle;
+	const char *path;
+	int r;
+
+	if (!record->group->has_merged)
+		return 0;
+	r = rvl_spool_name(check->spool, record->group->merged.item, &text, NULL);
+	if (r)
+		return r;
+	layer = rvl_lower_item_parse(check, text, &path);
+	if (!layer)
+		return -EIO;
+	_cleanup_close_ int fd = rvl_path_open(layer->fd, path, O_PATH | O_DIRECTORY, 0);
+
+	if (fd < 0)
+		return 0;
+	rvl_entry_handle(fd, "", &handle);
+	/* an upper without handles keeps none of lower either */
+	if (!record->stored.upper.len ||
+	    (record->stored.is_merged &&
+	     (!handle.len || rvl_handle_equal(&handle, &record->stored.lower))))
+		return 0;
+	return stale(record, RVL_P_FH_STALE);
+}
+
+/* It was merged by a redirect, and nothing of its lower part is shown any more. */
+static int check_redirect(struct record *record, const struct rvl_upper_at *at)
+{
+	struct rvl_check *check = record->check;
+	const struct rvl_group *group = record->group;
+	const struct rvl_layer *layer;
+	struct rvl_id id = { 0 };
+	struct statx st;
+
+	if (!record->stored.is_merged || group->has_own_merged || !record->stored.lower.len ||
+	    record->fact->what & RVL_WHAT_OPAQUE)
+		return 0;
+	_cleanup_close_ int fd =
+		rvl_lower_by_handle(check, &record->stored.lower, S_IFDIR, &layer, &st);
+
+	if (fd < 0 || rvl_number_of_lower(check->index, layer, fd, "", &st, &id) ||
+	    id.number != group->number || group->n_directories || !group->n_views)
+		return 0;
+	if (!rvl_problem_begin(check, RVL_P_REDIRECT_MISSING, group->number, record->path, NULL))
+		return 0;
+	return rvl_problem_end(check, rvl_mend_lost_redirect(check, at, group->number));
+}
+
+int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
+		     const struct rvl_group_object *object)
+{
+	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
+	_cleanup_free_ char *path = rvl_item_path(check, object->fact.item);
+	struct record record = {
+		.check = check, .group = group, .fact = &object->fact, .path = path
+	};
+	int r = rvl_upper_at_open(check, object->fact.item, &at);
+
+	r = r ?: rvl_entry_get_directory(check->index, group->number, &record.stored);
+	if (r)
+		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
+	r = check_path(&record, &at);
+	r = r ?: check_upper(&record, &at);
+	r = r ?: check_lower(&record);
+	return r ?: check_redirect(&record, &at);
+}
+
+/* ---- link counts ---- */
+
+/* What lower has at the path of a VIEW fact. */
+static int look_in_view(struct rvl_check *check, uint64_t item, struct rvl_found *ret)
+{
+	_cleanup_free_ char *path = NULL;
+	struct rvl_places places = { 0 };
+	char *rest, *name;
+	int r = rvl_spool_path(check->spool, item, &path);
+
+	*ret = (struct rvl_found){ 0 };
+	rest = path;
+	r = r ?: rvl_places_of_root(check->stack, &places);
+	while (!r && (name = strsep(&rest, "/"))) {
+		rvl_found_release(ret);
+		*ret = (struct rvl_found){ 0 };
+		r = rvl_merge_lookup(check->stack, &places, name, NULL, NULL, ret);
+		if (!r && !ret->places.n)
+			r = -ENOENT;
+		if (!r && rest) {
+			rvl_places_release(&places);
+			r = rvl_places_copy(&ret->places, &places);
+		}
+	}
+	rvl_places_release(&places);
+	if (r)
+		rvl_found_release(ret);
+	return r;
+}
+
+/* Links of the lower object that no name of the lower view is. */
+static uint64_t hidden_links(struct rvl_check *check, const struct rvl_group *group)
+{
+	struct rvl_found found;
+	uint64_t n = 0;
+
+	if (group->n_views && !look_in_view(check, group->view.item, &found)) {
+		if (found.st.stx_nlink > group->n_views)
+			n = found.st.stx_nlink - group->n_views;
+		rvl_found_release(&found);
+	}
+	return n;
+}
+
+int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names)
+{
+	int inodes_fd = check->index->inodes_fd;
+	int64_t names = (int64_t)(n_names + group->n_seen), shown, most;
+	char path[RVL_ENTRY_PATH_SIZE], value[32];
+	struct statx st;
+	ssize_t n;
+	int r;
+
+	/* a file that was born here has no overlay.nlink, and names that come and go have a log */
+	if (check->config->is_online || rvl_number_is_born(check->index, group->number))
+		return 0;
+	rvl_entry_path(group->number, path);
+	r = rvl_path_statx(inodes_fd, path, RVL_STATX_ALL, &st);
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	n = rvl_upper_xattr_get(check->index, inodes_fd, path, st.stx_mode, st.stx_ino,
+				RVL_XATTR_NLINK, value, sizeof(value) - 1);
+	value[n < 0 ? 0 : n] = '\0';
+	if ((n < 0 && n != -ENODATA) || value[0] == 'L')
+		return 0; /* said elsewhere; or the kernel's, relative to lower */
+	shown = (int64_t)st.stx_nlink + (n > 0 ? strtol(value + 1, NULL, 10) : -1);
+	most = names + (int64_t)hidden_links(check, group);
+	if (shown >= names && (n < 0 || !group->n_views || shown <= most))
+		return 0;
+	_cleanup_free_ char *where =
+		rvl_item_path(check, n_names ? group->objects[0].fact.item : group->seen.item);
+
+	if (!rvl_problem_begin(check, RVL_P_NLINK_WRONG, group->number, where,
+			       "%lld links, %lld names", (long long)shown, (long long)names))
+		return 0;
+	snprintf(value, sizeof(value), "U%+lld", (long long)(most - (int64_t)st.stx_nlink));
+	r = rvl_upper_xattr_set(check->index, inodes_fd, path, st.stx_mode, st.stx_ino,
+				RVL_XATTR_NLINK, value, strlen(value));
+	return rvl_problem_end(check, r);
+}
+
+/* ---- entries without a name ---- */
+
+static bool is_same_data(int a, int b)
+{
+	_cleanup_free_ char *buf = malloc(2 * COMPARE_BYTES);
+	off_t at = 0;
+
+	while (buf) {
+		ssize_t n = pread(a, buf, COMPARE_BYTES, at);
+
+		if (n < 0 || pread(b, buf + COMPARE_BYTES, COMPARE_BYTES, at) != n)
+			return false;
+		if (n == 0)
+			return true;
+		if (memcmp(buf, buf + COMPARE_BYTES, (size_t)n))
+			return false;
+		at += n;
+	}
+	return false;
+}
+
+/* Has the object of an entry nothing that the lower one has not? */
+static bool is_same_as_lower(struct rvl_check *check, const char *entry, const struct statx *st,
+			     const struct rvl_found *lower)
+{
+	const struct rvl_place *place = lower->data.layer ? &lower->data : &lower->places.v[0];
+	_cleanup_close_ int a = -EBADF, b = -EBADF;
+
+	if ((st->stx_mode ^ lower->st.stx_mode) & S_IFMT || S_ISLNK(st->stx_mode))
+		return false;
+	if (!S_ISREG(st->stx_mode))
+		return true;
+	if (rvl_metacopy_get(check->stack, check->index->inodes_fd, entry) > 0)
+		return true;
+	if (st->stx_size != lower->st.stx_size)
+		return false;
+	a = rvl_path_open(check->index->inodes_fd, entry, O_RDONLY, 0);
+	b = rvl_path_open_noatime(place->layer->fd, place->path, O_RDONLY);
+	return a >= 0 && b >= 0 && is_same_data(a, b);
+}
+
+/* A name in lost+found, under a number of its own: each state between is an object with a name. */
+static int part_from_lower(struct rvl_check *check, uint64_t number, const char *entry,
+			   const struct statx *st)
+{
+	struct rvl_index *index = check->index;
+	struct rvl_id id;
+	int r = rvl_mend_lost(check, number, st);
+
+	r = r ?: rvl_number_born(index, &id);
+	r = r ?: rvl_entry_link(index, index->inodes_fd, entry, id.number);
+	r = r ?: rvl_stamp_set(index, index->inodes_fd, entry, st->stx_mode, st->stx_ino, &id);
+	return r ?: rvl_entry_bury(index, number, false);
+}
+
+/* Its one lower name is shown, and leads past the entry. */
+static int judge_hidden(struct rvl_check *check, const struct rvl_group *group,
+			const struct rvl_found *lower)
+{
+	_cleanup_free_ char *path = rvl_item_path(check, group->seen.item);
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct statx st;
+	int r;
+
+	if (!rvl_problem_begin(check, RVL_P_ENTRY_HIDDEN, group->number, path, NULL))
+		return 0;
+	rvl_entry_path(group->number, entry);
+	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
+	if (!r)
+		r = is_same_as_lower(check, entry, &st, lower) ?
+			    rvl_entry_bury(check->index, group->number, false) :
+			    part_from_lower(check, group->number, entry, &st);
+	return rvl_problem_end(check, r);
+}
+
+static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *group)
+{
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct rvl_found lower;
+	struct statx st;
+	bool is_hidden;
+	int r;
+
+	if (group->n_seen) { /* served from the entry under lower names, if there are several */
+		if (!group->n_views || look_in_view(check, group->view.item, &lower))
+			return 0;
+		is_hidden = lower.st.stx_nlink <= 1;
+		r = is_hidden ? judge_hidden(check, group, &lower) :
+				rvl_judge_nlink(check, group, 0);
+		rvl_found_release(&lower);
+		return r;
+	}
+	rvl_entry_path(group->number, entry);
+	if (!rvl_problem_begin(check, RVL_P_ENTRY_WITHOUT_NAME, group->number, NULL, NULL))
+		return 0;
+	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
+	return rvl_problem_end(check, r ?: rvl_mend_lost(check, group->number, &st));
+}
+
+int rvl_judge_unnamed(struct rvl_check *check, const struct rvl_group *group)
+{
+	bool is_dead;
+
+	if (group->entry.what == RVL_ENTRY_OBJECT)
+		return judge_unnamed_file(check, group);
+	if (!rvl_problem_begin(check,
+			       group->entry.is_damaged ? RVL_P_ENTRY_DAMAGED :
+							 RVL_P_ENTRY_WITHOUT_OBJECT,
+			       group->number, NULL, NULL))
+		return 0;
+	/* what came from lower and is not to be seen is dead for ever */
+	is_dead = !rvl_number_is_born(check->index, group->number) && !group->n_seen;
+	return rvl_problem_end(check, rvl_entry_bury(check->index, group->number, is_dead));
+}
+
+/* ---- places ---- */
+
+static int mend_place(struct rvl_check *check, const struct rvl_group *group)
+{
+	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
+	struct rvl_name_at place = { .parent = group->view.parent };
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_entry_directory record;
+	_cleanup_free_ char *name = NULL;
+	int r = 0;
+
+	if (group->n_views) {
+		r = rvl_spool_name(check->spool, group->view.item, &name, NULL);
+		if (!r)
+			snprintf(place.name, sizeof(place.name), "%s", name);
+	}
+	if (!r && group->place.type == DT_DIR) {
+		r = rvl_entry_get_directory(check->index, group->number, &record);
+		record.is_merged = group->n_views;
+		record.place = place;
+		return r ?: rvl_entry_put_directory(check->index, group->number, &record, true);
+	}
+	r = r ?: rvl_upper_at_open(check, group->place.item, &at);
+	if (r)
+		return r;
+	if (!group->n_views)
+		return rvl_upper_xattr_remove(check->index, at.dirfd, at.name, at.st.stx_mode,
+					      at.st.stx_ino, RVL_XATTR_PLACE);
+	return rvl_upper_xattr_set(check->index, at.dirfd, at.name, at.st.stx_mode, at.st.stx_ino,
+				   RVL_XATTR_PLACE, value, rvl_name_at_encode(&place, value));
+}
+
+int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
+{
+	const struct rvl_fact *fact = &group->place;
+	_cleanup_free_ char *name = NULL, *path = NULL;
+	bool is_malformed = fact->what & RVL_WHAT_MALFORMED;
+	int r;
+
+	/* of a number of its own: the kernel's objects, whose place is where they are */
+	if (!group->has_stale_place || check->config->is_online ||
+	    rvl_number_is_born(check->index, group->number))
+		return 0;
+	if (fact->item) {
+		r = rvl_spool_name(check->spool, fact->item, &name, NULL);
+		if (r)
+			return r;
+		if (!is_malformed && rvl_place_hash(fact->parent, name) == fact->key)
+			return 0;
+		path = rvl_item_path(check, fact->item);
+	}
+	if (!rvl_problem_begin(check, RVL_P_PLACE_STALE, group->number, path, "%s",
+			       is_malformed ? "malformed" : "lower has another object there"))
+		return 0;
+	return rvl_problem_end(check, mend_place(check, group));
+}
+
+/* ---- one lower directory, shown twice ---- */
+
+static bool is_above(const char *a, const char *b)
+{
+	size_t len = strlen(a);
+
+	return !strncmp(a, b, len) && b[len] == '/';
+}
+
+static int part(struct rvl_check *check, const struct rvl_group *group, const struct rvl_fact *fact)
+{
+	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
+	int r = rvl_upper_at_open(check, fact->item, &at);
+
+	return r ?: rvl_mend_opaque(check, at.dirfd, at.name, fact->parent);
+}
+
+int rvl_judge_directories(struct rvl_check *check, const struct rvl_group *group)
+{
+	bool is_seen = group->n_seen && group->seen.type == DT_DIR;
+	_cleanup_free_ char *kept = NULL;
+	unsigned keeps = 0;
+	int r = 0;
+
+	if (!group->n_directories || (group->n_directories == 1 && !is_seen))
+		return 0;
+	for (unsigned i = 0; i < group->n_directories; i++)
+		if (group->directories[i].parent == group->number)
+			keeps = i;
+	kept = rvl_item_path(check, group->directories[keeps].item);
+	for (unsigned i = 0; !r && i < group->n_directories; i++) {
+		const struct rvl_fact *fact = &group->directories[i];
+		_cleanup_free_ char *path = NULL;
+		bool is_loop;
+
+		if (i == keeps)
+			continue;
+		path = rvl_item_path(check, fact->item);
+		is_loop = path && kept && (is_above(path, kept) || is_above(kept, path));
+		if (rvl_problem_begin(check, is_loop ? RVL_P_REDIRECT_LOOP : RVL_P_DIRECTORY_TWICE,
+				      group->number, path, "as /%s", kept ?: ""))
+			r = rvl_problem_end(check, part(check, group, fact));
+	}
+	if (!r && is_seen) {
+		_cleanup_free_ char *path = rvl_item_path(check, group->seen.item);
+
+		if (rvl_problem_begin(check, RVL_P_DIRECTORY_TWICE, group->number, path, "as /%s",
+				      kept ?: "")) {
+			r = rvl_mend_whiteout(check, group->seen.item);
+			if (r == -ENOENT || r == -ENOTDIR)
+				r = part(check, group, &group->directories[keeps]);
+			r = rvl_problem_end(check, r);
+		}
+	}
+	return r;
+}

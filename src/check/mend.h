@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What repair does, one function a step that is seen on disk. Each leaves either the old or the new
+ * state, or one that is itself a problem which is found and mended by the next run. Nothing with
+ * data in it is ever removed. Private to src/check.
+ */
+#ifndef RVL_CHECK_MEND_H
+#define RVL_CHECK_MEND_H
+
+#include "check/private.h"
+
+/* The directory of an upper object and its name there. */
+struct rvl_upper_at {
+	int dirfd; /* owned */
+	char *name; /* owned */
+	struct statx st;
+};
+int rvl_upper_at_open(struct rvl_check *check, uint64_t item, struct rvl_upper_at *ret);
+void rvl_upper_at_release(struct rvl_upper_at *at);
+#define _cleanup_upper_at_ __attribute__((cleanup(rvl_upper_at_release)))
+
+/* An object's stamp becomes `number`; the generation is found by the lower handle (may be NULL). */
+int rvl_mend_stamp(struct rvl_check *check, int dirfd, const char *name, const struct statx *st,
+		   uint64_t number, const struct rvl_handle *lower);
+/* Give an upper object the number of its origin if that is free, else a born one: stamp, then entry. The directories
+ * above get theirs first. */
+int rvl_mend_number(struct rvl_check *check, uint64_t item);
+/* Make the missing entry of an object. */
+int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent);
+/* Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED fact, 0: none;
+ * place: what it keeps of overlay.place, or NULL (its own place). */
+int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,
+		    uint64_t lower_item, const struct rvl_name_at *place);
+/* A name in lost+found for the object of an entry. */
+int rvl_mend_lost(struct rvl_check *check, uint64_t number, const struct statx *st);
+/* The same for a link anywhere else. */
+int rvl_mend_lost_at(struct rvl_check *check, int dirfd, const char *name, const struct statx *st);
+/* overlay.redirect anew from the entry, or opaque. */
+int rvl_mend_redirect(struct rvl_check *check, struct rvl_object *object);
+/* The same for one that has lost it; -ESTALE: it cannot be told. */
+int rvl_mend_lost_redirect(struct rvl_check *check, const struct rvl_upper_at *at, uint64_t number);
+/* overlay.origin anew: the handle of the lower object with its number, found by overlay.place or overlay.fh; else
+ * "origin unknown". */
+int rvl_mend_origin(struct rvl_check *check, const struct rvl_object *object);
+/* A directory becomes opaque, and its entry says that it has no lower part. */
+int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64_t number);
+/* A whiteout over a lower name. -ENOENT: its directory is not in upper. */
+int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
+
+/* Does a descriptor lie inside a layer? Handles open anything on the filesystem. */
+bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd);
+/* Handles as entries keep them; len 0: there is none. */
+void rvl_entry_handle(int dirfd, const char *name, struct rvl_handle *ret);
+/* The lower object that a handle opens: an O_PATH descriptor (owned by the caller) and its layer.
+ * -ESTALE: none; -EPERM: may not be tried. */
+int rvl_lower_by_handle(struct rvl_check *check, const struct rvl_handle *handle, mode_t type,
+			const struct rvl_layer **ret_layer, struct statx *ret_st);
+/* "layer:path" of a MERGED fact. path points into text. */
+const struct rvl_layer *rvl_lower_item_parse(struct rvl_check *check, const char *text,
+					     const char **ret_path);
+/* Is it a number of a filesystem, and not of a counter? */
+bool rvl_number_is_of_lower(const struct rvl_check *check, uint64_t number);
+
+#endif

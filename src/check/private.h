@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the passes share. Private to src/check. */
+#ifndef RVL_CHECK_PRIVATE_H
+#define RVL_CHECK_PRIVATE_H
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "check/check.h"
+#include "check/sorter.h"
+#include "check/spool.h"
+#include "index/entry.h"
+#include "index/index.h"
+#include "index/number.h"
+
+#define RVL_WALK_DIRECTORIES_MAX (1 << 22) /* found and not yet walked */
+#define RVL_STATX_ALL (STATX_BASIC_STATS | STATX_BTIME)
+
+/* Numbers by which a real object of upper is known by its entry, whatever its stamp says; and
+ * numbers that are not judged. Open hashing; bounded by RVL_NUMBER_SET_MAX. */
+struct rvl_number_set {
+	struct {
+		uint64_t key, value;
+	} * v; /* owned; key 0: free */
+	size_t n, size;
+};
+#define RVL_NUMBER_SET_MAX (1 << 20)
+int rvl_number_set_add(struct rvl_number_set *set, uint64_t key, uint64_t value);
+/* 0: not in it (values are not 0). */
+uint64_t rvl_number_set_get(const struct rvl_number_set *set, uint64_t key);
+void rvl_number_set_release(struct rvl_number_set *set);
+
+struct rvl_check {
+	const struct rvl_check_config *config; /* borrowed */
+	const struct rvl_stack *stack; /* borrowed */
+	struct rvl_index
+		*index; /* owned; NULL: there is none, only upper's own values are checked */
+	struct rvl_spool *spool; /* owned */
+	struct rvl_sorter *sorter; /* owned */
+	struct rvl_secret secret; /* of listings in here */
+	struct rvl_number_set pending; /* numbers that records of the log name */
+	struct rvl_number_set known; /* real inode number in upper -> number, see STAMP_WRONG */
+	struct rvl_number_set companions; /* real inode number -> rvl_companion_state */
+	struct rvl_number_set suspects; /* online: hashes of what the first look found */
+	bool is_second_look;
+	struct rvl_check_result *result; /* borrowed */
+	enum rvl_check_mode mode;
+	bool is_silent; /* count, but tell nobody: a round after the first */
+	uint64_t n_mended_in_round;
+	struct rvl_problem problem; /* of begin, for end */
+	char *problem_path, *problem_detail; /* owned */
+	unsigned pass;
+	uint64_t n_names; /* in this pass */
+	uint64_t born_max; /* the highest number in use of the born counter's instance */
+	uint64_t lost_dir; /* number of lost+found once it is there, else 0 */
+	int lost_fd; /* owned */
+	bool has_map; /* the map's file is there and sound */
+	bool is_map_unusable; /* it is there and damaged */
+	bool is_map_stale; /* its rows are out of step */
+};
+
+/* A pass begins. */
+void rvl_check_pass(struct rvl_check *check, const char *title);
+/* One more name; -ECANCELED when it is to end. */
+int rvl_check_tick(struct rvl_check *check);
+
+/*
+ * A problem was found. path: in the overlay, or NULL; format: detail, or NULL. Returns true if it
+ * is to be mended: the caller then does so and calls rvl_problem_end with the result.
+ */
+bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
+		       const char *path, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
+/* Returns 0, or an error for which there is no going on (-ENOSPC, -EROFS, -EIO…). */
+int rvl_problem_end(struct rvl_check *check, int r);
+
+/* ---- passes, in their order ---- */
+
+/* state.c: before the index is opened. *ret_has_index: false: never mounted, or lost and not to be
+ * made again. */
+int rvl_check_state(struct rvl_check *check, bool *ret_has_index);
+/* state.c: with the open index: log, table, what is left over. */
+int rvl_check_workdir(struct rvl_check *check);
+/* entries.c: everything in inodes/xx. */
+int rvl_check_entries(struct rvl_check *check);
+/* An inode of upper was met: its companion, if it has one, is not left over. */
+enum rvl_companion_state { RVL_COMPANION_THERE = 1, RVL_COMPANION_MET };
+void rvl_check_met(struct rvl_check *check, uint64_t ino);
+/* Those that no inode was met for. After the tree. */
+int rvl_check_companions(struct rvl_check *check);
+/* walk.c: the tree that the mount shows; the lower view. */
+int rvl_check_tree(struct rvl_check *check);
+int rvl_check_view(struct rvl_check *check);
+/* tables.c: the map's file, before the index is opened; its rows as facts, and what came of them;
+ * claims and assigned numbers; counters. */
+int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, int inodes_fd);
+int rvl_check_map(struct rvl_check *check);
+int rvl_check_map_rows(struct rvl_check *check);
+int rvl_check_claims(struct rvl_check *check);
+int rvl_check_counters(struct rvl_check *check);
+/* join.c: the facts by number. */
+int rvl_check_numbers(struct rvl_check *check);
+
+/* ---- common to several ---- */
+
+/* Hash of a place, as facts have it. */
+uint64_t rvl_place_hash(uint64_t parent, const char *name);
+bool rvl_check_is_pending(const struct rvl_check *check, uint64_t number);
+/* A number of the born counter is in use. */
+void rvl_check_note_number(struct rvl_check *check, uint64_t number);
+
+/* `what` of OBJECT and PLACE facts; ENTRY facts have a rvl_entry_kind there */
+#define RVL_WHAT_MALFORMED 1 /* the stamp; the place */
+#define RVL_WHAT_OPAQUE 2 /* the directory */
+
+/* object.c: the private attributes of one upper object that is no whiteout. */
+struct rvl_object {
+	int dirfd; /* borrowed */
+	const char *name;
+	const char *path; /* in upper */
+	const struct statx *st;
+	uint64_t parent; /* number of its directory; 0: not known */
+	uint64_t item;
+	const struct rvl_places *lower; /* of its directory */
+	/* results */
+	struct rvl_id stamp; /* number 0: none that counts */
+	bool is_stamp_damaged;
+	bool is_opaque;
+	char *redirect; /* owned; NULL: none */
+};
+/* Judges and mends values, adds facts. */
+int rvl_check_object(struct rvl_check *check, struct rvl_object *object);
+void rvl_object_release(struct rvl_object *object);
+
+#endif

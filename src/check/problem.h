@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Everything that check can find: one table, with the stable id that people and programs see, how
+ * bad it is, what it is and what repair does about it. docs/check.md has the same table; a style
+ * test compares them.
+ */
+#ifndef RVL_CHECK_PROBLEM_H
+#define RVL_CHECK_PROBLEM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum rvl_severity {
+	RVL_NOTE, /* nothing is wrong with what users see: no exit code */
+	RVL_WARNING, /* what is kept is out of step; the mount goes around it */
+	RVL_ERROR, /* a number, a name or data is not what it was */
+};
+
+/* mend with `preen`: repair -p does it without being asked: it follows from the rest, and nothing
+ * that a user can see changes place. */
+/*      enum, id, severity, preen, what it is, what repair does */
+/* clang-format off */
+#define RVL_PROBLEMS(X)											\
+	X(INDEX_LOST, "index-lost", RVL_ERROR, false,							\
+	  "upper has stamps, but the workdir has no index of them",					\
+	  "repair --rebuild makes it again from stamps, origins and names")				\
+	X(STATE_DAMAGED, "state-damaged", RVL_ERROR, false,						\
+	  "inodes/state cannot be read",								\
+	  "repair --rebuild makes it again; the damaged file is kept as state.damaged")			\
+	X(NOT_CLEAN, "not-clean", RVL_NOTE, true,							\
+	  "the last mount did not end as it should",							\
+	  "after a repair that left nothing the overlay counts as clean")				\
+	X(VOLATILE_MARK, "volatile-mark", RVL_ERROR, false,						\
+	  "the last mount was volatile and did not end: data in upper may be missing",			\
+	  "the mark is removed, so that it can be mounted; data are not mended")			\
+	X(TABLE_DAMAGED, "table-damaged", RVL_WARNING, true,						\
+	  "the instance table on upper's root is missing, damaged or not that of the state",		\
+	  "written anew")										\
+	X(LOG_DAMAGED, "log-damaged", RVL_WARNING, true,						\
+	  "inodes/log is damaged",									\
+	  "a torn end is cut off; what is no log at all is kept as log.damaged")			\
+	X(LOG_PENDING, "log-pending", RVL_NOTE, true,							\
+	  "operations were begun and not finished; what they touch is not judged",			\
+	  "left to the next mount, which finishes them")						\
+	X(COUNTER_BEHIND, "counter-behind", RVL_ERROR, true,						\
+	  "numbers are in use that the counter would give out again",					\
+	  "a counter instance of its own is opened")							\
+	X(CLAIMS_OUT_OF_STEP, "claims-out-of-step", RVL_ERROR, true,					\
+	  "the records of claimed and assigned numbers contradict themselves, or lack "			\
+	  "stamps of a lower layer",									\
+	  "contradictions go, claims are read from the layers again")					\
+	X(MAP_DAMAGED, "map-damaged", RVL_WARNING, true,						\
+	  "inodes/map.mdb cannot be read or does not fit its seal",					\
+	  "thrown away; it is made again when it is needed")						\
+	X(MAP_STALE, "map-stale", RVL_WARNING, true,							\
+	  "the map has places that lower does not have, or lacks some",					\
+	  "its places are thrown away; they are found again when needed")				\
+	X(LEFTOVER_TEMPORARY, "leftover-temporary", RVL_NOTE, true,					\
+	  "something that was in the making was left in the workdir",					\
+	  "removed, as each mount does")								\
+	X(LEFTOVER_COMPANION, "leftover-companion", RVL_NOTE, true,					\
+	  "a companion of an inode that is gone",							\
+	  "removed")											\
+	X(ENTRY_MISPLACED, "entry-misplaced", RVL_WARNING, false,					\
+	  "something in the index that is no entry",							\
+	  "moved to where it belongs if it is one after all; else files go to lost+found, "		\
+	  "the rest is left")										\
+	X(ENTRY_DAMAGED, "entry-damaged", RVL_ERROR, true,						\
+	  "the record of a directory cannot be read",							\
+	  "made again from the directory; removed if there is none")					\
+	X(ENTRY_WITHOUT_OBJECT, "entry-without-object", RVL_WARNING, true,				\
+	  "the record of a directory leads to no directory in upper",					\
+	  "removed, or made a tombstone")								\
+	X(ENTRY_WITHOUT_NAME, "entry-without-name", RVL_ERROR, false,					\
+	  "an object is in the index and has no name",							\
+	  "it gets a name in lost+found")								\
+	X(ENTRY_HIDDEN, "entry-hidden", RVL_ERROR, false,						\
+	  "an object was copied up, but its only name leads to the lower one",				\
+	  "the same data: the entry goes; else it gets a new number and a name in "			\
+	  "lost+found")											\
+	X(OBJECT_WITHOUT_ENTRY, "object-without-entry", RVL_ERROR, true,				\
+	  "an object has a stamp that no entry knows",							\
+	  "the entry is made")										\
+	X(TOMBSTONE_ALIVE, "tombstone-alive", RVL_ERROR, true,						\
+	  "an object that is there has the tombstone of a dead one",					\
+	  "the tombstone is replaced by the object's entry, or removed")				\
+	X(STAMP_MISSING, "stamp-missing", RVL_NOTE, true,						\
+	  "an object came into upper without reverlay (offline, by the kernel)",			\
+	  "it is stamped, as at the first look")							\
+	X(STAMP_DAMAGED, "stamp-damaged", RVL_ERROR, true,						\
+	  "a stamp is malformed, and no entry tells the number",					\
+	  "it gets a number like one without a stamp")							\
+	X(STAMP_WRONG, "stamp-wrong", RVL_ERROR, true,							\
+	  "the stamp of an indexed object is missing, malformed or another's",				\
+	  "the number of its entry is written")								\
+	X(STAMP_TWICE, "stamp-twice", RVL_ERROR, true,							\
+	  "two objects have one stamp",									\
+	  "the one that the entry knows keeps it, the others get new numbers")				\
+	X(PATH_STALE, "path-stale", RVL_WARNING, true,							\
+	  "overlay.path of an entry is not where the directory is",					\
+	  "written anew")										\
+	X(UPPER_STALE, "upper-stale", RVL_WARNING, true,						\
+	  "overlay.upper of an entry is missing or not the directory's handle",				\
+	  "written anew")										\
+	X(FH_STALE, "fh-stale", RVL_WARNING, true,							\
+	  "overlay.fh of an entry is missing or not the lower directory's handle",			\
+	  "written anew")										\
+	X(PLACE_STALE, "place-stale", RVL_WARNING, true,						\
+	  "overlay.place is missing, malformed, or lower has another object there",			\
+	  "written anew, or removed where lower has no place")						\
+	X(ORIGIN_STALE, "origin-stale", RVL_WARNING, true,						\
+	  "overlay.origin is missing, malformed, or leads to no lower object",				\
+	  "written anew, or as \"origin unknown\"")							\
+	X(NLINK_WRONG, "nlink-wrong", RVL_ERROR, true,							\
+	  "overlay.nlink is malformed or does not fit the names",					\
+	  "written anew from the names that are there")							\
+	X(DIRECTORY_TWICE, "directory-twice", RVL_ERROR, false,						\
+	  "two directories show the same lower directory",						\
+	  "the one that has its number keeps it, the other becomes opaque; an uncovered "		\
+	  "lower name gets its whiteout")								\
+	X(OPAQUE_VALUE, "opaque-value", RVL_WARNING, true,						\
+	  "overlay.opaque has a value without a meaning",						\
+	  "removed: what is seen stays")								\
+	X(IMPURE_VALUE, "impure-value", RVL_WARNING, true,						\
+	  "overlay.impure has a value without a meaning",						\
+	  "set to \"y\"")										\
+	X(REDIRECT_VALUE, "redirect-value", RVL_ERROR, true,						\
+	  "overlay.redirect is malformed or leads outside",						\
+	  "made again from the entry; without one the directory becomes opaque")			\
+	X(REDIRECT_DANGLING, "redirect-dangling", RVL_WARNING, true,					\
+	  "overlay.redirect leads to nothing in lower",							\
+	  "as redirect-value")										\
+	X(REDIRECT_LOOP, "redirect-loop", RVL_ERROR, true,						\
+	  "overlay.redirect leads to a directory above",						\
+	  "as redirect-value")										\
+	X(REDIRECT_MISSING, "redirect-missing", RVL_ERROR, true,					\
+	  "a directory that was renamed has lost its overlay.redirect, and shows no lower "		\
+	  "content",											\
+	  "made again from the entry")									\
+	X(METACOPY_VALUE, "metacopy-value", RVL_ERROR, true,						\
+	  "overlay.metacopy is malformed",								\
+	  "removed where the file has its data, else made valid if lower has them")			\
+	X(WHITEOUT_USELESS, "whiteout-useless", RVL_NOTE, true,						\
+	  "a whiteout hides nothing",									\
+	  "removed")											\
+	X(WHITEOUT_IN_OPAQUE, "whiteout-in-opaque", RVL_NOTE, true,					\
+	  "a whiteout in a directory that hides all of lower",						\
+	  "removed")
+/* clang-format on */
+
+enum rvl_problem_id {
+#define X(name, id, severity, preen, what, mend) RVL_P_##name,
+	RVL_PROBLEMS(X)
+#undef X
+	RVL_PROBLEM_N
+};
+
+struct rvl_problem_kind {
+	const char *id;
+	enum rvl_severity severity;
+	bool is_preened;
+	const char *what;
+	const char *mend;
+};
+extern const struct rvl_problem_kind rvl_problem_kinds[RVL_PROBLEM_N];
+
+const char *rvl_severity_name(enum rvl_severity severity);
+
+enum rvl_outcome {
+	RVL_FOUND, /* not mended: not asked to, or refused */
+	RVL_MENDED,
+	RVL_FAILED, /* mending was tried: `error` says why not */
+};
+
+struct rvl_problem {
+	enum rvl_problem_id id;
+	uint64_t number; /* 0: none */
+	const char *path; /* in the overlay, no leading slash; NULL: none. Any bytes */
+	const char *detail; /* more for people; NULL */
+	enum rvl_outcome outcome;
+	int error; /* FAILED: -errno */
+};
+
+#endif

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* repair --rebuild. Private to src/check. */
+#ifndef RVL_CHECK_REBUILD_H
+#define RVL_CHECK_REBUILD_H
+
+#include "check/check.h"
+
+/*
+ * Make a new state where it is lost or damaged; 0 also where it is neither. The passes that follow
+ * make the entries. Errors are logged: -EINVAL without upper and workdir.
+ */
+int rvl_rebuild(const struct rvl_check_config *config);
+
+#endif

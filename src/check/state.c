@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Pass 1: what an open of the index depends on, looked at before it is opened: is there an index,
+ * can its state be read, is the log sound, what lies about in the workdir. Opening for repair then
+ * does what a mount does (empties work/, writes the table, cuts the log), so for some problems
+ * there is nothing more to do here.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "check/private.h"
+#include "index/log.h"
+#include "index/state.h"
+#include "index/table.h"
+#include "layer/path.h"
+
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY)
+
+static int open_inside(const struct rvl_check *check, const char *name)
+{
+	return check->stack->work_fd < 0 ? -ENOENT :
+					   rvl_path_open(check->stack->work_fd, name, DIR_FLAGS, 0);
+}
+
+/* ---- the table on upper's root ---- */
+
+/* 0: sound, -ENODATA: none, -EUCLEAN, -EPROTONOSUPPORT. */
+static int read_table(const struct rvl_check *check, struct rvl_table *ret)
+{
+	uint8_t buf[RVL_TABLE_MAX_BYTES];
+	ssize_t n;
+
+	if (!check->stack->has_upper)
+		return -ENODATA;
+	n = rvl_xattr_get(&check->stack->xattr, check->stack->layers[0].fd, "", RVL_XATTR_INSTANCES,
+			  buf, sizeof(buf));
+	if (n == -ERANGE)
+		return -EUCLEAN;
+	return n < 0 ? (int)n : rvl_table_decode(buf, (size_t)n, ret);
+}
+
+static bool table_has(const struct rvl_table *table, const struct rvl_state_instance *instance)
+{
+	for (unsigned i = 0; i < table->n; i++)
+		if (table->rows[i].id == instance->id)
+			return !memcmp(table->rows[i].digest, instance->digest, 16);
+	return table->is_truncated;
+}
+
+static int check_table(struct rvl_check *check, const struct rvl_state *state)
+{
+	struct rvl_table table;
+	const char *what = NULL;
+	int r;
+
+	if (!check->stack->has_upper || !state->upper.ino)
+		return 0;
+	r = read_table(check, &table);
+	if (r == -ENODATA)
+		what = "missing";
+	else if (r == -EUCLEAN)
+		what = "damaged";
+	else if (r)
+		return r;
+	for (unsigned i = 0; !what && i < state->n_instances; i++)
+		if (!table_has(&table, &state->instances[i]))
+			what = "out of step";
+	if (!what || !rvl_problem_begin(check, RVL_P_TABLE_DAMAGED, 0, NULL, "%s", what))
+		return 0;
+	return rvl_problem_end(check, 0); /* written at the open */
+}
+
+/* ---- the log ---- */
+
+static int note_pending(void *arg, const struct rvl_log_record *record)
+{
+	struct rvl_check *check = arg;
+	const uint64_t numbers[] = { record->number, record->number2, record->at.parent,
+				     record->to.parent };
+	int r = 0;
+
+	/* a second number that is only a flag is no harm */
+	for (unsigned i = 0; !r && i < 4; i++)
+		if (numbers[i] > RVL_NUMBER_ROOT)
+			r = rvl_number_set_add(&check->pending, numbers[i], 1);
+	return r;
+}
+
+static int check_log(struct rvl_check *check, int inodes_fd)
+{
+	struct rvl_log *log = NULL;
+	size_t n;
+	int r = rvl_log_open(inodes_fd, false, false, &log);
+
+	if (r == -EUCLEAN) {
+		if (!rvl_problem_begin(check, RVL_P_LOG_DAMAGED, 0, NULL, "it is no log"))
+			return 0;
+		r = renameat(inodes_fd, "log", inodes_fd, "log.damaged") ? -errno : 0;
+		return rvl_problem_end(check, r);
+	}
+	if (r == -EPROTONOSUPPORT)
+		rvl_error(
+			"workdir=%s: inodes/log is of a newer version of reverlay: use that version",
+			check->stack->work_path);
+	if (r)
+		return r;
+	n = rvl_log_pending(log);
+	r = rvl_log_replay(log, note_pending, check);
+	if (!r && rvl_log_is_torn(log) && !check->config->is_online &&
+	    rvl_problem_begin(check, RVL_P_LOG_DAMAGED, 0, NULL, "its end is torn"))
+		r = rvl_problem_end(check, 0); /* cut at the open */
+	/* Never mended here: what was begun is finished by who knows how. */
+	if (!r && n && !check->config->is_online) {
+		enum rvl_check_mode mode = check->mode;
+
+		check->mode = RVL_CHECK_LOOK;
+		(void)rvl_problem_begin(check, RVL_P_LOG_PENDING, 0, NULL, "%zu operation%s", n,
+					n == 1 ? "" : "s");
+		check->mode = mode;
+	}
+	rvl_log_close(log);
+	return r;
+}
+
+/* ---- left over in the workdir ---- */
+
+static bool is_dot(const char *name)
+{
+	return !strcmp(name, ".") || !strcmp(name, "..");
+}
+
+static int check_work(struct rvl_check *check)
+{
+	_cleanup_close_ int fd = open_inside(check, "work");
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+	unsigned n = 0;
+
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0)
+		return fd;
+	dir = fdopendir(fd);
+	if (!dir)
+		return -errno;
+	rvl_take_fd(&fd);
+	/* the whiteout that all others are links of stays there */
+	while ((entry = readdir(dir)))
+		n += !is_dot(entry->d_name) && strcmp(entry->d_name, "incompat") &&
+		     strcmp(entry->d_name, "whiteout");
+	if (!n || !rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL, "work/: %u object%s",
+				     n, n == 1 ? "" : "s"))
+		return 0;
+	return rvl_problem_end(check, 0); /* emptied at the open */
+}
+
+static int check_new_files(struct rvl_check *check, int inodes_fd)
+{
+	static const char *const names[] = { "log.new", "map.seal.new" };
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < 2; i++) {
+		if (faccessat(inodes_fd, names[i], F_OK, AT_SYMLINK_NOFOLLOW))
+			continue;
+		if (rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL, "inodes/%s",
+				      names[i]))
+			r = rvl_problem_end(check, unlinkat(inodes_fd, names[i], 0) ? -errno : 0);
+	}
+	return r;
+}
+
+static int check_volatile(struct rvl_check *check)
+{
+	_cleanup_close_ int fd = open_inside(check, "work/incompat");
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+	int r = 0;
+
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0)
+		return fd;
+	dir = fdopendir(fd);
+	if (!dir)
+		return -errno;
+	rvl_take_fd(&fd);
+	while (!r && (entry = readdir(dir))) {
+		if (is_dot(entry->d_name))
+			continue;
+		if (!rvl_problem_begin(check, RVL_P_VOLATILE_MARK, 0, NULL, "work/incompat/%s",
+				       entry->d_name))
+			continue;
+		r = unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR) &&
+				    (errno != ENOTDIR || unlinkat(dirfd(dir), entry->d_name, 0)) ?
+			    -errno :
+			    0;
+		r = rvl_problem_end(check, r);
+	}
+	return r;
+}
+
+/* ---- the state ---- */
+
+static int check_clean(struct rvl_check *check, const struct rvl_state *state)
+{
+	if (state->flags & RVL_STATE_CLEAN || check->config->is_online || check->is_silent)
+		return 0;
+	if (rvl_problem_begin(check, RVL_P_NOT_CLEAN, 0, NULL, NULL))
+		return rvl_problem_end(check, 0); /* marked when all is done */
+	return 0;
+}
+
+/* There is no state. Has there been one? */
+static int check_lost(struct rvl_check *check)
+{
+	struct rvl_table table;
+	int r = read_table(check, &table);
+
+	if (r == -ENODATA)
+		return 0; /* never mounted by us */
+	if (r && r != -EUCLEAN && r != -EPROTONOSUPPORT)
+		return r;
+	if (rvl_problem_begin(check, RVL_P_INDEX_LOST, 0, NULL, "workdir=%s",
+			      check->stack->work_path ?: ""))
+		return rvl_problem_end(check, -EOPNOTSUPP);
+	return 0;
+}
+
+static int load_state(struct rvl_check *check, int inodes_fd, bool *ret_has_index)
+{
+	struct rvl_state *state = NULL;
+	int r = inodes_fd < 0 ? inodes_fd : rvl_state_load(inodes_fd, &state);
+
+	switch (r) {
+	case 0:
+		*ret_has_index = true;
+		r = check_clean(check, state);
+		r = r ?: check_table(check, state);
+		if (!r && !check->config->is_online && !check->index)
+			r = rvl_check_map_file(check, state->map_serial,
+					       state->flags & RVL_STATE_MAP_IS_TRUTH, inodes_fd);
+		break;
+	case -ENOENT:
+		r = check_lost(check);
+		break;
+	case -EUCLEAN:
+		r = 0;
+		if (rvl_problem_begin(check, RVL_P_STATE_DAMAGED, 0, NULL, NULL))
+			r = rvl_problem_end(check, -EOPNOTSUPP);
+		break;
+	case -EPROTONOSUPPORT:
+		rvl_error(
+			"workdir=%s: inodes/state is of a newer version of reverlay: use that version",
+			check->stack->work_path);
+		break;
+	default:
+		rvl_error("workdir=%s: inodes/state cannot be read: %s", check->stack->work_path,
+			  strerror(-r));
+	}
+	rvl_state_free(state);
+	return r;
+}
+
+int rvl_check_state(struct rvl_check *check, bool *ret_has_index)
+{
+	_cleanup_close_ int inodes_fd = open_inside(check, "inodes");
+	int r;
+
+	rvl_check_pass(check, "state, log and workdir");
+	*ret_has_index = false;
+	if (inodes_fd < 0 && inodes_fd != -ENOENT)
+		return inodes_fd;
+	r = load_state(check, inodes_fd, ret_has_index);
+	if (r || inodes_fd < 0)
+		return r;
+	if (!check->config->is_online) {
+		r = check_volatile(check);
+		r = r ?: check_work(check);
+		r = r ?: check_new_files(check, inodes_fd);
+	}
+	return r ?: check_log(check, inodes_fd);
+}
+
+bool rvl_check_is_clean(const struct rvl_stack *stack)
+{
+	_cleanup_close_ int fd = stack->work_fd < 0 ?
+					 -ENOENT :
+					 rvl_path_open(stack->work_fd, "inodes", DIR_FLAGS, 0);
+	struct rvl_state *state = NULL;
+	struct rvl_log *log = NULL;
+	bool is_clean = fd >= 0 && !rvl_state_load(fd, &state) && state->flags & RVL_STATE_CLEAN &&
+			!rvl_log_open(fd, false, false, &log) && !rvl_log_pending(log) &&
+			!rvl_log_is_torn(log);
+
+	rvl_log_close(log);
+	rvl_state_free(state);
+	return is_clean;
+}

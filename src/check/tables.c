@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The map, the claims and assigned numbers, and the counters. The file of the map is read to its
+ * end by a process of its own first: LMDB believes its pages, and damaged ones can crash whoever
+ * reads them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "check/private.h"
+#include "index/fsck.h"
+#include "index/map.h"
+
+#define PROBE_SECONDS 3600 /* whoever takes longer goes round in circles */
+#define PROBE_SOUND 0
+#define PROBE_NONE 1
+#define PROBE_DAMAGED 2
+
+static int probe(struct rvl_check *check)
+{
+	const struct rvl_index_config config = { .stack = check->stack,
+						 .is_read_only = true,
+						 .is_offline = true };
+	struct rvl_index *index = NULL;
+	int r;
+
+	rvl_log_setup("", RVL_LOG_STDERR, LOG_EMERG);
+	alarm(PROBE_SECONDS);
+	r = rvl_index_open(&config, &index);
+	r = r ?: rvl_map_verify(index);
+	return !r ? PROBE_SOUND : r == -ENOENT ? PROBE_NONE : PROBE_DAMAGED;
+}
+
+int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, int inodes_fd)
+{
+	char data[32], seal[32];
+	pid_t pid;
+	int status, r;
+
+	check->has_map = false;
+	snprintf(data, sizeof(data), serial ? "map.mdb.%u" : "map.mdb", serial);
+	snprintf(seal, sizeof(seal), serial ? "map.seal.%u" : "map.seal", serial);
+	if (faccessat(inodes_fd, data, F_OK, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? 0 : -errno;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (!pid)
+		_exit(probe(check));
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	check->has_map = WIFEXITED(status) && WEXITSTATUS(status) == PROBE_SOUND;
+	if (check->has_map || (WIFEXITED(status) && WEXITSTATUS(status) == PROBE_NONE))
+		return 0;
+	check->is_map_unusable = true;
+	if (!rvl_problem_begin(check, RVL_P_MAP_DAMAGED, 0, NULL, "inodes/%s", data))
+		return 0;
+	/* the numbers from before a rebind are nowhere else */
+	if (is_truth)
+		return rvl_problem_end(check, -EOPNOTSUPP);
+	r = unlinkat(inodes_fd, data, 0) ? -errno : 0;
+	if (!r && unlinkat(inodes_fd, seal, 0) && errno != ENOENT)
+		r = -errno;
+	check->is_map_unusable = r;
+	return rvl_problem_end(check, r);
+}
+
+static int add_row(void *arg, uint64_t number, const struct rvl_map_row *row)
+{
+	struct rvl_check *check = arg;
+	struct rvl_fact fact = { .number = number,
+				 .kind = RVL_FACT_ROW,
+				 .key = rvl_place_hash(row->at.parent, row->at.name) };
+	int r;
+
+	/* below a directory of upper there is no lower view to compare with */
+	if (rvl_number_is_born(check->index, row->at.parent))
+		return 0;
+	r = rvl_sorter_add(check->sorter, &fact);
+	return r ?: rvl_check_tick(check);
+}
+
+int rvl_check_map(struct rvl_check *check)
+{
+	if (!check->has_map || check->index->state->flags & RVL_STATE_MAP_IS_TRUTH)
+		return 0;
+	rvl_check_pass(check, "the map");
+	return rvl_map_scan(check->index, add_row, check);
+}
+
+int rvl_check_map_rows(struct rvl_check *check)
+{
+	if (!check->is_map_stale || !rvl_problem_begin(check, RVL_P_MAP_STALE, 0, NULL, NULL))
+		return 0;
+	return rvl_problem_end(check, rvl_map_forget(check->index));
+}
+
+int rvl_check_claims(struct rvl_check *check)
+{
+	struct rvl_index *index = check->index;
+	uint64_t wrong, missing = 0, max;
+	int r;
+
+	if (check->config->is_online || check->is_map_unusable)
+		return 0;
+	rvl_check_pass(check, "claims and assigned numbers");
+	r = rvl_reals_check(index, false, &wrong, &max);
+	r = r ?: rvl_claims_check(index, &missing);
+	if (r)
+		return r;
+	if ((wrong || missing) &&
+	    rvl_problem_begin(check, RVL_P_CLAIMS_OUT_OF_STEP, 0, NULL,
+			      "%llu records contradict others, %llu stamps have none",
+			      (unsigned long long)wrong, (unsigned long long)missing)) {
+		r = wrong ? rvl_reals_check(index, true, &wrong, &max) : 0;
+		r = rvl_problem_end(check, r ?: rvl_claims_mend(index));
+	}
+	if (r || !max || !rvl_counter_is_behind(index, RVL_COUNTER_ASSIGNED, max) ||
+	    !rvl_problem_begin(check, RVL_P_COUNTER_BEHIND, max, NULL, "of assigned numbers"))
+		return r;
+	return rvl_problem_end(check, rvl_counter_renew(index, RVL_COUNTER_ASSIGNED));
+}
+
+int rvl_check_counters(struct rvl_check *check)
+{
+	if (!check->born_max ||
+	    !rvl_counter_is_behind(check->index, RVL_COUNTER_BORN, check->born_max) ||
+	    !rvl_problem_begin(check, RVL_P_COUNTER_BEHIND, check->born_max, NULL,
+			       "of what is born here"))
+		return 0;
+	return rvl_problem_end(check, rvl_counter_renew(check->index, RVL_COUNTER_BORN));
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What check and repair ask of the index beyond what a mount needs. The caller is the only user of
+ * the index (it holds the locks of the layers); no function here is for several threads.
+ */
+#ifndef RVL_INDEX_FSCK_H
+#define RVL_INDEX_FSCK_H
+
+#include "index/map.h"
+#include "index/state.h"
+
+/*
+ * Read all of inodes/map.mdb. 0: sound; -ENOENT: there is none; -EUCLEAN. LMDB believes its pages,
+ * and may crash or not come back on damaged ones: call it in a process of its own.
+ */
+int rvl_map_verify(struct rvl_index *index);
+/* Calls fn for each row that is in the file, until it returns non-zero, which is returned. */
+typedef int rvl_map_scan_fn(void *arg, uint64_t number, const struct rvl_map_row *row);
+int rvl_map_scan(struct rvl_index *index, rvl_map_scan_fn *fn, void *arg);
+/* Throw all rows away, not the claims and assigned numbers: the map is made again when it is needed. */
+int rvl_map_forget(struct rvl_index *index);
+
+/*
+ * Are the tables of claims and assigned numbers each other's inverse? *ret_wrong: how many records
+ * are not; *ret_max: the highest number that the assigned counter gave out by record, 0 if none.
+ * is_mend: what contradicts itself goes (the object then gets a number again), what is missing is
+ * added, durable.
+ */
+int rvl_reals_check(struct rvl_index *index, bool is_mend, uint64_t *ret_wrong, uint64_t *ret_max);
+/* Stamps of layers with a table for which there is no record. */
+int rvl_claims_check(struct rvl_index *index, uint64_t *ret_missing);
+/* Record them, as the first mount did. */
+int rvl_claims_mend(struct rvl_index *index);
+
+/* Would the counter give out this number again? */
+bool rvl_counter_is_behind(const struct rvl_index *index, enum rvl_state_counter which,
+			   uint64_t number);
+/* A new instance for a counter, durable before it gives out a number; the old one is retired. */
+int rvl_counter_renew(struct rvl_index *index, enum rvl_state_counter which);
+
+/*
+ * A new state for layers whose state is lost: with the uuid and the instances of the table on
+ * upper's root if that can be read, so that stamps and handles mean what they did, and with new
+ * instances for the counters. used_ids: bitmap of instances that stamps in upper name. A damaged
+ * state is kept as state.damaged. One step on disk, the last; the overlay counts as not cleanly
+ * stopped. Errors are logged.
+ */
+int rvl_index_rebuild(const struct rvl_stack *stack,
+		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64]);
+
+#endif

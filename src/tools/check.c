@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * reverlayctl check, reverlayctl repair and fsck.reverlay: three ways to call one thing, with the
+ * exit codes of fsck(8).
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "check/check.h"
+#include "tools/commands.h"
+#include "tools/findings.h"
+#include "tools/layers.h"
+#include "tools/operand.h"
+
+enum fsck_exit { /* fsck(8) */
+		 FSCK_OK = 0,
+		 FSCK_MENDED = 1,
+		 FSCK_LEFT = 4,
+		 FSCK_ERROR = 8,
+		 FSCK_USAGE = 16,
+		 FSCK_CANCELLED = 32,
+};
+
+struct request {
+	const char *options; /* of -o; NULL */
+	const char *operand; /* NULL */
+	struct rvl_check_config config;
+	struct rvl_findings findings;
+	bool is_forced; /* fsck: also if it was stopped cleanly */
+	bool is_preen;
+};
+
+static _Atomic bool stop;
+
+static void on_signal(int signal)
+{
+	atomic_store_explicit(&stop, true, memory_order_relaxed);
+}
+
+static const char help_common[] =
+	"\n"
+	"OVERLAY is the options of the mount (-o lowerdir=…,upperdir=…,workdir=…), a workdir, or a\n"
+	"source or mount point in /etc/fstab. It must not be mounted%s.\n"
+	"\n";
+
+static void print_check_help(void)
+{
+	fputs("Usage: reverlayctl check [OPTION]... OVERLAY\n", stdout);
+	printf(help_common, ", but with --online: then OVERLAY\nis the mount point, too");
+	fputs("  -o, --options OPTIONS  name the layers\n"
+	      "      --online           of a live mount: what is so at a second look\n"
+	      "  -v, --verbose          notes too\n"
+	      "  -q, --quiet            nothing but what is found\n"
+	      "  -C, --progress         show how far it is (the default on a terminal)\n"
+	      "      --json             for programs\n"
+	      "\n"
+	      "Exit code, as of fsck(8): 0 nothing is wrong, 4 something is, 8 it could not be checked,\n"
+	      "16 wrong usage, 32 cancelled.\n",
+	      stdout);
+}
+
+static void print_repair_help(void)
+{
+	fputs("Usage: reverlayctl repair [OPTION]... OVERLAY\n", stdout);
+	printf(help_common, "");
+	fputs("  -o, --options OPTIONS  name the layers\n"
+	      "  -p, --preen            mend what is safe to mend unasked\n"
+	      "  -y, --yes              mend all\n"
+	      "  -n, --no               mend nothing, as check\n"
+	      "      --rebuild          make the index again where it is lost or its state damaged\n"
+	      "  -v, --verbose          notes too\n"
+	      "  -q, --quiet            nothing but what is found\n"
+	      "  -C, --progress         show how far it is (the default on a terminal)\n"
+	      "      --json             for programs; with -p, -y or -n\n"
+	      "\n"
+	      "Without -p, -y or -n it asks for each. Nothing with data in it is removed: what has no\n"
+	      "place goes to lost+found.\n"
+	      "\n"
+	      "Exit code, as of fsck(8): 0 nothing was wrong, 1 mended, 4 something is left, 8 it could not\n"
+	      "be repaired, 16 wrong usage, 32 cancelled.\n",
+	      stdout);
+}
+
+static void print_fsck_help(void)
+{
+	fputs("Usage: fsck.reverlay [-n|-p|-a|-y] [-fvV] [-C [FD]] [-o OPTIONS] OVERLAY\n"
+	      "\n"
+	      "reverlayctl check and repair, as fsck(8) calls them; fsck.reverlay(8) tells more.\n",
+	      stdout);
+}
+
+/* ---- the run ---- */
+
+static int exit_code(const struct request *request, int r, const struct rvl_check_result *result)
+{
+	if (r == -ECANCELED)
+		return FSCK_CANCELLED;
+	if (r < 0 || request->findings.error)
+		return FSCK_ERROR;
+	if (result->n_left)
+		return FSCK_LEFT;
+	return result->n_mended ? FSCK_MENDED : FSCK_OK;
+}
+
+static int say_error(int r)
+{
+	switch (r) {
+	case -ECANCELED:
+		rvl_error("cancelled; run it again to go on");
+		break;
+	case -ENOSPC:
+	case -EDQUOT:
+	case -EROFS:
+	case -EIO:
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+	case -E2BIG:
+		rvl_error("stopped: %s; what was mended stays mended, run it again to go on",
+			  strerror(-r));
+		break;
+	default:
+		if (r < 0)
+			rvl_error("it cannot be checked: %s", strerror(-r));
+	}
+	return r;
+}
+
+static int open_layers(struct request *request, struct rvl_layers *layers)
+{
+	_cleanup_free_ char *options = NULL;
+	bool is_live = false;
+	int r = 0;
+
+	if (request->options)
+		options = strdup(request->options);
+	else
+		r = rvl_operand_options(request->operand, &options, &is_live);
+	if (r < 0)
+		return r;
+	if (!options)
+		return -ENOMEM;
+	if (is_live && !request->config.is_online) {
+		rvl_error("%s: it is mounted: unmount it, or use check --online", request->operand);
+		return -EBUSY;
+	}
+	return request->config.is_online ? rvl_layers_open_unlocked(options, layers) :
+					   rvl_layers_open_stack(options, layers);
+}
+
+/* As e2fsck: what was stopped cleanly needs no look at every boot. */
+static bool is_clean(const struct rvl_layers *layers)
+{
+	return rvl_check_is_clean(&layers->stack);
+}
+
+static int run(struct request *request)
+{
+	const struct sigaction action = { .sa_handler = on_signal };
+	struct rvl_check_sink sink = rvl_findings_sink(&request->findings);
+	struct rvl_check_result result = { 0 };
+	struct rvl_layers layers;
+	int code, r = open_layers(request, &layers);
+
+	if (r < 0)
+		return FSCK_ERROR;
+	if (request->is_preen && !request->is_forced && is_clean(&layers)) {
+		if (!request->findings.is_quiet)
+			printf("reverlay: clean\n");
+		rvl_layers_close(&layers);
+		return FSCK_OK;
+	}
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	request->config.stack = &layers.stack;
+	request->config.sink = &sink;
+	request->config.stop = &stop;
+	r = say_error(rvl_check_run(&request->config, &result));
+	code = exit_code(request, r, &result);
+	rvl_findings_end(&request->findings, &result, code);
+	rvl_layers_close(&layers);
+	return request->findings.error ? FSCK_ERROR : code;
+}
+
+/* ---- command lines ---- */
+
+static void set_progress(struct request *request, int fd)
+{
+	request->findings.progress_fd = fd;
+	request->findings.is_terminal = isatty(fd);
+}
+
+static int usage(const char *program, const char *what)
+{
+	rvl_error("%s; see %s --help", what, program);
+	return FSCK_USAGE;
+}
+
+static int take_operand(struct request *request, int argc, char **argv, const char *program)
+{
+	if (request->options ? argc != optind : argc != optind + 1)
+		return usage(program, "one overlay is expected, by -o OPTIONS or as an operand");
+	request->operand = request->options ? NULL : argv[optind];
+	return FSCK_OK;
+}
+
+static struct request new_request(enum rvl_check_mode mode)
+{
+	struct request request = { .config.mode = mode, .findings.progress_fd = -1 };
+
+	if (isatty(STDERR_FILENO) && isatty(STDOUT_FILENO))
+		set_progress(&request, STDERR_FILENO);
+	return request;
+}
+
+enum { OPTION_ONLINE = 256, OPTION_REBUILD, OPTION_JSON };
+static const struct option long_options[] = {
+	{ "options", required_argument, NULL, 'o' },
+	{ "online", no_argument, NULL, OPTION_ONLINE },
+	{ "rebuild", no_argument, NULL, OPTION_REBUILD },
+	{ "preen", no_argument, NULL, 'p' },
+	{ "yes", no_argument, NULL, 'y' },
+	{ "no", no_argument, NULL, 'n' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "progress", no_argument, NULL, 'C' },
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "help", no_argument, NULL, 'h' },
+	{},
+};
+
+/* Those that check and repair both have. false: not one of them. */
+static bool common_option(struct request *request, int c)
+{
+	switch (c) {
+	case 'o':
+		request->options = optarg;
+		return true;
+	case 'n':
+		request->config.mode = RVL_CHECK_LOOK;
+		return true;
+	case 'v':
+		request->findings.has_notes = true;
+		return true;
+	case 'q':
+		request->findings.is_quiet = true;
+		return true;
+	case 'C':
+		set_progress(request, STDERR_FILENO);
+		return true;
+	case OPTION_JSON:
+		request->findings.is_json = true;
+		return true;
+	default:
+		return false;
+	}
+}
+
+int rvl_command_check(int argc, char **argv)
+{
+	static const char program[] = "reverlayctl check";
+	struct request request = new_request(RVL_CHECK_LOOK);
+	int c, code;
+
+	while ((c = getopt_long(argc, argv, "o:nvqCh", long_options, NULL)) != -1) {
+		if (common_option(&request, c))
+			continue;
+		switch (c) {
+		case OPTION_ONLINE:
+			request.config.is_online = true;
+			break;
+		case 'h':
+			print_check_help();
+			return FSCK_OK;
+		default:
+			return c == '?' ? FSCK_USAGE : usage(program, "check mends nothing");
+		}
+	}
+	code = take_operand(&request, argc, argv, program);
+	return code ?: run(&request);
+}
+
+int rvl_command_repair(int argc, char **argv)
+{
+	static const char program[] = "reverlayctl repair";
+	struct request request = new_request(RVL_CHECK_ASK);
+	int c, code;
+
+	while ((c = getopt_long(argc, argv, "o:pynvqCh", long_options, NULL)) != -1) {
+		if (common_option(&request, c))
+			continue;
+		switch (c) {
+		case 'p':
+			request.config.mode = RVL_CHECK_PREEN;
+			break;
+		case OPTION_REBUILD: /* the entries that follow are no questions */
+			request.config.is_rebuild = true;
+			if (request.config.mode == RVL_CHECK_ASK)
+				request.config.mode = RVL_CHECK_ALL;
+			break;
+		case 'y':
+			request.config.mode = RVL_CHECK_ALL;
+			break;
+		case 'h':
+			print_repair_help();
+			return FSCK_OK;
+		default:
+			return c == '?' ? FSCK_USAGE :
+					  usage(program, "a live mount cannot be repaired");
+		}
+	}
+	code = take_operand(&request, argc, argv, program);
+	if (!code && request.config.mode == RVL_CHECK_ASK &&
+	    (request.findings.is_json || !isatty(STDIN_FILENO)))
+		code = usage(program, "to be asked takes a terminal: give -p, -y or -n");
+	return code ?: run(&request);
+}
+
+/* -C may have its descriptor in the same word or in the next. */
+static void fsck_progress(struct request *request, int argc, char **argv)
+{
+	const char *text = optarg;
+	char *end;
+	long fd;
+
+	if (!text && optind < argc && argv[optind][0] >= '0' && argv[optind][0] <= '9' &&
+	    argc - optind > 1)
+		text = argv[optind++];
+	fd = text ? strtol(text, &end, 10) : 0;
+	set_progress(request, fd > 0 ? (int)fd : STDERR_FILENO);
+}
+
+int rvl_command_fsck(int argc, char **argv)
+{
+	static const char program[] = "fsck.reverlay";
+	struct request request = new_request(RVL_CHECK_ASK);
+	int c, code;
+
+	rvl_log_setup(program, RVL_LOG_STDERR, LOG_WARNING);
+	while ((c = getopt_long(argc, argv, "o:t:anpyrfvVTlC::h", long_options, NULL)) != -1) {
+		switch (c) {
+		case 'C':
+			fsck_progress(&request, argc, argv);
+			continue;
+		case 'V':
+			printf("fsck.reverlay %s\n", RVL_VERSION);
+			return FSCK_OK;
+		case 'a':
+		case 'p':
+			request.config.mode = RVL_CHECK_PREEN;
+			request.is_preen = true;
+			continue;
+		case 'y':
+			request.config.mode = RVL_CHECK_ALL;
+			continue;
+		case 'f':
+			request.is_forced = true;
+			continue;
+		case 'r': /* the default */
+		case 'T':
+		case 'l':
+		case 't':
+			continue;
+		case 'h':
+			print_fsck_help();
+			return FSCK_OK;
+		default:
+			if (common_option(&request, c))
+				continue;
+			return c == '?' ? FSCK_USAGE : usage(program, "an option of reverlayctl");
+		}
+	}
+	code = take_operand(&request, argc, argv, program);
+	if (!code && request.config.mode == RVL_CHECK_ASK && !isatty(STDIN_FILENO))
+		code = usage(program, "to be asked takes a terminal: give -p, -y or -n");
+	return code ?: run(&request);
+}

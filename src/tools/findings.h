@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What check and repair print: lines for people as it goes, or one JSON object for programs. */
+#ifndef RVL_TOOLS_FINDINGS_H
+#define RVL_TOOLS_FINDINGS_H
+
+#include "check/check.h"
+
+struct rvl_findings {
+	bool is_json;
+	bool is_quiet; /* no passes and no summary */
+	bool has_notes; /* notes too */
+	int progress_fd; /* -1: none */
+	bool is_terminal; /* progress is a line that is written over; else "pass names" lines as of fsck -C */
+	bool yes_to_all; /* was answered */
+	/* private */
+	unsigned pass;
+	uint64_t n_printed;
+	bool has_progress_line;
+	int error; /* stdout cannot be written: -errno */
+};
+
+/* The sink of a check; borrows `findings`. */
+struct rvl_check_sink rvl_findings_sink(struct rvl_findings *findings);
+/* After the run. exit_code is what will be returned. */
+void rvl_findings_end(struct rvl_findings *findings, const struct rvl_check_result *result,
+		      int exit_code);
+
+#endif

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The layers by less than the options of the mount: what a mount, a workdir or fstab knows of them. */
+#include "tools/operand.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/optstring.h"
+#include "index/state.h"
+#include "layer/path.h"
+#include "layer/xattr.h"
+#include "tools/live.h"
+
+static int live_options(const char *mount_point, char **ret)
+{
+	_cleanup_close_ int fd = rvl_live_open(mount_point);
+	const char *options;
+	json_t *config;
+	int r = fd < 0 ? fd : rvl_live_get(fd, mount_point, RVL_STAT_CONFIG, false, &config);
+
+	if (r < 0)
+		return r;
+	options = json_string_value(json_object_get(config, "options"));
+	*ret = options ? strdup(options) : NULL;
+	json_decref(config);
+	return *ret ? 0 : -EINVAL;
+}
+
+/* Is a FUSE filesystem of ours mounted just here? */
+static bool is_mount_point(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+	struct mntent *entry;
+	bool is_found = false;
+	FILE *f = real ? setmntent("/proc/self/mounts", "r") : NULL;
+
+	while (f && (entry = getmntent(f)))
+		if (!strcmp(entry->mnt_dir, real))
+			is_found = !strncmp(entry->mnt_type, "fuse.reverlay", 13);
+	if (f)
+		endmntent(f);
+	return is_found;
+}
+
+/* Has upper the attributes of "userxattr"? */
+static bool is_userxattr(const char *upper)
+{
+	struct rvl_xattr_names names;
+	_cleanup_close_ int fd = upper ? open(upper, O_PATH | O_DIRECTORY | O_CLOEXEC) : -EBADF;
+
+	rvl_xattr_names_init(&names, true);
+	return fd >= 0 && rvl_xattr_get(&names, fd, "", RVL_XATTR_INSTANCES, NULL, 0) > 0;
+}
+
+/* What the state of a workdir has stored: a hint where things are, which opening them verifies. */
+static int workdir_options(const char *path, char **ret)
+{
+	_cleanup_close_ int work = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int inodes =
+		work < 0 ? -errno : rvl_path_open(work, "inodes", O_RDONLY | O_DIRECTORY, 0);
+	struct rvl_state *state = NULL;
+	int r = inodes < 0 ? inodes : rvl_state_load(inodes, &state);
+	size_t len;
+	FILE *f;
+
+	if (r == -EUCLEAN)
+		rvl_error(
+			"%s: inodes/state is damaged and does not tell the layers: name them with -o",
+			path);
+	if (r < 0)
+		return r;
+	f = open_memstream(ret, &len);
+	if (f) {
+		/* the workdir itself is what was named, wherever it was once */
+		fputs("lowerdir=", f);
+		for (unsigned i = 0; i < state->n_lowers; i++) {
+			if (i)
+				fputs(state->lowers[i].flags & RVL_ROOT_DATA_ONLY ? "::" : ":", f);
+			rvl_optstring_escape(f, state->lowers[i].path, ":,");
+		}
+		if (state->upper.ino) {
+			fputs(",upperdir=", f);
+			rvl_optstring_escape(f, state->upper.path, ",");
+		}
+		fputs(",workdir=", f);
+		rvl_optstring_escape(f, path, ",");
+		/* the namespace of the attributes: that in which upper has its table */
+		if (is_userxattr(state->upper.path))
+			fputs(",userxattr", f);
+		r = fclose(f) ? -ENOMEM : 0;
+	}
+	rvl_state_free(state);
+	return f ? r : -ENOMEM;
+}
+
+static int fstab_options(const char *operand, char **ret)
+{
+	struct mntent *entry;
+	FILE *f = setmntent("/etc/fstab", "r");
+	int r = -ENOENT;
+
+	while (f && r == -ENOENT && (entry = getmntent(f))) {
+		if (strcmp(entry->mnt_type, "fuse.reverlay") && strcmp(entry->mnt_type, "reverlay"))
+			continue;
+		if (strcmp(entry->mnt_fsname, operand) && strcmp(entry->mnt_dir, operand))
+			continue;
+		*ret = strdup(entry->mnt_opts);
+		r = *ret ? 0 : -ENOMEM;
+	}
+	if (f)
+		endmntent(f);
+	return r;
+}
+
+int rvl_operand_options(const char *operand, char **ret, bool *ret_is_live)
+{
+	int r;
+
+	*ret_is_live = false;
+	if (strstr(operand, "lowerdir")) {
+		*ret = strdup(operand);
+		return *ret ? 0 : -ENOMEM;
+	}
+	if (is_mount_point(operand)) {
+		*ret_is_live = true;
+		return live_options(operand, ret);
+	}
+	r = fstab_options(operand, ret);
+	if (r == -ENOENT)
+		r = workdir_options(operand, ret);
+	if (r == -ENOENT || r == -ENOTDIR)
+		rvl_error(
+			"%s: not the workdir of an overlay, a live mount, or an overlay in /etc/fstab; "
+			"name the layers with -o lowerdir=…,upperdir=…,workdir=…",
+			operand);
+	return r;
+}
