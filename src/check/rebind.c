@@ -65,11 +65,7 @@ static void note(void *arg, enum rvl_rebind_note what, uint64_t number, const ch
 
 static int split(void *arg, const struct rvl_rebind_split *split)
 {
-	struct rvl_check_rebind *rb = arg;
-
-	if (split->first_layer)
-		rvl_rebind_tell(rb, RVL_TOLD_SPLIT, split->id.number, split->path);
-	return 0;
+	return rvl_rebind_link_add(arg, split);
 }
 
 /* The handles of lower objects that upper and index keep. */
@@ -142,6 +138,7 @@ static int run(struct rvl_check_rebind *rb)
 		r = r ?: rvl_rebind_upper(rb);
 	}
 	r = r ?: rvl_rebind_lowers(rb->rebind, &sink, &rb->result->lower);
+	r = r ?: rvl_rebind_link(rb);
 	rb->result->has_map = rvl_rebind_has_map(rb->rebind);
 	if (r || rb->config->is_dry_run)
 		return r;
@@ -164,6 +161,7 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 	r = run(&rb);
 	if (r && r != -ENODATA)
 		rvl_error("rebind has failed: %s; it can be run again", strerror(-r));
+	rvl_rebind_link_release(&rb);
 	rvl_rebind_upper_release(&rb);
 	free(rb.uuids);
 	rvl_rebind_free(rb.rebind);

@@ -13,6 +13,8 @@ struct rvl_check_rebind {
 	struct rvl_rebind *rebind; /* owned */
 	struct rvl_index *index; /* borrowed from it */
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
+	struct rvl_rebind_split *splits; /* owned, and their strings */
+	size_t n_splits, splits_size;
 	void *dirs; /* owned; tsearch(3): number of an upper directory -> its path in upper */
 };
 
@@ -27,7 +29,14 @@ const char *rvl_rebind_upper_path(const struct rvl_check_rebind *rb, uint64_t nu
 int rvl_rebind_upper_add(struct rvl_check_rebind *rb, uint64_t number, const char *path);
 void rvl_rebind_upper_release(struct rvl_check_rebind *rb);
 
-/* Are two objects equal: type, owner, mode, contents? 1 yes, 0 no. */
-int rvl_rebind_is_equal(int a_dirfd, const char *a, int b_dirfd, const char *b);
+/* Lower names that the copy has parted: to be remembered, and after the walk to be linked. */
+int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split);
+int rvl_rebind_link(struct rvl_check_rebind *rb);
+void rvl_rebind_link_release(struct rvl_check_rebind *rb);
+
+/* Are two objects equal: type, owner, mode, contents (and do both have them, or neither)? 1 yes, 0
+ * no. */
+int rvl_rebind_is_equal(const struct rvl_stack *stack, int a_dirfd, const char *a, int b_dirfd,
+			const char *b);
 
 #endif

@@ -186,7 +186,8 @@ static int is_equal_target(int a_dirfd, const char *a, int b_dirfd, const char *
 	return n == m && !memcmp(a_target, b_target, (size_t)n);
 }
 
-int rvl_rebind_is_equal(int a_dirfd, const char *a, int b_dirfd, const char *b)
+int rvl_rebind_is_equal(const struct rvl_stack *stack, int a_dirfd, const char *a, int b_dirfd,
+			const char *b)
 {
 	struct statx x, y;
 	int r = rvl_path_statx(a_dirfd, a, MASK, &x);
@@ -198,7 +199,12 @@ int rvl_rebind_is_equal(int a_dirfd, const char *a, int b_dirfd, const char *b)
 		return 0;
 	switch (x.stx_mode & S_IFMT) {
 	case S_IFREG:
-		return x.stx_size != y.stx_size ? 0 : is_equal_data(a_dirfd, a, b_dirfd, b);
+		if (x.stx_size != y.stx_size)
+			return 0;
+		r = rvl_metacopy_get(stack, a_dirfd, a);
+		if (r >= 0)
+			r = r == rvl_metacopy_get(stack, b_dirfd, b);
+		return r <= 0 ? r : is_equal_data(a_dirfd, a, b_dirfd, b);
 	case S_IFLNK:
 		return is_equal_target(a_dirfd, a, b_dirfd, b);
 	case S_IFDIR:
@@ -280,7 +286,7 @@ static int take_object(struct walk *walk, const char *name, const struct statx *
 		return 0;
 	}
 	rvl_entry_path(number, path);
-	r = rvl_rebind_is_equal(index->inodes_fd, path, walk->fd, name);
+	r = rvl_rebind_is_equal(index->stack, index->inodes_fd, path, walk->fd, name);
 	if (r <= 0)
 		return r ?: keep_unequal(walk, number, name);
 	walk->rb->result->n_linked++;
@@ -456,7 +462,7 @@ static int settle_unequal(struct walk *walk, const struct unequal *unequal)
 		return r;
 	rvl_entry_path(unequal->number, path);
 	/* equal to a name that has become the object by now? */
-	r = rvl_rebind_is_equal(index->inodes_fd, path, fd, name);
+	r = rvl_rebind_is_equal(index->stack, index->inodes_fd, path, fd, name);
 	if (r < 0)
 		return r;
 	if (r > 0) {

@@ -107,7 +107,9 @@ static int make_next(struct rvl_rebind *rebind, struct rvl_state *state,
 
 	rebind->is_moved = !rvl_bind_is_same_place(state, binding);
 	rebind->has_other_lowers = !rvl_bind_is_same_lowers(state, binding);
+	/* Asked for with everything at its place: what is in the lowers has changed. */
 	rebind->needs_map = rebind->has_other_lowers || has_lost_map(rebind, state) ||
+			    (!rebind->is_moved && !config->is_clone) ||
 			    (config->is_clone && state->flags & reals);
 	if (config->is_clone)
 		r = rvl_bind_clone(state);
@@ -198,7 +200,7 @@ bool rvl_rebind_is_moved(const struct rvl_rebind *rebind)
 
 bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind)
 {
-	return rebind->has_other_lowers;
+	return rebind->needs_map;
 }
 
 bool rvl_rebind_has_map(const struct rvl_rebind *rebind)
@@ -425,7 +427,8 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 		next->state->flags |= RVL_STATE_MAP_IS_TRUTH;
 		r = rvl_map_seal(next);
 	}
-	if (!r && fsync(next->inodes_fd))
+	/* what was changed in upper is there before anything relies on it */
+	if (!r && syncfs(next->inodes_fd))
 		r = -errno;
 	if (!r) {
 		rvl_numbers_store(next);

@@ -79,7 +79,8 @@ void rvl_rebind_free(struct rvl_rebind *rebind);
 
 /* The index as it will be: for entries and stamps. */
 struct rvl_index *rvl_rebind_index(struct rvl_rebind *rebind);
-/* Are upper and workdir at another place? Are the lowers other ones? Was the old map complete? */
+/* Are upper and workdir at another place? Are the lowers (taken for) other ones? Was the old map
+ * complete? */
 bool rvl_rebind_is_moved(const struct rvl_rebind *rebind);
 bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind);
 bool rvl_rebind_has_map(const struct rvl_rebind *rebind);

@@ -122,6 +122,7 @@ static int print_json(const struct command *command, const struct rvl_check_rebi
 	json_object_set_new(counts, "other_kind", json_integer((json_int_t)lower->n_other_kind));
 	json_object_set_new(counts, "joined", json_integer((json_int_t)lower->n_joined));
 	json_object_set_new(counts, "split", json_integer((json_int_t)lower->n_split));
+	json_object_set_new(counts, "linked", json_integer((json_int_t)result->n_lower_linked));
 	json_object_set_new(root, "lower", counts);
 	json_object_set(root, "told", command->told);
 	return rvl_output_print(root, true);

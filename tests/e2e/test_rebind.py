@@ -157,10 +157,10 @@ def handles(top):
 
 
 def tree_of(mnt):
-    """All but the times of directories: rsync makes links of whiteouts after it has set them."""
+    """All but times that rsync does not keep: of directories with whiteouts, of what is no file."""
     tree = snapshot(mnt, dir_nlink=False)
     for info in tree.values():
-        if stat.S_ISDIR(int(info["mode"], 8)):
+        if not stat.S_ISREG(int(info["mode"], 8)):
             del info["mtime"]
     return tree
 
@@ -224,3 +224,287 @@ def test_moved(ov, used, move, way, fs, lower_fs):
         assert report["told"] == [] and report["lower"]["gone"] == 0
         used.check(ov.mount())
         ov.umount()
+
+
+def test_only_upper_and_workdir_moved(ov, used, move):
+    """The lowers stay where they are: their numbers are computed as before, no map is needed."""
+    move.upper("xfs", by_rsync)
+    report = rebind(ov)
+    assert report["moved"] and not report["other_lowers"]
+    used.check(ov.mount())
+    assert not list((ov.work / "inodes").glob("map.mdb.*"))
+
+
+def test_a_mount_without_rebind_names_the_command(ov, used, move):
+    """It is refused, changes nothing, and the command that it names is the one that helps."""
+    ov.may_complain = True
+    move.all("ext4", "ext4", by_rsync)
+    result = run(*ov.command(flags=()), check=False)
+    assert result.returncode != 0
+    command = result.stdout[result.stdout.index("reverlayctl rebind"):].strip()
+    run("sh", "-c", command.replace("reverlayctl", CTL, 1))
+    used.check(ov.mount())
+
+
+def test_without_a_map_untouched_objects_get_new_numbers(ov, move):
+    """It is told; what is in upper keeps all, and no old handle opens another object."""
+    with ov.lower() as top:
+        fill_lower(top)
+    use(ov.mount())
+    before = Before(ov.mnt)
+    ov.umount()
+    for name in ("map.mdb", "map.seal"):
+        (ov.work / "inodes" / name).unlink(missing_ok=True)
+    upper = {n for n in before.handles if os.path.lexists(ov.upper / n)}
+    move.all("xfs", "xfs", by_rsync)
+    report = rebind(ov)
+    assert not report["had_map"]
+    mnt = ov.mount()
+    root = os.open(mnt, os.O_RDONLY)
+    for name, fh in before.handles.items():
+        if name in upper:
+            fd = sysc.open_handle(root, fh, os.O_PATH)
+            assert os.fstat(fd).st_ino == before.tree[name]["ino"], name
+            os.close(fd)
+    stale = {n for n in before.handles if n not in upper and "was-renamed.d/" not in n}
+    linked = {"triple1", "dir/triple3", "hard2", "dir/hard3"}
+    for name in sorted(stale):
+        try:
+            fd = sysc.open_handle(root, before.handles[name], os.O_PATH)
+        except OSError as error:
+            assert error.errno == errno.ESTALE, name
+        else:  # a name of a file that was copied up under another one
+            assert os.fstat(fd).st_ino == before.tree[name]["ino"] and name in linked, name
+            os.close(fd)
+    os.close(root)
+    now = numbers(mnt)
+    old = {info["ino"] for info in before.tree.values()}
+    for name in stale - linked:
+        assert now[name] not in old, name
+    check_tree(mnt)
+
+
+def test_private_attributes_lost(ov, used, move):
+    """A copy by plain tar is refused with the command that copies right, and nothing is changed."""
+    move.all("ext4", "ext4", by_plain_tar)
+    parts = (ov.upper, ov.work / "inodes")
+    trees = [snapshot(part, private=True) for part in parts]
+    result = rebind(ov, check=False)
+    assert result.returncode != 0 and "--xattrs-include='*'" in result.stdout
+    for tree, part in zip(trees, parts):
+        assert_same(tree, snapshot(part, private=True), "after a refused rebind")
+
+
+@pytest.mark.parametrize("way", ["without -H", "one after the other"])
+def test_hard_links_of_upper_lost(ov, used, move, way):
+    """Names of one object are one inode again, and the index's links of it."""
+    if way == "without -H":
+        move.all("xfs", "ext4", by_rsync_without_links)
+    else:
+        def copy(source, target):
+            for part in ("upper", "work"):
+                (target / part).mkdir()
+                by_cp(source / part, target / part)
+        move.upper("xfs", copy)
+        move.lowers("ext4", by_cp)
+    report = rebind(ov)
+    assert report["upper"]["linked"] > 0
+    assert not [t for t in report["told"] if t["what"] in ("unequal", "dead")]
+    mnt = ov.mount()
+    used.check(mnt)
+    assert ino(mnt / "born") == ino(mnt / "born.d/link") == used.tree["born"]["ino"]
+    assert os.lstat(mnt / "born").st_nlink == 2
+
+
+def test_unequal_names_are_both_kept(ov, used, move):
+    """Names that were one object and are not equal: told, both are there, one has the number."""
+    move.all("ext4", "ext4", by_rsync)
+    link = ov.upper / "born.d/link"
+    os.unlink(link)
+    shutil.copy2(ov.upper / "born", link)
+    os.setxattr(link, "trusted.overlay.ino", os.getxattr(ov.upper / "born", "trusted.overlay.ino"))
+    write(link, "something else\n")
+    report = rebind(ov)
+    assert [(t["what"], t["path"]) for t in report["told"]] == [("unequal", "born.d/link")]
+    mnt = ov.mount()
+    assert (mnt / "born").read_text() == "born\n" and ino(mnt / "born") == used.tree["born"]["ino"]
+    assert (mnt / "born.d/link").read_text() == "something else\n"
+    assert ino(mnt / "born.d/link") not in {i["ino"] for i in used.tree.values()}
+    check_tree(mnt)
+
+
+def test_index_and_name_unequal(ov, used, move):
+    """The name is what people see: it is the object; what the index had is in lost+found."""
+    move.all("ext4", "ext4", by_rsync)
+    data = (ov.upper / "file").read_bytes() + b"after the copy\n"
+    stamp = os.getxattr(ov.upper / "file", "trusted.overlay.ino")
+    os.unlink(ov.upper / "file")
+    write(ov.upper / "file", data)
+    os.setxattr(ov.upper / "file", "trusted.overlay.ino", stamp)
+    report = rebind(ov)
+    assert [(t["what"], t["path"]) for t in report["told"]] == [("unequal", "file")]
+    mnt = ov.mount()
+    assert (mnt / "file").read_bytes() == data and ino(mnt / "file") == used.tree["file"]["ino"]
+    lost, = listing(mnt / "lost+found")
+    assert (mnt / "lost+found" / lost).read_text() == "changed\n"
+    check_tree(mnt)
+
+
+@pytest.mark.parametrize("kind", ["squashfs", "erofs"])
+def test_lower_becomes_an_image(ov, used, move, kind):
+    """The same tree as an image: every number and handle stays."""
+    source, = ov.lowers
+    image = move.directory("ext4", "image") / "image"
+    if kind == "squashfs":
+        run("mksquashfs", source, image, "-quiet", "-no-progress", "-comp", "gzip", "-noappend")
+    else:
+        os.unlink(source / ("n" * 255))  # mkfs.erofs 1.5 cannot
+        run("mkfs.erofs", image, source)
+    ov.lowers = [ov._mount_image(image, kind)]  # pylint: disable=protected-access
+    ov.before = None
+    report = rebind(ov)
+    gone = {t["path"].lstrip("/") for t in report["told"]}
+    assert gone <= {"n" * 255, "blockdev"} and not report["moved"] and report["other_lowers"]
+    used.check_handles(ov.mount(), without=gone)
+    check_tree(ov.mnt)
+
+
+def test_newer_version_of_lower(ov, used, move):
+    """Gone, new, changed, another kind: each is told or bound, and no number means another object."""
+    old = ov.lowers[0]
+    new = move.directory("ext4", "newer")
+    by_cp(old, new)
+    os.unlink(new / "empty")
+    os.unlink(new / "xattr")
+    os.mkdir(new / "xattr")
+    write(new / "dir/sub/deep", "newer\n")
+    write(new / "added", "added\n")
+    os.rename(new / "suid", new / "suid.moved")
+    ov.lowers, ov.before = [new], None
+    report = rebind(ov)
+    told = {(t["what"], t["path"]) for t in report["told"]}
+    assert told == {("gone", "/empty"), ("other-kind", "/xattr"), ("gone", "/suid")}
+    mnt = ov.mount()
+    used.check_handles(mnt, without=["empty", "xattr", "suid"])
+    root = os.open(mnt, os.O_RDONLY)
+    for name in ("empty", "xattr", "suid"):
+        sysc.fails(errno.ESTALE, sysc.open_handle, root, used.handles[name], os.O_PATH)
+    os.close(root)
+    assert (mnt / "dir/sub/deep").read_text() == "newer\n"
+    assert ino(mnt / "dir/sub/deep") == used.tree["dir/sub/deep"]["ino"]
+    known = {info["ino"] for info in used.tree.values()}
+    for name in ("added", "xattr", "suid.moved"):
+        assert ino(mnt / name) not in known, name
+    check_tree(mnt)
+
+
+def test_another_list_of_lowers(ov, used, move):
+    """A layer more on top, which merges, hides and adds; and then without it again."""
+    top = move.directory("xfs", "top")
+    write(top / "dir/new", "new\n")
+    write(top / "added", "added\n")
+    whiteout(top / "empty")
+    below, ov.before = ov.lowers, None
+    ov.lowers = [top, *below]
+    report = rebind(ov)
+    assert [t["path"] for t in report["told"]] == ["/empty"]
+    mnt = ov.mount()
+    used.check_handles(mnt, without=["empty"])
+    assert ino(mnt / "dir") == used.tree["dir"]["ino"] and (mnt / "dir/new").exists()
+    added = ino(mnt / "added"), ino(mnt / "dir/new")
+    run(CTL, "map", mnt)
+    ov.umount()
+    ov.lowers, ov.before = below, None
+    rebind(ov)
+    used.check_handles(ov.mount(), without=["empty"])
+    assert not set(added) & set(numbers(mnt).values())
+    check_tree(mnt)
+
+
+def test_dry_run_changes_nothing(ov, used, move):
+    """It tells the same as the rebind after it, and changes no byte."""
+    move.all("ext4", "ext4", by_rsync_without_links)
+    (ov.lowers[0] / "empty").unlink()
+    tree = snapshot(ov.base, private=True, ctime=True)
+    told = rebind(ov, "--dry-run")
+    assert_same(tree, snapshot(ov.base, private=True, ctime=True), "after a dry run")
+    done = rebind(ov)
+    assert told.pop("dry_run") and not done.pop("dry_run")
+    assert told == done
+
+
+@pytest.mark.parametrize("moves", ["lowers too", "upper only"])
+def test_clones_go_ways_of_their_own(ov, used, move, moves):
+    """Both have all numbers from before; what is born in one has numbers that the other never gives."""
+    original = ov.base, ov.upper, ov.work, ov.lowers, ov.lower_base
+    clone = move.directory("xfs", "clone")
+    by_rsync(ov.base, clone)
+    ov.base, ov.upper, ov.work = clone, clone / "upper", clone / "work"
+    if moves == "lowers too":
+        ov.lowers, ov.before = [move.directory("xfs", "clone.lower")], None
+        by_rsync(original[3][0], ov.lowers[0])
+    report = rebind(ov, "--clone")
+    assert report["action"] == "clone"
+    mnt = ov.mount()
+    assert_same(used.tree, tree_of(mnt), "in the clone")
+    if moves == "lowers too":
+        used.check_handles(mnt)
+    born = {ino(write(mnt / f"new{i}")) for i in range(10)}
+    check_tree(mnt)
+    ov.remount()
+    ov.umount()
+    shutil.rmtree(clone)
+    ov.base, ov.upper, ov.work, ov.lowers, ov.lower_base = original
+    ov.before = None
+    used.check(ov.mount())
+    assert not born & {ino(write(mnt / f"new{i}")) for i in range(10)}
+
+
+def test_moved_again_and_again(ov, used, move):
+    """Numbers of several generations: what was born between the moves, too."""
+    for i, fs in enumerate(("xfs", "ext4", "btrfs")):
+        move.all(fs, fs, by_rsync)
+        rebind(ov)
+        used.check_handles(ov.mount())
+        write(ov.mnt / f"between{i}", "b\n")
+        os.chmod(ov.mnt / "dir/sub/deep", 0o600 + i)
+        used.tree["dir/sub/deep"]["mode"] = oct(stat.S_IFREG | 0o600 + i)
+        used = Before(ov.mnt)
+        assert len(list((ov.work / "inodes").glob("map.mdb*"))) == 1
+        ov.umount()
+
+
+def test_hard_links_of_lower_lost(ov, used, move):
+    """Equal ones are links of one object in upper, unequal ones are told and are objects of their own.
+
+    pair1, pair2: untouched; triple1 to 3: copied up by one of its names; hard2, dir/hard3: hard1 was
+    removed. A directory on the way that is only in lower is copied up.
+    """
+    write(ov.lowers[0] / "odd/other/x", "odd\n")
+    os.link(ov.lowers[0] / "odd/other/x", ov.lowers[0] / "odd/y")
+    rebind(ov)  # a newer version of lower
+    ov.mount()
+    old_odd = ino(ov.mnt / "odd/y")
+    run(CTL, "map", ov.mnt)
+    before = Before(ov.mnt)
+    ov.umount()
+    move.upper("xfs", by_rsync)
+    move.lowers("ext4", by_rsync_without_links)
+    write(ov.lowers[0] / "odd/y", "not equal\n")
+    report = rebind(ov)
+    told = {t["path"] for t in report["told"]}
+    assert len(told) == 1 and told < {"odd/other/x", "odd/y"}
+    assert {t["what"] for t in report["told"]} == {"split"}
+    mnt = ov.mount()
+    before.check_handles(mnt, without=["odd/y", "odd/other/x"])
+    inos = [ino(mnt / name) for name in ("odd/y", "odd/other/x")]
+    assert old_odd in inos and inos[0] != inos[1]
+    for names in (("pair1", "dir/pair2"), ("triple1", "triple2", "dir/triple3"),
+                  ("hard2", "dir/hard3")):
+        assert {ino(mnt / name) for name in names} == {before.tree[names[0]]["ino"]}, names
+        assert os.lstat(mnt / names[0]).st_nlink == len(names)
+        with open(mnt / names[0], "a", encoding="utf-8") as file:
+            file.write("by one name\n")
+        for name in names:
+            assert (mnt / name).read_text().endswith("by one name\n"), name
+    check_tree(mnt)

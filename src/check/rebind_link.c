@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Rebind, lower files whose hard links the copy has parted: their names are made links of one
+ * object in upper, so that they no longer hang on anything that is stored elsewhere.
+ *
+ *   it was copied up     its entry is the object; each lower name that upper does not hide becomes
+ *                        a link of it
+ *   it was not           it is copied up here, if the names are equal; what is not is told and is
+ *                        an object of its own
+ *
+ * Directories on the way that are not in upper are copied up, from above. Order of a copy-up:
+ * temporary in work/ with all it needs, synced; entry; names. After a death in between the entry is
+ * found by the next run, which makes the names. Link counts (overlay.nlink) are lowered after the
+ * link: a death in between leaves one too high, which keeps an object, and never one too low.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "check/rebind_private.h"
+#include "index/entry.h"
+#include "index/map.h"
+#include "index/stamp.h"
+#include "layer/copy.h"
+#include "layer/merge.h"
+#include "layer/path.h"
+
+#define MASK (STATX_BASIC_STATS | STATX_BTIME)
+#define DEPTH_MAX 4096
+#define NLINK_VALUE_SIZE 16
+
+/* A real object of a layer. */
+struct source {
+	const struct rvl_layer *layer;
+	const char *path;
+	struct statx st;
+};
+
+/* One object in the making, in work/. */
+struct temp {
+	struct rvl_check_rebind *rb;
+	char name[RVL_TEMP_NAME_SIZE];
+	int fd; /* owned; regular files */
+	struct statx st;
+	bool is_named;
+};
+
+/* ---- what is remembered of the walk ---- */
+
+int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	struct rvl_rebind_split *copy;
+
+	if (rb->n_splits == rb->splits_size) {
+		size_t size = rb->splits_size ? rb->splits_size * 2 : 16;
+		struct rvl_rebind_split *v = reallocarray(rb->splits, size, sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		rb->splits = v;
+		rb->splits_size = size;
+	}
+	copy = &rb->splits[rb->n_splits];
+	*copy = *split;
+	copy->name = strdup(split->name);
+	copy->path = strdup(split->path);
+	copy->first_path = split->first_path ? strdup(split->first_path) : NULL;
+	copy->first_name = split->first_name ? strdup(split->first_name) : NULL;
+	rb->n_splits++;
+	return copy->name && copy->path && !copy->first_path == !split->first_path &&
+			       !copy->first_name == !split->first_name ?
+		       0 :
+		       -ENOMEM;
+}
+
+void rvl_rebind_link_release(struct rvl_check_rebind *rb)
+{
+	while (rb->n_splits) {
+		struct rvl_rebind_split *split = &rb->splits[--rb->n_splits];
+
+		free((char *)split->name);
+		free((char *)split->path);
+		free((char *)split->first_path);
+		free((char *)split->first_name);
+	}
+	free(rb->splits);
+	rb->splits = NULL;
+}
+
+/* ---- temporaries ---- */
+
+static void temp_release(struct temp *temp)
+{
+	rvl_close(temp->fd);
+	if (temp->is_named && unlinkat(temp->rb->index->temp_fd, temp->name, 0) && errno == EISDIR)
+		unlinkat(temp->rb->index->temp_fd, temp->name, AT_REMOVEDIR);
+}
+#define _cleanup_temp_ __attribute__((cleanup(temp_release)))
+
+static int make_object(struct temp *temp, const struct source *from)
+{
+	int dirfd = temp->rb->index->temp_fd;
+	char target[PATH_MAX];
+	_cleanup_close_ int fd = -EBADF;
+	ssize_t n;
+
+	switch (from->st.stx_mode & S_IFMT) {
+	case S_IFDIR:
+		return mkdirat(dirfd, temp->name, 0700) ? -errno : 0;
+	case S_IFREG:
+		temp->fd = openat(dirfd, temp->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		return temp->fd < 0 ? -errno : 0;
+	case S_IFLNK:
+		fd = rvl_path_open(from->layer->fd, from->path, O_PATH, 0);
+		n = fd < 0 ? fd : readlinkat(fd, "", target, sizeof(target) - 1);
+		if (n < 0)
+			return fd < 0 ? fd : -errno;
+		target[n] = '\0';
+		return symlinkat(target, dirfd, temp->name) ? -errno : 0;
+	default:
+		return mknodat(dirfd, temp->name, (from->st.stx_mode & S_IFMT) | 0600,
+			       makedev(from->st.stx_rdev_major, from->st.stx_rdev_minor)) ?
+			       -errno :
+			       0;
+	}
+}
+
+static int copy_data(struct temp *temp, const struct source *from)
+{
+	_cleanup_close_ int fd = -EBADF;
+
+	if (!S_ISREG(from->st.stx_mode) || !from->st.stx_size)
+		return 0;
+	fd = rvl_path_open_noatime(from->layer->fd, from->path, O_RDONLY);
+	return fd < 0 ? fd : rvl_copy_data(fd, temp->fd, from->st.stx_size, NULL);
+}
+
+static int set_private(struct temp *temp, enum rvl_xattr which, const void *value, size_t len)
+{
+	struct rvl_index *index = temp->rb->index;
+
+	return rvl_upper_xattr_set(index, index->temp_fd, temp->name, temp->st.stx_mode,
+				   temp->st.stx_ino, which, value, len);
+}
+
+/* Origin, stamp, and (of no directory) the place. */
+static int set_identity(struct temp *temp, const struct source *from, const struct rvl_id *id,
+			const struct rvl_name_at *place)
+{
+	uint8_t value[RVL_HANDLE_ENCODED_MAX], encoded[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_handle origin;
+	int len = 0, r = 0;
+
+	if (!rvl_handle_get(from->layer->fd, from->path, temp->rb->uuids[from->layer->index],
+			    &origin))
+		len = rvl_handle_encode(&origin, value);
+	r = set_private(temp, RVL_XATTR_ORIGIN, value, len < 0 ? 0 : (size_t)len);
+	if (!r && !S_ISDIR(from->st.stx_mode))
+		r = set_private(temp, RVL_XATTR_PLACE, encoded, rvl_name_at_encode(place, encoded));
+	return r     ?:
+		       rvl_stamp_set(temp->rb->index, temp->rb->index->temp_fd, temp->name,
+				     temp->st.stx_mode, temp->st.stx_ino, id);
+}
+
+static int set_attributes(struct temp *temp, const struct source *from)
+{
+	const struct timespec times[2] = {
+		{ from->st.stx_atime.tv_sec, from->st.stx_atime.tv_nsec },
+		{ from->st.stx_mtime.tv_sec, from->st.stx_mtime.tv_nsec },
+	};
+	static const char capability[] = "security.capability";
+	int dirfd = temp->rb->index->temp_fd;
+	char value[1024];
+	ssize_t n;
+
+	if (fchownat(dirfd, temp->name, from->st.stx_uid, from->st.stx_gid, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	if (!S_ISLNK(from->st.stx_mode) &&
+	    fchmodat(dirfd, temp->name, from->st.stx_mode & 07777, 0))
+		return -errno;
+	/* the change of owner took it away */
+	n = rvl_xattrat_get(from->layer->fd, from->path, capability, value, sizeof(value));
+	if (n > 0 && S_ISREG(from->st.stx_mode)) {
+		int r = rvl_xattrat_set(dirfd, temp->name, capability, value, (size_t)n, 0);
+
+		if (r)
+			return r;
+	}
+	return utimensat(dirfd, temp->name, times, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
+static int temp_make(struct temp *temp, const struct source *from, const struct rvl_id *id,
+		     const struct rvl_name_at *place)
+{
+	struct rvl_index *index = temp->rb->index;
+	int r;
+
+	rvl_index_temp_name(index, temp->name);
+	r = make_object(temp, from);
+	temp->is_named = r == 0;
+	r = r ?: rvl_path_statx(index->temp_fd, temp->name, MASK, &temp->st);
+	r = r ?: copy_data(temp, from);
+	r = r	  ?:
+		    rvl_xattr_copy(&index->stack->xattr, from->layer->fd, from->path,
+				   index->temp_fd, temp->name);
+	r = r ?: set_identity(temp, from, id, place);
+	r = r ?: set_attributes(temp, from);
+	return r ?: temp->fd >= 0 && fsync(temp->fd) ? -errno : 0;
+}
+
+/* ---- directories ---- */
+
+static int take_row(void *arg, const struct rvl_map_row *row)
+{
+	*(struct rvl_map_row *)arg = *row;
+	return 1;
+}
+
+static int row_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_map_row *ret)
+{
+	int r = rvl_map_get(rb->index, number, take_row, ret);
+
+	return r == 1 ? 0 : r ?: -ENOENT;
+}
+
+/* Where a directory of the lower view lies. The caller releases *ret. */
+static int lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_places *ret)
+{
+	_cleanup_free_ struct rvl_map_row *rows = NULL;
+	unsigned n = 0;
+	int r;
+
+	for (; number != RVL_NUMBER_ROOT; number = rows[n++].at.parent) {
+		struct rvl_map_row *v = n < DEPTH_MAX ? reallocarray(rows, n + 1, sizeof(*v)) :
+							NULL;
+
+		if (!v)
+			return n < DEPTH_MAX ? -ENOMEM : -ELOOP;
+		rows = v;
+		r = row_of(rb, number, &rows[n]);
+		if (r)
+			return r;
+	}
+	r = rvl_places_of_root(rb->config->stack, ret);
+	while (!r && n) {
+		struct rvl_found found = { 0 };
+
+		r = rvl_merge_lookup(rb->config->stack, ret, rows[--n].at.name, NULL, NULL, &found);
+		rvl_places_release(ret);
+		if (!r && (!found.places.n || !S_ISDIR(found.st.stx_mode)))
+			r = -ENOENT;
+		if (!r) {
+			*ret = found.places;
+			found.places = (struct rvl_places){ 0 };
+		}
+		rvl_found_release(&found);
+	}
+	return r;
+}
+
+static void restore_times(int fd, const struct statx *st)
+{
+	const struct timespec times[2] = {
+		{ st->stx_atime.tv_sec, st->stx_atime.tv_nsec },
+		{ st->stx_mtime.tv_sec, st->stx_mtime.tv_nsec },
+	};
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	(void)utimensat(AT_FDCWD, path, times, 0);
+}
+
+/* What is in a directory came from elsewhere: the kernel's mark. Not on the root. */
+static int mark_impure(struct rvl_check_rebind *rb, uint64_t number, int fd)
+{
+	if (number == RVL_NUMBER_ROOT)
+		return 0;
+	return rvl_xattr_set(&rb->config->stack->xattr, fd, "", RVL_XATTR_IMPURE, "y", 1);
+}
+
+/* Does upper let lower names of this directory show at this name? -ENOENT: no. */
+static int check_shows(struct rvl_check_rebind *rb, int fd, const char *name)
+{
+	enum rvl_opaque opaque;
+	struct statx st;
+	int r = rvl_opaque_get(rb->config->stack, fd, "", &opaque);
+
+	if (r || opaque == RVL_OPAQUE_YES)
+		return r ?: -ENOENT;
+	r = rvl_path_statx(fd, name, MASK, &st);
+	return r == -ENOENT ? 0 : r ?: -ENOENT;
+}
+
+static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
+			  const struct rvl_map_row *row, int parent_fd)
+{
+	static const uint8_t no_uuid[16];
+	struct rvl_entry_directory entry = { .path = row->at, .is_merged = true, .place = row->at };
+	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
+	const struct rvl_id id = { number, row->generation };
+	struct rvl_index *index = rb->index;
+	struct rvl_places places = { 0 };
+	struct source from;
+	struct statx st;
+	int r = lower_of(rb, number, &places);
+
+	if (r)
+		return r;
+	from = (struct source){ .layer = places.v[0].layer, .path = places.v[0].path };
+	r = rvl_path_statx(from.layer->fd, from.path, MASK, &from.st);
+	r = r ?: temp_make(&temp, &from, &id, NULL);
+	if (!r) {
+		if (rvl_handle_get(index->temp_fd, temp.name, no_uuid, &entry.upper))
+			entry.upper.len = 0;
+		if (rvl_handle_get(from.layer->fd, from.path, no_uuid, &entry.lower))
+			entry.lower.len = 0;
+		r = rvl_entry_put_directory(index, number, &entry, true);
+	}
+	r = r ?: rvl_path_statx(parent_fd, "", MASK, &st);
+	r = r ?: mark_impure(rb, row->at.parent, parent_fd);
+	if (!r && renameat2(index->temp_fd, temp.name, parent_fd, row->at.name, RENAME_NOREPLACE))
+		r = -errno;
+	if (!r) {
+		temp.is_named = false;
+		restore_times(parent_fd, &st);
+	}
+	rvl_places_release(&places);
+	return r;
+}
+
+/* A descriptor of the directory in upper, which is made where it is only in lower. -ENOENT: upper
+ * hides it. */
+static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned depth)
+{
+	int upper_fd = rvl_stack_upper(rb->config->stack)->fd, r;
+	const char *path = rvl_rebind_upper_path(rb, number);
+	_cleanup_close_ int parent_fd = -EBADF;
+	_cleanup_free_ char *own = NULL;
+	enum rvl_entry_kind kind;
+	struct rvl_map_row row;
+	struct statx st;
+
+	if (path)
+		return rvl_path_open(upper_fd, path, O_PATH | O_DIRECTORY, 0);
+	if (depth >= DEPTH_MAX)
+		return -ELOOP;
+	r = rvl_entry_look(rb->index, number, &kind, &st);
+	if (!r && kind == RVL_ENTRY_TOMBSTONE)
+		r = -ENOENT;
+	r = r ?: row_of(rb, number, &row);
+	if (r)
+		return r;
+	parent_fd = open_directory(rb, row.at.parent, depth + 1);
+	if (parent_fd < 0)
+		return parent_fd;
+	r = check_shows(rb, parent_fd, row.at.name);
+	r = r ?: make_directory(rb, number, &row, parent_fd);
+	if (r)
+		return r;
+	path = rvl_rebind_upper_path(rb, row.at.parent);
+	if (asprintf(&own, "%s%s%s", path, *path ? "/" : "", row.at.name) < 0)
+		return -ENOMEM;
+	r = rvl_rebind_upper_add(rb, number, own);
+	return r ?: rvl_path_open(parent_fd, row.at.name, O_PATH | O_DIRECTORY, 0);
+}
+
+/* ---- names ---- */
+
+/* One lower name less that counts. */
+static int lower_nlink(struct rvl_index *index, const char *entry, const struct statx *st)
+{
+	char value[NLINK_VALUE_SIZE];
+	ssize_t n = rvl_upper_xattr_get(index, index->inodes_fd, entry, st->stx_mode, st->stx_ino,
+					RVL_XATTR_NLINK, value, sizeof(value) - 1);
+	long diff;
+
+	if (n < 2 || value[0] != 'U') /* none, or for check to tell */
+		return n == -ENODATA || n >= 0 || n == -ERANGE ? 0 : (int)n;
+	value[n] = '\0';
+	diff = strtol(value + 1, NULL, 10);
+	n = snprintf(value, sizeof(value), "U%+ld", diff - 1);
+	return rvl_upper_xattr_set(index, index->inodes_fd, entry, st->stx_mode, st->stx_ino,
+				   RVL_XATTR_NLINK, value, (size_t)n);
+}
+
+static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
+		     const char *name, bool is_counted)
+{
+	_cleanup_close_ int fd = open_directory(rb, parent, 0);
+	struct rvl_index *index = rb->index;
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct statx st, object;
+	int r = fd < 0 ? fd : check_shows(rb, fd, name);
+
+	if (r)
+		return r == -ENOENT ? 0 : r; /* upper has or hides it: it hangs on nothing */
+	rvl_entry_path(number, entry);
+	r = rvl_path_statx(fd, "", MASK, &st);
+	r = r ?: rvl_path_statx(index->inodes_fd, entry, MASK, &object);
+	r = r ?: mark_impure(rb, parent, fd);
+	if (!r && linkat(index->inodes_fd, entry, fd, name, 0))
+		r = -errno;
+	if (r)
+		return r;
+	restore_times(fd, &st);
+	return is_counted ? lower_nlink(index, entry, &object) : 0;
+}
+
+/* ---- one split ---- */
+
+static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	struct source from = { .layer = split->first_layer, .path = split->first_path };
+	struct rvl_name_at place = { .parent = split->first_parent };
+	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
+	struct rvl_index *index = rb->index;
+	int r = rvl_path_statx(from.layer->fd, from.path, MASK, &from.st);
+
+	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
+	r = r ?: temp_make(&temp, &from, &split->id, &place);
+	r = r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
+	return r;
+}
+
+static int has_entry(struct rvl_check_rebind *rb, uint64_t number)
+{
+	enum rvl_entry_kind kind;
+	struct statx st;
+	int r = rvl_entry_look(rb->index, number, &kind, &st);
+
+	return r < 0 ? r : kind != RVL_ENTRY_NONE;
+}
+
+/* Are the lower objects equal, and all there is of them in one layer? */
+static int is_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	const struct rvl_stack *stack = rb->config->stack;
+	int r = rvl_rebind_is_equal(stack, split->first_layer->fd, split->first_path,
+				    split->layer->fd, split->path);
+
+	if (r <= 0 || split->has_entry)
+		return r;
+	r = rvl_metacopy_get(stack, split->first_layer->fd, split->first_path);
+	return r < 0 ? r : !r;
+}
+
+static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	uint64_t number = split->id.number;
+	int r = split->first_layer ? is_equal(rb, split) : 1;
+
+	if (r < 0)
+		return r;
+	if (!r || !rb->config->stack->has_upper) {
+		rvl_rebind_tell(rb, RVL_TOLD_SPLIT, number, split->path);
+		return 0;
+	}
+	rb->result->n_lower_linked++;
+	if (rb->config->is_dry_run)
+		return 0;
+	if (split->has_entry)
+		return link_name(rb, number, split->parent, split->name, true);
+	r = has_entry(rb, number);
+	if (r == 0)
+		r = copy_up(rb, split);
+	if (r >= 0)
+		r = link_name(rb, number, split->first_parent, split->first_name, false);
+	return r ?: link_name(rb, number, split->parent, split->name, false);
+}
+
+int rvl_rebind_link(struct rvl_check_rebind *rb)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < rb->n_splits; i++)
+		r = join(rb, &rb->splits[i]);
+	return r;
+}
