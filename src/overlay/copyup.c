@@ -166,6 +166,9 @@ static int set_attributes(struct copy_up *c)
 	int r = rvl_xattr_copy(&c->ov->stack->xattr, c->lower.dirfd, c->lower.name,
 			       c->ov->index->temp_fd, c->temp.name);
 
+	/* truncated now, and so it must look if it comes to no more than this */
+	if (c->flags & RVL_COPY_UP_NO_DATA)
+		times[1].tv_nsec = UTIME_NOW;
 	if (r == 0)
 		r = set_private(c);
 	if (r == 0)

@@ -321,12 +321,65 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 	return r;
 }
 
-int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-			     const char *name)
+int rvl_user_whiteout_make(struct rvl_dir *dir, const struct rvl_cred *cred, const char *name,
+			   struct rvl_user_whiteout *ret)
 {
-	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_overlay *ov = dir->node->ov;
+	struct creation c = { .ov = ov,
+			      .dir = *dir,
+			      .name = name,
+			      .is_user_whiteout = true,
+			      .rdev = RVL_USER_WHITEOUT_RDEV,
+			      .temp.fd = -EBADF };
+	struct rvl_log_record record = { .op = RVL_LOG_CREATE, .flags = RENAME_WHITEOUT };
+	int r = rvl_inherit(dir, cred, S_IFCHR, &c.inherited);
 
-	return create(ov, cred, parent, name, S_IFCHR, makedev(0, 0), NULL, &node, NULL);
+	if (r == 0)
+		r = rvl_number_born(ov->index, &c.id);
+	if (r < 0)
+		return r;
+	record.number = c.id.number;
+	record.at.parent = dir->node->id.number;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", name);
+	r = rvl_log_begin(ov->index->log, &record, &ret->log_id);
+	if (r < 0)
+		return r;
+	ret->id = c.id;
+	/* in the caller's memory: its name lies inside it */
+	rvl_temp_begin(&ret->temp, ov);
+	c.temp = ret->temp;
+	c.temp.name = c.temp.buf;
+	r = make(&c);
+	if (r == 0)
+		r = make_entry(&c, c.temp.dirfd, c.temp.name);
+	ret->temp = c.temp;
+	ret->temp.name = ret->temp.buf;
+	if (r < 0)
+		rvl_user_whiteout_drop(ret);
+	return r;
+}
+
+int rvl_user_whiteout_publish(struct rvl_user_whiteout *whiteout, struct rvl_dir *dir,
+			      const char *name)
+{
+	int r = rvl_temp_publish(&whiteout->temp, dir->fd.fd.fd, name, 0);
+
+	if (r == 0)
+		rvl_log_end(dir->node->ov->index->log, whiteout->log_id);
+	else
+		rvl_temp_release(&whiteout->temp);
+	return r;
+}
+
+void rvl_user_whiteout_drop(struct rvl_user_whiteout *whiteout)
+{
+	struct rvl_overlay *ov = whiteout->temp.ov;
+
+	if (!ov)
+		return;
+	(void)rvl_entry_bury(ov->index, whiteout->id.number, false);
+	rvl_temp_release(&whiteout->temp);
+	rvl_log_end(ov->index->log, whiteout->log_id);
 }
 
 int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,

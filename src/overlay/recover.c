@@ -143,6 +143,26 @@ static int finish_create(struct recovery *rc, const struct at *at)
 	return rvl_entry_put_directory(ov->index, rc->record->number, &entry, false);
 }
 
+/* The whiteout that a user's RENAME_WHITEOUT leaves: it takes its name if the object that had it is
+ * gone from there. */
+static int recover_user_whiteout(struct recovery *rc, struct at *at)
+{
+	struct rvl_temp _cleanup_temp_ temp = {};
+	struct rvl_index *index = rc->ov->index;
+	char entry[RVL_ENTRY_PATH_SIZE];
+
+	if (rc->kind != RVL_ENTRY_OBJECT || rc->entry.stx_nlink > 1)
+		return 0;
+	if (at->upper.exists || !at->fd.ov)
+		return bury(rc, false);
+	rvl_temp_begin(&temp, rc->ov);
+	rvl_entry_path(rc->record->number, entry);
+	if (linkat(index->inodes_fd, entry, temp.dirfd, temp.name, 0) < 0)
+		return -errno;
+	temp.is_named = true;
+	return rvl_temp_publish(&temp, at->fd.fd.fd, at->name, 0);
+}
+
 static int recover_create(struct recovery *rc)
 {
 	struct at _cleanup_at_ at = {};
@@ -151,6 +171,8 @@ static int recover_create(struct recovery *rc)
 
 	if (r < 0)
 		return r;
+	if (rc->record->flags & RENAME_WHITEOUT)
+		return recover_user_whiteout(rc, &at);
 	if (rc->kind == RVL_ENTRY_OBJECT)
 		return is_object_at(rc, &at) ? 0 : bury_if_unnamed(rc);
 	if (rc->kind == RVL_ENTRY_DIRECTORY)

@@ -36,6 +36,7 @@ struct end {
 struct renaming {
 	struct rvl_overlay *ov;
 	struct end from, to;
+	const struct rvl_cred *cred; /* borrowed; owner of the whiteout */
 	unsigned flags;
 	bool is_exchange;
 	bool is_unfinished; /* the log record must stay */
@@ -262,6 +263,7 @@ static int rename_locked(struct renaming *rn)
 {
 	struct rvl_node *target = rn->is_exchange ? NULL : rn->to.found.node;
 	bool is_alias = target && !rn->to.found.upper.exists && rvl_node_has_upper(target);
+	struct rvl_user_whiteout whiteout = {};
 	uint64_t id, target_id = 0;
 	int r = publish_name(&rn->from);
 
@@ -273,11 +275,14 @@ static int rename_locked(struct renaming *rn)
 		r = prepare(rn, &rn->to, &rn->from);
 	if (r == 0)
 		r = clear_target(rn);
-	if (r == 0 && target && !rvl_node_is_dir(target))
-		r = rvl_log_remove(target, rn->to.dir.node, rn->to.name, is_alias, &target_id);
+	if (r == 0 && rn->flags & RENAME_WHITEOUT)
+		r = rvl_user_whiteout_make(&rn->from.dir, rn->cred, rn->from.name, &whiteout);
 	if (r < 0)
 		return r;
-	r = log_rename(rn, &id);
+	if (target && !rvl_node_is_dir(target))
+		r = rvl_log_remove(target, rn->to.dir.node, rn->to.name, is_alias, &target_id);
+	if (r == 0)
+		r = log_rename(rn, &id);
 	if (r == 0) {
 		r = rename_and_count(rn, is_alias ? target : NULL);
 		if (r < 0)
@@ -286,7 +291,14 @@ static int rename_locked(struct renaming *rn)
 	if (r < 0) {
 		if (target_id)
 			rvl_log_end(rn->ov->index->log, target_id);
+		rvl_user_whiteout_drop(&whiteout);
 		return r;
+	}
+	if (whiteout.temp.ov) {
+		r = rvl_user_whiteout_publish(&whiteout, &rn->from.dir, rn->from.name);
+		if (r < 0)
+			rvl_warn_limited("%s: its whiteout comes with the next mount: %s",
+					 rn->from.name, strerror(-r));
 	}
 	r = moved(rn->from.found.node, &rn->to);
 	if (r == 0 && rn->is_exchange)
@@ -328,10 +340,12 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 	return rvl_copy_up(node, flags);
 }
 
-static int rename_names(struct rvl_overlay *ov, uint64_t parent, const char *name,
-			uint64_t to_parent, const char *to_name, unsigned flags)
+static int rename_names(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
+			const char *name, uint64_t to_parent, const char *to_name, unsigned flags)
 {
-	struct renaming rn = { .ov = ov, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE };
+	struct renaming rn = {
+		.ov = ov, .cred = cred, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE
+	};
 	struct rvl_node _cleanup_node_ *from = NULL, _cleanup_node_ *to = NULL;
 	bool is_done = false;
 	int r = rvl_node_get_dir(ov, parent, &from);
@@ -350,7 +364,6 @@ static int rename_names(struct rvl_overlay *ov, uint64_t parent, const char *nam
 int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags)
 {
-	bool has_whiteout = flags & RENAME_WHITEOUT;
 	int r;
 
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
@@ -361,14 +374,5 @@ int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 		r = rvl_check_name(to_name);
 	if (r == 0)
 		r = rvl_check_writable(ov);
-	if (r == 0)
-		r = rename_names(ov, parent, name, to_parent, to_name,
-				 flags & ~(unsigned)RENAME_WHITEOUT);
-	if (r < 0 || !has_whiteout)
-		return r;
-	/* The kernel keeps both directories locked until the reply: nobody else takes the name. */
-	r = rvl_create_user_whiteout(ov, cred, parent, name);
-	if (r < 0)
-		(void)rename_names(ov, to_parent, to_name, parent, name, RENAME_NOREPLACE);
-	return r;
+	return r < 0 ? r : rename_names(ov, cred, parent, name, to_parent, to_name, flags);
 }

@@ -9,13 +9,27 @@
 
 #include <sys/sysmacros.h>
 
-#include "overlay/private.h"
+#include "overlay/lookup.h"
+#include "overlay/temp.h"
 
 #define RVL_USER_WHITEOUT_RDEV makedev(0, 1)
 
-/* Make one; for RENAME_WHITEOUT (create.c). No locks held. */
-int rvl_create_user_whiteout(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-			     const char *name);
+/*
+ * For RENAME_WHITEOUT (create.c): made before the rename, in work/ and with its entry, so that after
+ * it one more rename gives it the name. The directory is locked for writing.
+ */
+struct rvl_user_whiteout {
+	struct rvl_id id;
+	uint64_t log_id;
+	struct rvl_temp temp;
+};
+int rvl_user_whiteout_make(struct rvl_dir *dir, const struct rvl_cred *cred, const char *name,
+			   struct rvl_user_whiteout *ret);
+/* The name is free, or a whiteout's. An error leaves the record: the next mount does it. */
+int rvl_user_whiteout_publish(struct rvl_user_whiteout *whiteout, struct rvl_dir *dir,
+			      const char *name);
+/* There was no rename. Accepts a zeroed one. */
+void rvl_user_whiteout_drop(struct rvl_user_whiteout *whiteout);
 
 /* Is dirfd/name with this stat such a device? */
 static inline bool rvl_is_user_whiteout(struct rvl_overlay *ov, int dirfd, const char *name,
