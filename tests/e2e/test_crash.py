@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The server is killed at every step: acknowledged work is there, the rest whole or absent."""
+
+import re
+import subprocess
+
+import pytest
+
+from rvl import BUILD, REVERLAY, run
+
+pytestmark = pytest.mark.reverlay_only("its server is killed")
+
+PARTS = 4
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(400)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_kill_at_every_step(images, scratch, part):
+    """Each operation on each kind of object, killed once at each kind of its steps.
+
+    After the next mount the tree is as before or as after the step that was not answered, and as
+    after all that were; the handles taken before lead to the same objects or are ESTALE; and
+    nothing is left pending, in work/, or without an object in the index.
+    """
+    crash(images, scratch, f"part{part}", "--part", f"{part}/{PARTS}")
+
+
+def test_kill_recovery(images, scratch):
+    """The recovery is killed at each of its own steps, after a death at each of an operation's."""
+    crash(images, scratch, "recovery", "--case", "renwht bf bf2", "--recovery")
+
+
+def crash(images, scratch, name, *options):
+    """Runs rvl-crash in an empty directory on tmpfs."""
+    assert images
+    where = scratch / f"crash-{name}"
+    where.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", where)
+    command = [str(BUILD / "tests/crash/rvl-crash"), "--program", REVERLAY, *options, str(where)]
+    try:
+        result = subprocess.run(["timeout", "-k", "10", "380", *command], check=False, timeout=395,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                stdin=subprocess.DEVNULL, text=True, errors="replace")
+    finally:
+        run("umount", "-l", where)
+    assert result.returncode == 0, result.stdout[-6000:]
+    counts = re.search(r"(\d+) cases, (\d+) points, (\d+) of recovery, 0 failed", result.stdout)
+    print(counts.group(0))
+    assert int(counts.group(2)) > 10
