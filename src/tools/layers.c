@@ -139,11 +139,14 @@ int rvl_layers_open_writable(const char *options, struct rvl_layers *ret)
 	if (r < 0)
 		return r;
 	if (!ret->index->is_persistent) {
-		rvl_error("without workdir= there is nowhere to keep it");
+		rvl_error(ret->stack.work_fd < 0 ?
+				  "without workdir= there is nowhere to keep it" :
+				  "it was not mounted yet; mount and umount it first");
 		r = -EINVAL;
 	} else if (!(ret->index->state->flags & RVL_STATE_CLEAN)) {
-		rvl_error("workdir=%s: the last mount did not end cleanly; mount and umount it first",
-			  ret->stack.work_path);
+		rvl_error(
+			"workdir=%s: the last mount did not end cleanly; mount and umount it first",
+			ret->stack.work_path);
 		r = -EBUSY;
 	}
 	rvl_index_close(rvl_take_ptr(ret->index));

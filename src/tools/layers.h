@@ -19,8 +19,9 @@ struct rvl_layers {
  */
 int rvl_layers_open(const char *options, struct rvl_layers *ret);
 /*
- * The same, but the index is opened as by a mount, so that it may be written to. -EBUSY also: the
- * last mount did not end cleanly, and the next one has to finish what is pending.
+ * The same, but the index is opened as by a mount, so that it may be written to. -EINVAL also: it
+ * was never mounted; -EBUSY also: the last mount did not end cleanly, and the next one has to finish
+ * what is pending.
  */
 int rvl_layers_open_writable(const char *options, struct rvl_layers *ret);
 /* The same without the index, which may be that of other layers; ret->index is NULL. */

@@ -63,6 +63,7 @@ def test_map_command(ov):
     """It makes the map of a live mount and of one that is not mounted, shows it, and the next mount uses it."""
     fill_lower(ov)
     options = ov.option_string()
+    assert "not mounted yet" in ctl("map", "-o", options, code=1)
     mnt = ov.mount()
     taken = take(ov, 20)
     assert json.loads(ctl("map", "--show", "--json", mnt)) == {"complete": False, "names": 0, "bytes": 0}
