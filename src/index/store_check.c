@@ -89,7 +89,7 @@ struct node {
 struct check {
 	int fd;
 	size_t page_size;
-	uint64_t n_pages;
+	uint64_t n_pages, txn;
 	uint8_t *used; /* owned; a bit each */
 };
 
@@ -310,7 +310,9 @@ static int check_free(struct check *check, struct tree *tree, const struct node 
 	int r = 0;
 
 	tree->counted.n_entries++;
-	if (node->head.flags & ~NODE_BIG)
+	/* the key: of the transaction that freed them */
+	memcpy(&number, node->key.data, sizeof(number));
+	if (node->head.flags & ~NODE_BIG || number > check->txn)
 		return -EUCLEAN;
 	if (node->head.flags & NODE_BIG) {
 		r = read_big(check, tree, node, &big);
@@ -438,17 +440,18 @@ int rvl_store_check(int fd)
 		return r;
 	newest = &meta[meta[0].txn < meta[1].txn];
 	if (newest->free.pad != check.page_size || newest->main.flags || newest->main.pad ||
-	    !(newest->free.flags & MDB_INTEGERKEY) || newest->last_page < N_METAS - 1 ||
+	    (newest->free.flags & ~MDB_NOSUBDIR) != MDB_INTEGERKEY || newest->last_page < N_METAS - 1 ||
 	    newest->last_page >= (uint64_t)st.st_size / check.page_size)
 		return -EUCLEAN;
 	check.n_pages = newest->last_page + 1;
+	check.txn = newest->txn;
 	check.used = calloc(1, check.n_pages / 8 + 1);
 	if (!check.used)
 		return -ENOMEM;
 	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
 	main_tree.head = newest->main;
 	free_pages.head = newest->free;
-	free_pages.head.flags = MDB_INTEGERKEY; /* the others are the environment's */
+	free_pages.head.flags = MDB_INTEGERKEY; /* MDB_NOSUBDIR is the environment's */
 	r = check_tree(&check, &main_tree) ?: check_tree(&check, &free_pages);
 	free(check.used);
 	return r;

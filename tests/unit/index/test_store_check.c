@@ -212,12 +212,33 @@ static void every_cut_is_found(void **unused)
 	close(fd);
 }
 
+static void flags_of_free_pages_are_checked(void **unused)
+{
+	/* Of the tree of free pages, which has no name: several values a key would stop LMDB. */
+	const off_t flags = 16 + 24 + 4; /* head of the page, MDB_meta up to its first MDB_db, md_pad */
+	int fd;
+
+	seed = 4;
+	make(2, 100);
+	fd = open(at("store"), O_RDWR | O_CLOEXEC);
+	for (off_t page = 0; page < 2 * 4096; page += 4096) {
+		uint8_t byte;
+
+		assert_int_equal(pread(fd, &byte, 1, page + flags), 1);
+		byte |= MDB_DUPSORT;
+		assert_int_equal(pwrite(fd, &byte, 1, page + flags), 1);
+	}
+	assert_int_equal(rvl_store_check(fd), -EUCLEAN);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(sound_stores_pass),
 		T(what_passes_does_not_crash),
 		T(every_cut_is_found),
+		T(flags_of_free_pages_are_checked),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
