@@ -194,6 +194,9 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 					       .number = number,
 					       .path = check->problem_path,
 					       .detail = check->problem_detail };
+	check->is_tree_unsure |= id == RVL_P_DIRECTORY_TWICE || id == RVL_P_REDIRECT_LOOP ||
+				 id == RVL_P_REDIRECT_MISSING || id == RVL_P_REDIRECT_VALUE ||
+				 id == RVL_P_REDIRECT_DANGLING;
 	if (wants(check))
 		return true;
 	report(check, RVL_FOUND, 0);
@@ -236,7 +239,8 @@ static int run_passes(struct rvl_check *check)
 
 	check->pass = 0;
 	check->born_max = 0;
-	check->is_map_stale = false;
+	check->is_map_stale = check->is_tree_unsure = false;
+	check->n_late = 0;
 	rvl_number_set_release(&check->pending);
 	rvl_number_set_release(&check->known);
 	rvl_number_set_release(&check->companions);
@@ -261,6 +265,7 @@ static int run_passes(struct rvl_check *check)
 		r = rvl_check_map(check);
 	r = r ?: rvl_check_companions(check);
 	r = r ?: rvl_check_numbers(check);
+	r = r ?: rvl_check_link_counts(check);
 	return r ?: rvl_check_map_rows(check);
 }
 
@@ -322,6 +327,7 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	rvl_number_set_release(&check.companions);
 	rvl_number_set_release(&check.suspects);
 	rvl_close(check.lost_fd);
+	free(check.late);
 	free(check.problem_path);
 	free(check.problem_detail);
 	return r;

@@ -108,6 +108,10 @@ static int check_redirect(struct record *record, const struct rvl_upper_at *at)
 	struct rvl_id id = { 0 };
 	struct statx st;
 
+	/* one that is there and leads nowhere is a problem of its own */
+	if (rvl_xattr_get(&check->stack->xattr, at->dirfd, at->name, RVL_XATTR_REDIRECT, NULL, 0) >=
+	    0)
+		return 0;
 	if (!record->stored.is_merged || group->has_own_merged || !record->stored.lower.len ||
 	    record->fact->what & RVL_WHAT_OPAQUE)
 		return 0;
@@ -210,16 +214,65 @@ int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint
 	most = names + (int64_t)hidden_links(check, group);
 	if (shown >= names && (n < 0 || !group->n_views || shown <= most))
 		return 0;
-	_cleanup_free_ char *where =
-		rvl_item_path(check, n_names ? group->objects[0].fact.item : group->seen.item);
+	return rvl_defer_nlink(
+		check, &(struct rvl_late_nlink){ .number = group->number,
+						 .names = names,
+						 .shown = shown,
+						 .most = most,
+						 .item = n_names ? group->objects[0].fact.item :
+								   group->seen.item });
+}
 
-	if (!rvl_problem_begin(check, RVL_P_NLINK_WRONG, group->number, where,
-			       "%lld links, %lld names", (long long)shown, (long long)names))
-		return 0;
-	snprintf(value, sizeof(value), "U%+lld", (long long)(most - (int64_t)st.stx_nlink));
-	r = rvl_upper_xattr_set(check->index, inodes_fd, path, st.stx_mode, st.stx_ino,
-				RVL_XATTR_NLINK, value, strlen(value));
-	return rvl_problem_end(check, r);
+/* ---- link counts that wait ---- */
+
+int rvl_defer_nlink(struct rvl_check *check, const struct rvl_late_nlink *late)
+{
+	if (check->n_late == RVL_LATE_NLINKS_MAX)
+		return 0; /* for the next run */
+	if (check->n_late == check->late_size) {
+		size_t size = check->late_size ? check->late_size * 2 : 64;
+		struct rvl_late_nlink *v = reallocarray(check->late, size, sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		check->late = v;
+		check->late_size = size;
+	}
+	check->late[check->n_late++] = *late;
+	return 0;
+}
+
+static int mend_nlink(struct rvl_check *check, const struct rvl_late_nlink *late)
+{
+	int inodes_fd = check->index->inodes_fd;
+	char path[RVL_ENTRY_PATH_SIZE], value[32];
+	struct statx st;
+	int r;
+
+	rvl_entry_path(late->number, path);
+	r = rvl_path_statx(inodes_fd, path, RVL_STATX_ALL, &st);
+	if (r)
+		return r;
+	snprintf(value, sizeof(value), "U%+lld", (long long)(late->most - (int64_t)st.stx_nlink));
+	return rvl_upper_xattr_set(check->index, inodes_fd, path, st.stx_mode, st.stx_ino,
+				   RVL_XATTR_NLINK, value, strlen(value));
+}
+
+int rvl_check_link_counts(struct rvl_check *check)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < check->n_late && !check->is_tree_unsure; i++) {
+		const struct rvl_late_nlink *late = &check->late[i];
+		_cleanup_free_ char *path = rvl_item_path(check, late->item);
+
+		if (rvl_problem_begin(check, RVL_P_NLINK_WRONG, late->number, path,
+				      "%lld links, %lld names", (long long)late->shown,
+				      (long long)late->names))
+			r = rvl_problem_end(check, mend_nlink(check, late));
+	}
+	check->n_late = 0;
+	return r;
 }
 
 /* ---- entries without a name ---- */

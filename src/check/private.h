@@ -31,6 +31,14 @@ int rvl_number_set_add(struct rvl_number_set *set, uint64_t key, uint64_t value)
 uint64_t rvl_number_set_get(const struct rvl_number_set *set, uint64_t key);
 void rvl_number_set_release(struct rvl_number_set *set);
 
+/* A link count that does not fit the names. It is judged when all else is: names may be hidden, or
+ * shown twice, by a directory that is to be mended. */
+struct rvl_late_nlink {
+	uint64_t number, item;
+	int64_t names, shown, most;
+};
+#define RVL_LATE_NLINKS_MAX (1 << 16)
+
 struct rvl_check {
 	const struct rvl_check_config *config; /* borrowed */
 	const struct rvl_stack *stack; /* borrowed */
@@ -55,6 +63,9 @@ struct rvl_check {
 	uint64_t born_max; /* the highest number in use of the born counter's instance */
 	uint64_t lost_dir; /* number of lost+found once it is there, else 0 */
 	int lost_fd; /* owned */
+	struct rvl_late_nlink *late; /* owned */
+	size_t n_late, late_size;
+	bool is_tree_unsure; /* directories were found that show something else than they should */
 	bool has_map; /* the map's file is there and sound */
 	bool is_map_unusable; /* it is there and damaged */
 	bool is_map_stale; /* its rows are out of step */
@@ -101,6 +112,9 @@ int rvl_check_claims(struct rvl_check *check);
 int rvl_check_counters(struct rvl_check *check);
 /* join.c: the facts by number. */
 int rvl_check_numbers(struct rvl_check *check);
+/* judge.c: what they left for the end. */
+int rvl_defer_nlink(struct rvl_check *check, const struct rvl_late_nlink *late);
+int rvl_check_link_counts(struct rvl_check *check);
 
 /* ---- common to several ---- */
 
