@@ -20,6 +20,10 @@
 /* flags of CREATE: the object is made at its place, and its stamp is the last step: one that has the stamp is whole,
  * and gets the entry that it lacks. */
 #define RVL_LOG_STAMP_LAST (1U << 8)
+/* What is at its place is whole, with a stamp or without one: recovery removes nothing there. Only such a record may be
+ * dropped without an end: one without this flag says that an empty object without a stamp is half made, which holds no
+ * longer than the operation. */
+#define RVL_LOG_WHOLE (1U << 9)
 
 enum rvl_log_op {
 	RVL_LOG_CREATE = 1, /* number, at: a new object is made in place there */

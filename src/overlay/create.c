@@ -10,7 +10,8 @@
  *   5 the entry
  *
  * A crash before 4 leaves an object with no stamp: one for the server alone is removed by recovery,
- * any other is whole but for its number, which it gets when it is met. After 4 recovery makes the entry.
+ * one that was right at once is whole but for its number, which it gets when it is met. After 4
+ * recovery makes the entry.
  * With userxattr the stamp comes before the mode, which could forbid it, and a stamp without an
  * entry is a half-made object.
  *
@@ -235,13 +236,18 @@ static int create_steps(struct creation *c)
 	record.at.parent = c->dir.node->id.number;
 	snprintf(record.at.name, sizeof(record.at.name), "%s", c->name);
 	if (is_stamped_last(c))
-		record.flags = RVL_LOG_STAMP_LAST;
+		record.flags |= RVL_LOG_STAMP_LAST;
+	if (!is_in_place || is_made_at_once(c))
+		record.flags |= RVL_LOG_WHOLE;
 	r = rvl_log_begin(c->ov->index->log, &record, &log_id);
 	if (r < 0)
 		return r;
 	r = is_in_place ? make_in_place(c) : make_in_work(c);
 	rvl_temp_release_name(&c->temp);
-	rvl_log_drop(c->ov->index->log, log_id);
+	if (record.flags & RVL_LOG_WHOLE)
+		rvl_log_drop(c->ov->index->log, log_id);
+	else
+		rvl_log_end(c->ov->index->log, log_id);
 	return r;
 }
 

@@ -187,7 +187,7 @@ static int recover_create(struct recovery *rc)
 		   (at.upper.st.stx_mode & 07777) == RVL_TEMP_DIR_MODE) ||
 		  (at.number == 0 && !S_ISDIR(at.upper.st.stx_mode) && at.upper.st.stx_size == 0 &&
 		   (at.upper.st.stx_mode & 07777) == RVL_TEMP_MODE);
-	if (!is_half)
+	if (!is_half || rc->record->flags & RVL_LOG_WHOLE)
 		return 0;
 	if (unlinkat(at.fd.fd.fd, at.name, S_ISDIR(at.upper.st.stx_mode) ? AT_REMOVEDIR : 0) < 0)
 		return -errno;

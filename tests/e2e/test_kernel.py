@@ -290,3 +290,27 @@ def test_metacopy_is_renamed_with_its_data(ov):
     ov.remount()
     assert (mnt / "g").read_bytes() == b"data of f\n"
     assert (mnt / "linked").read_bytes() == (mnt / "h").read_bytes() == b"data of h\n"
+
+
+@pytest.mark.parametrize("user", [0, 1000], ids=["root", "user"])
+def test_made_by_the_kernel_where_one_of_ours_was(ov, user):
+    """What the log says of a name after a death holds for the object that was made there then: not for an empty one that
+    the kernel's overlay has made there since, with the modes of what is in the making."""
+    mnt = ov.mnt
+
+    def make():
+        os.close(os.open(mnt / "lock", os.O_CREAT | os.O_EXCL, 0o600))
+        os.mkdir(mnt / "dir", 0o700)
+        os.mkfifo(mnt / "fifo", 0o600)
+
+    with ov.lower():
+        pass
+    ov.mount()
+    os.chown(mnt, user, user)
+    sysc.as_user(user, user, make)
+    run("rm", "-r", mnt / "lock", mnt / "dir", mnt / "fifo")
+    ov.kill()
+    ov.mount(kernel=True)
+    sysc.as_user(user, user, make)
+    ov.remount(kernel=False)
+    assert listing(mnt) == ["dir", "fifo", "lock"]
