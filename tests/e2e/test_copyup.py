@@ -354,6 +354,23 @@ def test_file_capabilities(ov):
     assert "security.capability" not in xattrs_of(mnt / "lose")
 
 
+def test_mapping_keeps_capabilities(ov):
+    """Stores through a shared mapping take no capability from the file, as on a local filesystem."""
+    with ov.lower() as low:
+        write(low / "f", b"x" * 8192, mode=0o755)
+        os.setxattr(low / "f", "security.capability", CAPS)
+    mnt = ov.mount()
+    fd = os.open(mnt / "f", os.O_RDWR)
+    os.setxattr(mnt / "f", "security.capability", CAPS)  # the open has copied it up
+    with mmap.mmap(fd, 8192) as mapping:
+        mapping[:3] = b"abc"
+        mapping.flush()
+    os.fsync(fd)
+    os.close(fd)
+    assert os.getxattr(mnt / "f", "security.capability") == CAPS
+    assert (ov.upper / "f").read_bytes()[:4] == b"abcx"
+
+
 def test_parallel_copyup(ov):
     """Many threads that write to one lower file, through several names, get one object."""
     with ov.lower() as low:
