@@ -602,17 +602,21 @@ int rvl_state_instance_free_id(const struct rvl_state *state, uint16_t from, uin
 
 int rvl_state_instance_add(struct rvl_state *state, const struct rvl_state_instance *instance)
 {
-	struct rvl_state_instance *instances;
+	unsigned n = state->n_instances;
 
-	if (state->n_instances >= RVL_STATE_INSTANCES_MAX)
+	if (n >= RVL_STATE_INSTANCES_MAX)
 		return -EOVERFLOW;
 	if (id_is_used(state, instance->id))
 		return -EEXIST;
-	instances = reallocarray(state->instances, state->n_instances + 1, sizeof(*instances));
-	if (!instances)
-		return -ENOMEM;
-	instances[state->n_instances++] = *instance;
-	state->instances = instances;
+	if ((n & (n - 1)) == 0) { /* full: it doubles */
+		struct rvl_state_instance *instances =
+			reallocarray(state->instances, n ? 2 * n : 1, sizeof(*instances));
+
+		if (!instances)
+			return -ENOMEM;
+		state->instances = instances;
+	}
+	state->instances[state->n_instances++] = *instance;
 	state->used_ids[instance->id / 64] |= 1ULL << (instance->id % 64);
 	return 0;
 }

@@ -117,7 +117,6 @@ static int make_live(int fd, const char *path)
 static int map_live(const char *path, bool is_shown_only, json_t **ret)
 {
 	_cleanup_close_ int fd = rvl_live_open(path);
-	_cleanup_free_ char *text = NULL;
 	json_t *info;
 	int r = fd < 0 ? fd : rvl_live_get(fd, path, RVL_STAT_MAP, true, &info);
 

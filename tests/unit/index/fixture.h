@@ -171,7 +171,7 @@ FIXTURE_UNUSED static void need_mounts(void)
 
 	if (is_done)
 		return;
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0) {
 		print_message("# skipped: mounts are not permitted (%s)\n", strerror(errno));
 		skip();
 	}

@@ -62,7 +62,7 @@ static void check_views(struct rvl_identity wanted)
 
 		make_dir(at("bind"));
 		snprintf(bind, sizeof(bind), "%s", at("bind"));
-		if (unshare(CLONE_NEWNS) < 0 || mount(at("m1/d"), bind, NULL, MS_BIND, NULL) < 0 ||
+		if (unshare(CLONE_NEWNS) < 0 || mount(at("m1/d"), bind, "none", MS_BIND, NULL) < 0 ||
 		    umount2(at("m1"), MNT_DETACH) < 0 || setresuid(65534, 65534, 65534) < 0)
 			_exit(2);
 		seen = identity_of("bind");

@@ -182,7 +182,7 @@ static void bind_mount_of_a_layer_is_the_same_layer(void **state)
 	need_mounts();
 	make_dirs();
 	make_dir(at("mbind"));
-	assert_int_equal(mount(at("l"), at("mbind"), NULL, MS_BIND, NULL), 0);
+	assert_int_equal(mount(at("l"), at("mbind"), "none", MS_BIND, NULL), 0);
 	assert_int_equal(open_lowers("l:mbind", 0, false, &stack), -ELOOP);
 	umount2(at("mbind"), MNT_DETACH);
 }
