@@ -22,7 +22,7 @@ ALLOWED_SKIPS = []
 TEST_SECONDS = 120
 
 # Modules with something that is dear to make and that all their tests use: one worker has them.
-TOGETHER = ("test_handles", "test_nfs_kernel")
+TOGETHER = ("test_realtree", "test_handles", "test_nfs_kernel")
 
 
 def pytest_addoption(parser):
