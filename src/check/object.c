@@ -145,34 +145,46 @@ static bool has_own_data(const struct statx *st)
 	return st->stx_size == 0 || st->stx_blocks * 512 >= st->stx_size;
 }
 
+/* Has lower the data of this metacopy file? */
+static int has_data_below(struct rvl_check *check, struct rvl_object *object, bool *ret)
+{
+	struct rvl_place data = { 0 };
+	int r = 0;
+
+	if (!object->redirect)
+		r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
+	*ret = !r &&
+	       !rvl_merge_lookup_data(check->stack, object->lower, object->name, object->redirect,
+				      0, &data) &&
+	       data.layer;
+	rvl_refstr_put(data.path);
+	return r == -EUCLEAN ? 0 : r;
+}
+
 static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 			  const struct attributes *attributes)
 {
-	struct rvl_place data = { 0 };
-	bool has_below = false;
+	bool has_below = false, is_valid;
 	int r;
 
 	if (!may_have(check, attributes, RVL_XATTR_METACOPY))
 		return 0;
 	r = rvl_metacopy_get(check->stack, object->dirfd, object->name);
-	if (r >= 0)
-		return r ? check_redirect(check, object, attributes) : 0;
-	if (r != -EUCLEAN)
+	if (!r || (r < 0 && r != -EUCLEAN))
+		return r;
+	is_valid = r > 0;
+	r = is_valid ? check_redirect(check, object, attributes) : 0;
+	r = r ?: has_data_below(check, object, &has_below);
+	/* one whose data are nowhere else, and that has some, is no metacopy file */
+	if (r || (is_valid && (has_below || !object->st->stx_blocks || !has_own_data(object->st))))
 		return r;
 	if (!rvl_problem_begin(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
-			       NULL))
+			       is_valid ? "the file has data, and lower has none" : NULL))
 		return 0;
-	if (has_own_data(object->st))
-		return rvl_problem_end(check, unset(check, object, RVL_XATTR_METACOPY));
-	r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
-	if (!r)
-		has_below = !rvl_merge_lookup_data(check->stack, object->lower, object->name,
-						   object->redirect, 0, &data) &&
-			    data.layer;
-	rvl_refstr_put(data.path);
-	/* sparse, and nothing below: its data are its own */
-	r = has_below ? set(check, object, RVL_XATTR_METACOPY, NULL, 0) :
-			unset(check, object, RVL_XATTR_METACOPY);
+	if (has_below && !has_own_data(object->st))
+		r = set(check, object, RVL_XATTR_METACOPY, NULL, 0);
+	else
+		r = unset(check, object, RVL_XATTR_METACOPY);
 	return rvl_problem_end(check, r);
 }
 

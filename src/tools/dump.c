@@ -18,18 +18,21 @@
 #include "layer/path.h"
 #include "tools/commands.h"
 #include "tools/decode.h"
+#include "tools/layers.h"
 #include "tools/output.h"
 
 static void print_help(void)
 {
 	fputs("Usage: reverlayctl dump [--json] PATH\n"
+	      "       reverlayctl dump [--json] -o OPTIONS NUMBER\n"
 	      "       reverlayctl dump [--json] --workdir=DIR NUMBER\n"
 	      "\n"
 	      "Shows the private attributes of an object in a layer (a path below lowerdir or upperdir,\n"
 	      "not below the mount point), or the index entry of an inode number.\n"
 	      "\n"
-	      "  -w, --workdir DIR  the overlay's workdir, where the index is\n"
-	      "  --json             for programs\n",
+	      "  -o, --options OPTIONS  of the mount: they name the workdir, where the index is\n"
+	      "  -w, --workdir DIR      the overlay's workdir, where the index is\n"
+	      "      --json             for programs\n",
 	      stdout);
 }
 
@@ -145,6 +148,24 @@ static int dump_entry(const char *workdir, const char *text, json_t **ret)
 	return r;
 }
 
+/* The same, by the options of the mount, which may be live. */
+static int dump_entry_of_layers(const char *options, const char *text, json_t **ret)
+{
+	struct rvl_layers layers;
+	int r = rvl_layers_open_unlocked(options, &layers);
+
+	if (r < 0)
+		return r;
+	if (layers.stack.work_path) {
+		r = dump_entry(layers.stack.work_path, text, ret);
+	} else {
+		rvl_error("-o: without workdir= there is no index");
+		r = -EINVAL;
+	}
+	rvl_layers_close(&layers);
+	return r;
+}
+
 static int dump_path(const char *path, json_t **ret)
 {
 	/* Not followed, and not opened for reading: any object will do. */
@@ -161,18 +182,22 @@ int rvl_command_dump(int argc, char **argv)
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
+		{ "options", required_argument, NULL, 'o' },
 		{ "workdir", required_argument, NULL, 'w' },
 		{},
 	};
-	const char *workdir = NULL;
+	const char *workdir = NULL, *layers = NULL;
 	bool is_json = false;
 	json_t *root = NULL;
 	int c, r;
 
-	while ((c = getopt_long(argc, argv, "hw:", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "ho:w:", options, NULL)) != -1) {
 		switch (c) {
 		case 'j':
 			is_json = true;
+			break;
+		case 'o':
+			layers = optarg;
 			break;
 		case 'w':
 			workdir = optarg;
@@ -188,7 +213,12 @@ int rvl_command_dump(int argc, char **argv)
 		rvl_error("dump: one path or number is expected; see reverlayctl dump --help");
 		return EXIT_FAILURE;
 	}
-	r = workdir ? dump_entry(workdir, argv[optind], &root) : dump_path(argv[optind], &root);
+	if (layers)
+		r = dump_entry_of_layers(layers, argv[optind], &root);
+	else if (workdir)
+		r = dump_entry(workdir, argv[optind], &root);
+	else
+		r = dump_path(argv[optind], &root);
 	if (r == 0)
 		r = rvl_output_print(root, is_json);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -18,19 +18,28 @@
 #include "layer/xattr.h"
 #include "tools/live.h"
 
+static const char *member(const json_t *config, const char *name)
+{
+	return json_string_value(json_object_get(config, name));
+}
+
+/* The server tells its layers as options have them, escapes and all. */
 static int live_options(const char *mount_point, char **ret)
 {
 	_cleanup_close_ int fd = rvl_live_open(mount_point);
-	const char *options;
+	const char *upper, *work;
 	json_t *config;
 	int r = fd < 0 ? fd : rvl_live_get(fd, mount_point, RVL_STAT_CONFIG, false, &config);
 
 	if (r < 0)
 		return r;
-	options = json_string_value(json_object_get(config, "options"));
-	*ret = options ? strdup(options) : NULL;
+	upper = member(config, "upperdir");
+	work = member(config, "workdir");
+	r = asprintf(ret, "lowerdir=%s%s%s%s%s%s", member(config, "lowerdir") ?: "",
+		     upper ? ",upperdir=" : "", upper ?: "", work ? ",workdir=" : "", work ?: "",
+		     json_is_true(json_object_get(config, "userxattr")) ? ",userxattr" : "");
 	json_decref(config);
-	return *ret ? 0 : -EINVAL;
+	return r < 0 ? -ENOMEM : 0;
 }
 
 /* Is a FUSE filesystem of ours mounted just here? */

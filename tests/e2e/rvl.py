@@ -622,8 +622,9 @@ class Overlay:
         assert done.returncode >= 0, f"{command} died of signal {-done.returncode}"
         for word in (b"AddressSanitizer", b"runtime error:", b"LeakSanitizer"):
             assert word not in done.stderr, done.stderr.decode()
-        text = done.stdout.decode()
-        return done.returncode, json.loads(text) if text else {"stderr": done.stderr.decode()}
+        found = json.loads(done.stdout) if done.stdout else {"problems": []}
+        found["stderr"] = done.stderr.decode()
+        return done.returncode, found
 
     def check_index(self):
         """An overlay that was used and unmounted has nothing that reverlayctl check finds."""

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""check and repair as programs: exit codes, refusals, interruption, a live mount, random damage."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+
+import pytest
+
+from rvl import CTL, assert_same, ino, numbers, run, snapshot, standard_tree, write
+from test_check import flip, ids, use
+
+pytestmark = pytest.mark.reverlay_only("check is of reverlay")
+
+ROUNDS = int(os.environ.get("RVL_DAMAGE_ROUNDS", "300"))
+ATTRIBUTES = ("ino", "origin", "place", "nlink", "opaque", "redirect", "impure", "metacopy",
+              "path", "upper", "fh", "whiteout", "protattr", "instances")
+
+
+def fsck(*args):
+    """reverlayctl by the name that fsck(8) calls; (exit code, output)."""
+    done = subprocess.run(["fsck.reverlay", *map(str, args)], executable=CTL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=120,
+                          check=False, text=True)
+    return done.returncode, done.stdout
+
+
+# -- clean overlays -------------------------------------------------------------------------
+
+
+@pytest.mark.layouts()
+def test_nothing_to_find(ov):
+    """Overlays of every kind, used and unmounted, have not even a note; repair changes nothing."""
+    with ov.lower() as low:
+        standard_tree(low)
+        write(low / "other/a", b"a\n")
+    mnt = ov.mount()
+    write(mnt / "file", b"changed\n")
+    os.chmod(mnt / "hard1", 0o600)
+    write(mnt / "other/b", b"b\n")
+    os.unlink(mnt / "symlink")
+    shutil.rmtree(mnt / "sticky")
+    (mnt / "sticky").mkdir()
+    os.chown(mnt / "dangling", 5, 6, follow_symlinks=False)
+    write(mnt / "d/e/f")
+    os.rename(mnt / "d/e", mnt / "e")
+    ov.umount()
+    assert ov.ctl("check", "-v")[1]["problems"] == []
+    before = snapshot(ov.upper, private=True)
+    code, found = ov.ctl("repair", "-y", "-v")
+    assert (code, found["problems"]) == (0, [])
+    # work/whiteout, of which all whiteouts are links, goes with work/
+    before["symlink"]["nlink"] -= 1
+    assert_same(before, snapshot(ov.upper, private=True), "repair has changed upper")
+    ov.mount()
+
+
+def test_user_namespace_of_attributes(ov):
+    """With userxattr stamps of symlinks lie on companions, which are no left-overs."""
+    ov.options = ["userxattr"]
+    with ov.lower() as low:
+        write(low / "a")
+        os.symlink("a", low / "link")
+    mnt = ov.mount()
+    os.symlink("x", mnt / "born")
+    os.chown(mnt / "link", 5, 6, follow_symlinks=False)
+    os.unlink(mnt / "a")
+    ov.umount()
+    assert ov.ctl("check", "-v")[1]["problems"] == []
+    assert fsck("-n", "-v", ov.work)[0] == 0
+    os.unlink(ov.upper / "born")
+    assert ids(ov.ctl("check", "-v")[1]) == {"entry-without-name"}
+    assert ov.ctl("repair", "-y")[0] == 1
+    assert ov.ctl("check", "-v")[1]["problems"] == []
+    assert os.readlink(ov.mount() / "lost+found" / os.listdir(ov.mnt / "lost+found")[0]) == "x"
+
+
+def test_claims(overlays):
+    """Numbers that a lower layer brought with it, and of which there is no record, are recorded."""
+    first = overlays()
+    use(first)
+    shown = ino(first.mnt / "newdir/x")
+    first.umount()
+    second = overlays()
+    second.lowers = [first.upper, *first.lowers]
+    second.check_links = False  # the index of the first has links of its files
+    mnt = second.mount()
+    assert ino(mnt / "newdir/x") == shown
+    before = numbers(mnt)
+    second.umount()
+    # a file of the lower layer gets the stamp that another overlay would have given it
+    (first.upper / "later").write_bytes(b"later\n")
+    stamp = os.getxattr(first.upper / "newdir/x", "trusted.overlay.ino")
+    os.setxattr(first.upper / "later", "trusted.overlay.ino",
+                (int.from_bytes(stamp[:6], "little") + 1000).to_bytes(6, "little") + stamp[6:])
+    code, found = second.ctl("check", "-v")
+    assert (code, ids(found)) == (4, {"claims-out-of-step"}), found
+    code, found = second.ctl("repair", "-y")
+    assert (code, ids(found)) == (1, {"claims-out-of-step"}), found
+    assert second.ctl("check", "-v")[1]["problems"] == []
+    after = numbers(second.mount())
+    assert after.pop("later") == int.from_bytes(stamp[:8], "little") + 1000
+    assert after == before
+    second.before = None  # a lower layer has changed
+
+
+# -- how it is called -----------------------------------------------------------------------
+
+
+def test_ways_to_name_it(ov):
+    """By options, by workdir, as fsck(8) calls it; and what is none of these."""
+    use(ov)
+    ov.umount()
+    os.removexattr(ov.upper / "file", "trusted.overlay.ino")
+    options = ov.option_string()
+    for args in (["-n", ov.work], ["-n", "-o", options], ["-n", options], ["-fn", "-C0", options]):
+        code, text = fsck(*args)
+        assert code == 4 and "stamp-wrong" in text, (args, text)
+    assert fsck("-a", ov.work) == (0, "reverlay: clean\n")
+    code, text = fsck("-fp", ov.work)
+    assert code == 1 and "Mended" in text
+    assert fsck("-fy", ov.work)[0] == 0
+    assert fsck("-V")[0] == 0
+    assert fsck("-n", "/nowhere")[0] == 8
+    assert fsck("-n", "/")[0] == 8
+    for args in ([], ["--nonsense", ov.work], ["-n", "a", "b"], [ov.work]):
+        code, text = fsck(*args)
+        assert code == 16 and text, args
+    assert subprocess.run([CTL, "check", "-y", ov.work], check=False).returncode == 16
+
+
+def test_dump_by_options(ov):
+    """dump takes the layers as the mount does, and says the same as by the workdir."""
+    use(ov)
+    number = ino(ov.mnt / "file")
+    shown = {run(CTL, "dump", "--json", *args, number).stdout
+             for args in (["-o", ov.option_string()], ["--workdir", ov.work])}
+    assert len(shown) == 1 and "hard link of the upper object" in shown.pop()
+    assert run(CTL, "dump", "-o", f"lowerdir={ov.lowers[0]}", number, check=False).returncode == 1
+
+
+def test_mounted(ov):
+    """A mounted overlay is refused, and nothing of it is touched."""
+    use(ov)
+    for command in ("check", "repair"):
+        code, found = ov.ctl(command, "-n")
+        assert code == 8 and "mounted" in found["stderr"], found
+    assert fsck("-fy", ov.mnt)[0] == 8
+    assert (ov.mnt / "file").read_bytes() == b"changed\n"
+
+
+def test_other_layers(overlays):
+    """Layers that do not belong together are refused with the command that helps."""
+    a, b = overlays(), overlays()
+    use(a)
+    use(b)
+    a.umount()
+    b.umount()
+    state = (a.work / "inodes/state").read_bytes()
+    upper, a.upper = a.upper, b.upper
+    for command in ("check", "repair"):
+        code, found = a.ctl(command, *(["-y"] if command == "repair" else []))
+        assert code == 8 and "rebind" in found["stderr"], found
+    a.upper = upper
+    assert (a.work / "inodes/state").read_bytes() == state
+    a.mount()
+    b.mount()
+
+
+def test_read_only_media(ov):
+    """Checked, but not repaired."""
+    use(ov)
+    ov.umount()
+    os.removexattr(ov.upper / "file", "trusted.overlay.ino")
+    for path in (ov.upper, ov.work):
+        run("mount", "--bind", path, path)
+        run("mount", "-o", "remount,bind,ro", path)
+    try:
+        code, found = ov.ctl("repair", "-y")
+        assert code == 8, found
+    finally:
+        run("umount", ov.work)
+        run("umount", ov.upper)
+    assert ov.ctl("repair", "-y")[0] == 1
+    ov.mount()
+
+
+def test_full_disk(ov, images):
+    """Stopped with a clear message and exit code 8; with room again it goes on."""
+    small = images.private(ov.base / "small", "ext4", "16M")
+    try:
+        ov.upper, ov.work = small / "upper", small / "work"
+        ov.upper.mkdir()
+        ov.work.mkdir()
+        ov.lower_base.joinpath("src").mkdir()
+        ov.lowers = [ov.lower_base / "src"]
+        mnt = ov.mount()
+        for i in range(200):
+            (mnt / f"d{i}").mkdir()
+        before = numbers(mnt)
+        ov.umount()
+        for i in range(256):
+            shutil.rmtree(ov.work / f"inodes/{i:02x}", ignore_errors=True)
+        with open(small / "fill", "wb") as fill:
+            try:
+                while True:
+                    fill.write(bytes(4096))
+                    fill.flush()
+            except OSError:
+                pass
+        code, found = ov.ctl("repair", "-y")
+        assert code == 8, found
+        os.unlink(small / "fill")
+        code, found = ov.ctl("repair", "-y")
+        assert code == 1, found
+        assert ov.ctl("check")[0] == 0
+        assert numbers(ov.mount()) == before
+        ov.umount()
+        ov.before = None
+    finally:
+        run("umount", "-l", ov.mnt, check=False)
+        run("umount", "-l", small)
+
+
+# -- interruption ---------------------------------------------------------------------------
+
+
+def test_killed(ov):
+    """Killed at any moment, a repair is gone on with by the next; nothing is worse."""
+    use(ov)
+    for i in range(150):
+        write(ov.mnt / f"many/{i}", b"%d\n" % i)
+    before = snapshot(ov.mnt)
+    ov.umount()
+    rng = random.Random(1)
+    for i in range(256):
+        shutil.rmtree(ov.work / f"inodes/{i:02x}", ignore_errors=True)
+    os.removexattr(ov.upper / "moved", "trusted.overlay.ino")
+    command = [CTL, "repair", "-y", "-o", ov.option_string()]
+    n_killed = 0
+    for _ in range(25):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                process.wait(rng.uniform(0.001, 0.08))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                n_killed += 1
+            process.wait()
+            assert process.returncode in (0, 1, -signal.SIGKILL)
+    print(f"killed {n_killed} times")
+    assert ov.ctl("repair", "-y")[0] in (0, 1)
+    assert ov.ctl("check", "-v")[1]["problems"] == []
+    mnt = ov.mount()
+    after = snapshot(mnt)
+    for path, info in before.items():
+        if not info["mode"].startswith("0o4"):
+            assert after[path] == info, path
+        elif path != "moved":
+            assert after[path]["ino"] == info["ino"], path
+
+
+# -- a live mount ---------------------------------------------------------------------------
+
+
+def test_online(ov):
+    """Under load check finds nothing; damage that stays is found; nothing is mended."""
+    use(ov)
+    mnt = ov.mnt
+    stop = threading.Event()
+
+    def load():
+        i = 0
+        while not stop.is_set():
+            i += 1
+            write(mnt / f"load/{i % 20}/a", b"%d\n" % i)
+            os.rename(mnt / f"load/{i % 20}", mnt / f"load/r{i % 20}")
+            os.link(mnt / f"load/r{i % 20}/a", mnt / f"load/l{i}")
+            os.unlink(mnt / f"load/l{i}")
+            shutil.rmtree(mnt / f"load/r{i % 20}")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for _ in range(5):
+            done = subprocess.run([CTL, "check", "--online", str(mnt)], capture_output=True,
+                                  text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        stop.set()
+        thread.join()
+    os.setxattr(ov.upper / "newdir", "trusted.overlay.opaque", b"zz")
+    done = subprocess.run([CTL, "check", "--online", str(mnt)], capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert done.returncode == 4 and "opaque-value" in done.stdout, done.stdout + done.stderr
+    os.removexattr(ov.upper / "newdir", "trusted.overlay.opaque")
+
+
+# -- random damage --------------------------------------------------------------------------
+
+
+def damage(rng, ov, paths, entries):
+    """One random change of an attribute or of a byte below inodes; a line that tells of it."""
+    kind = rng.randrange(4)
+    if kind == 0:  # a byte of a file of the index
+        files = [p for p in sorted((ov.work / "inodes").iterdir()) if p.is_file() and
+                 p.name in ("state", "log", "assigned", "map.mdb", "map.seal", "state.new")]
+        path = rng.choice(files)
+        size = path.stat().st_size
+        if not size:
+            return f"{path.name} is empty"
+        at = rng.randrange(size)
+        flip(path, at)
+        return f"byte {at} of {path.name}"
+    target = rng.choice(paths if kind < 3 else entries)
+    name = "trusted.overlay." + rng.choice(ATTRIBUTES)
+    value = rng.choice([None, b"", b"y", rng.randbytes(12), rng.randbytes(rng.randrange(60)),
+                        "flip"])
+    try:
+        if value is None:
+            os.removexattr(target, name, follow_symlinks=False)
+        elif value == "flip":
+            old = bytearray(os.getxattr(target, name, follow_symlinks=False))
+            old[rng.randrange(len(old))] ^= 1 << rng.randrange(8)
+            os.setxattr(target, name, bytes(old), follow_symlinks=False)
+        else:
+            os.setxattr(target, name, value, follow_symlinks=False)
+    except (OSError, IndexError, ValueError):
+        pass
+    return f"{target}: {name} = {value!r}"
+
+
+def files_of(root):
+    """{path: content} of the tree's files; what answers EIO is left out: damaged, but not wrong."""
+    found = {}
+    for path, _, names in os.walk(root):
+        for name in names:
+            full = os.path.join(path, name)
+            try:
+                if stat.S_ISREG(os.lstat(full).st_mode):
+                    with open(full, "rb") as file:
+                        found[os.path.relpath(full, root)] = file.read()
+            except OSError as error:
+                assert error.errno == errno.EIO, (full, error)
+    return found
+
+
+@pytest.mark.seconds(600)
+@pytest.mark.layouts("tmpfs")
+def test_random_damage(ov):
+    """Damage at random: never a crash, never another file's data under a name; then repaired."""
+    use(ov)
+    run(CTL, "stat", ov.mnt)
+    before = files_of(ov.mnt)
+    ov.umount()
+    run(CTL, "map", "-o", ov.option_string())
+    seed = int(os.environ.get("RVL_DAMAGE_SEED", random.randrange(1 << 32)))
+    print(f"RVL_DAMAGE_SEED={seed} RVL_DAMAGE_ROUNDS={ROUNDS}")
+    rng = random.Random(seed)
+    saved = ov.base / "saved"
+    saved.mkdir()
+    for path in (ov.upper, ov.work):
+        run("cp", "-a", path, saved)
+    codes = {}
+    for i in range(ROUNDS):
+        paths = sorted(p for p in ov.upper.rglob("*"))
+        entries = sorted((ov.work / "inodes").glob("[0-9a-f][0-9a-f]/#*"))
+        story = [damage(rng, ov, paths + [ov.upper], entries) for _ in range(rng.randrange(1, 6))]
+        where = f"round {i}: {story}"
+        code, _ = ov.ctl("check")
+        assert code in (0, 4, 8), where
+        code, found = ov.ctl("repair", "-y")
+        assert code in (0, 1, 4, 8), where
+        if code in (4, 8):
+            code, found = ov.ctl("repair", "--rebuild")
+            # the version in the head of the log has no checksum
+            assert code in (0, 1, 4) or "newer version" in found["stderr"], (where, found)
+        codes[code] = codes.get(code, 0) + 1
+        assert ov.ctl("check")[0] in (0, 4) or code == 8, where
+        if code == 8:
+            restore(ov, saved)
+        if i % 10 == 9:
+            ov.may_complain = True
+            mnt = ov.mount()
+            compare(before, files_of(mnt), where)
+            ov.umount()
+            restore(ov, saved)
+    print(f"exit codes of repair: {codes}")
+    ov.before = None
+    ov.check_clean = False
+
+
+def compare(before, after, where):
+    """Each file that is shown where it was has its data."""
+    for path, data in before.items():
+        if path in after:
+            others = [p for p, d in before.items() if d == after[path]]
+            assert after[path] == data or path in others or lower_of(path, after[path]), \
+                f"{where}: {path} has {after[path][:40]!r}, was {data[:40]!r} (of {others})"
+
+
+def lower_of(path, data):
+    """What upper hid may come to light: the lower file of that name."""
+    return data in (b"lower\n", b"hard\n", b"inner\n", b"a\n", b"b\n")
+
+
+def restore(ov, saved):
+    """Upper and work as they were, in place: their handles are what the state knows them by."""
+    for path in (ov.upper, ov.work):
+        for child in path.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+        run("rsync", "-aHAX", f"{saved}/{path.name}/", f"{path}/")
