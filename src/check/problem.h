@@ -138,7 +138,7 @@ enum rvl_severity {
 	  "content",											\
 	  "made again from the entry")									\
 	X(METACOPY_VALUE, "metacopy-value", RVL_ERROR, true,						\
-	  "overlay.metacopy is malformed, or on a file with data of its own",								\
+	  "overlay.metacopy is malformed, or on a file with data of its own",				\
 	  "removed where the file has its data, else made valid if lower has them")			\
 	X(WHITEOUT_USELESS, "whiteout-useless", RVL_NOTE, true,						\
 	  "a whiteout hides nothing",									\
