@@ -213,12 +213,12 @@ static int compare_rows(const void *pa, const void *pb)
 	return a->number < b->number ? -1 : a->number > b->number;
 }
 
-static int put_complete(struct rvl_store *store, MDB_txn *txn)
+static int put_extent(struct rvl_store *store, MDB_txn *txn, enum rvl_map_extent extent)
 {
-	uint8_t one = 1;
+	uint8_t byte = (uint8_t)extent;
 	MDB_val key = { .mv_data = (void *)RVL_STORE_META_COMPLETE,
 			.mv_size = strlen(RVL_STORE_META_COMPLETE) };
-	MDB_val value = { .mv_data = &one, .mv_size = 1 };
+	MDB_val value = { .mv_data = &byte, .mv_size = 1 };
 
 	return rvl_store_errno(mdb_put(txn, store->meta, &key, &value, 0));
 }
@@ -226,7 +226,7 @@ static int put_complete(struct rvl_store *store, MDB_txn *txn)
 /* Sorts the rows: those with buckets cannot be found afterwards by other threads without a lock,
  * so a copy is sorted. */
 int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending,
-			  bool is_complete)
+			  enum rvl_map_extent extent)
 {
 	_cleanup_free_ struct rvl_map_pending_row *sorted = NULL;
 	const struct rvl_map_pending_row *rows = pending->rows;
@@ -256,8 +256,8 @@ int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pendi
 		}
 		mdb_cursor_close(cursor);
 	}
-	if (!r && is_complete)
-		r = put_complete(store, txn);
+	if (!r && extent)
+		r = put_extent(store, txn, extent);
 	if (r) {
 		rvl_store_write_end(store, txn, false);
 		return r;
@@ -350,7 +350,7 @@ int rvl_map_flush(struct rvl_index *index)
 		r = rvl_map_ensure(index, true);
 		r = r ?: begin_flush(map);
 		if (!r) {
-			r = rvl_map_pending_write(map->store, &map->flushing, false);
+			r = rvl_map_pending_write(map->store, &map->flushing, RVL_MAP_PART);
 			pthread_mutex_lock(&map->pending_lock);
 			if (r)
 				unflush(map);

@@ -34,6 +34,8 @@ int rvl_map_each(struct rvl_index *index, rvl_map_each_fn *fn, void *arg);
 
 /* Are all objects of the lower view in it? */
 bool rvl_map_is_complete(struct rvl_index *index);
+/* Did the walk that completed it leave names out, since what is above them is damaged or forbidden? */
+bool rvl_map_has_gaps(struct rvl_index *index);
 
 /* The map as it is. */
 struct rvl_map_info {

@@ -118,16 +118,16 @@ static int walk_new(struct rvl_index *index, struct rvl_map_walk **ret)
 	return 0;
 }
 
-static int flush_batch(struct rvl_map_walk *walk, bool is_complete)
+static int flush_batch(struct rvl_map_walk *walk, enum rvl_map_extent extent)
 {
 	struct rvl_index *index = walk->index;
 	int r = rvl_map_ensure(index, true);
 
-	r = r ?: rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
+	r = r ?: rvl_map_pending_write(index->map->store, &walk->batch, extent);
 	/* one that a rebind makes is more than a cache */
 	if ((r == -ENOSPC || r == -EDQUOT) && !index->is_prepared)
 		r = rvl_map_to_memory(index) ?:
-			    rvl_map_pending_write(index->map->store, &walk->batch, is_complete);
+			    rvl_map_pending_write(index->map->store, &walk->batch, extent);
 	if (r)
 		return r;
 	walk->batch.n = 0;
@@ -144,7 +144,7 @@ static int add_row(struct rvl_map_walk *walk, const struct frame *frame, const c
 
 	walk->n_names++;
 	if (walk->batch.n >= BATCH_ROWS) {
-		int r = flush_batch(walk, false);
+		int r = flush_batch(walk, RVL_MAP_PART);
 
 		if (r)
 			return r;
@@ -351,11 +351,11 @@ static int finish(struct rvl_map_walk *walk)
 
 	/* on a full disk they stay in the journal */
 	r = r == -ENOSPC || r == -EDQUOT ? 0 : r;
-	r = r ?: flush_batch(walk, true);
+	r = r ?: flush_batch(walk, walk->n_skipped ? RVL_MAP_COMPLETE_WITH_GAPS : RVL_MAP_COMPLETE);
 	r = r ?: rvl_store_sync(index->map->store);
 	if (r)
 		return r;
-	rvl_map_set_complete(index->map);
+	rvl_map_set_complete(index->map, walk->n_skipped != 0);
 	rvl_info("the map of the lower layers is complete: %llu names, %llu left out",
 		 (unsigned long long)walk->n_names, (unsigned long long)walk->n_skipped);
 	return 0;
@@ -391,7 +391,7 @@ static int build_locked(struct rvl_index *index, const _Atomic bool *stop)
 		report(map->walk);
 		/* what is done is kept: the rows are found also while the map is not complete */
 		if (!r && stop && atomic_load_explicit(stop, memory_order_relaxed))
-			return flush_batch(map->walk, false);
+			return flush_batch(map->walk, RVL_MAP_PART);
 	}
 	r = r ?: finish(map->walk);
 	rvl_map_walk_free(map->walk);

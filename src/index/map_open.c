@@ -70,24 +70,26 @@ void rvl_map_tell_lost(const struct rvl_index *index)
 		index->stack->work_path, options ?: "");
 }
 
-static bool read_complete(struct rvl_store *store)
+static enum rvl_map_extent read_extent(struct rvl_store *store)
 {
 	MDB_val key = { .mv_data = (void *)RVL_STORE_META_COMPLETE,
 			.mv_size = strlen(RVL_STORE_META_COMPLETE) };
+	enum rvl_map_extent extent = RVL_MAP_PART;
 	MDB_val value;
 	MDB_txn *txn;
-	bool is_complete;
 
 	if (rvl_store_read_begin(store, &txn))
-		return false;
-	is_complete = !mdb_get(txn, store->meta, &key, &value) && value.mv_size == 1 &&
-		      *(const uint8_t *)value.mv_data == 1;
+		return extent;
+	if (!mdb_get(txn, store->meta, &key, &value) && value.mv_size == 1 &&
+	    *(const uint8_t *)value.mv_data <= RVL_MAP_COMPLETE_WITH_GAPS)
+		extent = *(const uint8_t *)value.mv_data;
 	rvl_store_read_end(store, txn);
-	return is_complete;
+	return extent;
 }
 
-void rvl_map_set_complete(struct rvl_map *map)
+void rvl_map_set_complete(struct rvl_map *map, bool has_gaps)
 {
+	map->has_gaps = has_gaps;
 	map->is_complete = true;
 	atomic_store_explicit(&rvl_counters.map_is_complete, 1, memory_order_relaxed);
 }
@@ -179,6 +181,7 @@ static int ensure_locked(struct rvl_index *index, bool is_create)
 {
 	struct rvl_map *map = index->map;
 	struct rvl_store *store = NULL;
+	enum rvl_map_extent extent;
 	int r = 0;
 
 	if (index->is_persistent && index->is_writable && !map->store) {
@@ -192,8 +195,9 @@ static int ensure_locked(struct rvl_index *index, bool is_create)
 	}
 	if (r && r != -ENOENT)
 		return r;
-	if (store && read_complete(store))
-		rvl_map_set_complete(map);
+	extent = store ? read_extent(store) : RVL_MAP_PART;
+	if (extent)
+		rvl_map_set_complete(map, extent == RVL_MAP_COMPLETE_WITH_GAPS);
 	if (is_create && !map->store) {
 		r = open_memory(index);
 		if (r)
@@ -312,4 +316,9 @@ bool rvl_map_is_complete(struct rvl_index *index)
 	if (rvl_map_ensure(index, false))
 		return false;
 	return index->map->is_complete;
+}
+
+bool rvl_map_has_gaps(struct rvl_index *index)
+{
+	return rvl_map_is_complete(index) && index->map->has_gaps;
 }

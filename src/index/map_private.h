@@ -41,7 +41,7 @@ struct rvl_map_pending {
 struct rvl_map {
 	pthread_mutex_t open_lock; /* the opening of the stores */
 	_Atomic bool is_opened;
-	_Atomic bool is_complete;
+	_Atomic bool is_complete, has_gaps;
 	bool was_discarded; /* the file was damaged and made anew */
 	struct rvl_store
 		*_Atomic store; /* owned; where rows go: file or memory. NULL until it is needed */
@@ -70,7 +70,7 @@ void rvl_map_tell_lost(const struct rvl_index *index);
  * without is_create. */
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
 
-void rvl_map_set_complete(struct rvl_map *map);
+void rvl_map_set_complete(struct rvl_map *map, bool has_gaps);
 /* The disk is full: rows go to memory for the rest of the mount. */
 int rvl_map_to_memory(struct rvl_index *index);
 
@@ -87,10 +87,16 @@ int rvl_map_pending_init(struct rvl_map_pending *pending);
 int rvl_map_pending_add(struct rvl_map_pending *pending, uint64_t number,
 			const struct rvl_map_row *row);
 void rvl_map_pending_release(struct rvl_map_pending *pending);
-/* All rows to LMDB in one transaction, in the order of their numbers; is_complete marks the map in
- * the same one. */
+/* What `complete` in the file says. */
+enum rvl_map_extent {
+	RVL_MAP_PART = 0,
+	RVL_MAP_COMPLETE = 1,
+	RVL_MAP_COMPLETE_WITH_GAPS = 2,
+};
+/* All rows to LMDB in one transaction, in the order of their numbers; what the map is then is marked in
+ * the same one, if it is more than a part. */
 int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending,
-			  bool is_complete);
+			  enum rvl_map_extent extent);
 
 /* After the last write of a mount: sync map.mdb and seal it. */
 int rvl_map_seal(struct rvl_index *index);

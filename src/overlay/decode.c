@@ -132,10 +132,13 @@ int rvl_check_names(struct rvl_node *node, bool may_walk)
 	struct rvl_overlay *ov = node->ov;
 	int r = is_left_to_lower(node);
 
-	if (r <= 0 || (!may_walk && !rvl_map_is_complete(ov->index)))
+	if (r <= 0)
 		return r;
+	if (!may_walk && !rvl_map_is_complete(ov->index))
+		return 0;
 	r = by_map(ov, node->id.number, &found);
-	if (r == -ESTALE)
+	/* a name may lie where the walk could not look: its data are kept */
+	if (r == -ESTALE && !rvl_map_has_gaps(ov->index))
 		rvl_node_bury_unnamed(node);
 	return r;
 }

@@ -151,6 +151,9 @@ int rvl_overlay_build_map(struct rvl_overlay *ov)
 	pthread_mutex_lock(&ov->map_lock);
 	if (!rvl_map_is_complete(ov->index))
 		r = rvl_map_build(ov->index, &ov->is_stopping);
+	/* stopped: nobody may take a name that is not there for one that does not exist */
+	if (r == 0 && !rvl_map_is_complete(ov->index))
+		r = -EINTR;
 	pthread_mutex_unlock(&ov->map_lock);
 	return r;
 }

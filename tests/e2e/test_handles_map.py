@@ -215,7 +215,7 @@ def test_entries_damaged(ov):
         for i in range(40):
             write(low / f"f{i}", f"{i}\n")
     ov.may_complain = True
-    ov.check_remount = ov.check_links = False
+    ov.check_remount = ov.check_links = ov.check_clean = False
     mnt = ov.mount()
     taken = {}
     for i in range(20):

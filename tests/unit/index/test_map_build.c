@@ -157,6 +157,7 @@ static void a_stopped_walk_goes_on(void **unused)
 	stop = false;
 	assert_int_equal(rvl_map_build(idx, &stop), 0);
 	assert_true(rvl_map_is_complete(idx));
+	assert_false(rvl_map_has_gaps(idx));
 	assert_int_equal(rvl_counters.map_names, 9);
 	assert_int_equal(rvl_counters.map_is_complete, 1);
 	assert_int_equal(get(ino_of(at("l1/3/b"))).n, 1);
@@ -208,6 +209,11 @@ static void damaged_directories_are_left_out(void **unused)
 	build();
 	assert_int_equal(get(ino_of(at("l1/good/f"))).n, 1);
 	assert_int_equal(get(ino_of(at("l1/bad/f"))).n, 0);
+	assert_true(rvl_map_has_gaps(idx));
+	close_index();
+	assert_int_equal(open_index("l1:l2", "u", "w", 0), 0);
+	assert_true(rvl_map_is_complete(idx));
+	assert_true(rvl_map_has_gaps(idx));
 }
 
 static void deep_trees_are_walked(void **unused)
