@@ -15,6 +15,7 @@
 #include "check/mend.h"
 #include "index/map.h"
 #include "index/stamp.h"
+#include "index/state.h"
 #include "layer/path.h"
 
 struct join {
@@ -374,6 +375,7 @@ int rvl_check_numbers(struct rvl_check *check)
 
 	rvl_check_pass(check, "numbers");
 	join.is_map_complete = !check->config->is_online && check->has_map &&
+			       !(check->index->state->flags & RVL_STATE_MAP_IS_TRUTH) &&
 			       rvl_map_is_complete(check->index);
 	while ((r = rvl_sorter_next(check->sorter, &fact)) > 0) {
 		r = next_fact(&join, &fact, &last_ino);

@@ -8,9 +8,28 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "check/check.h"
 #include "index/entry.h"
 #include "index/stamp.h"
+#include "index/state.h"
 #include "layer/identity.h"
+#include "layer/path.h"
+
+const char *rvl_rebind_text(enum rvl_rebind_told what)
+{
+	static const char *const texts[RVL_TOLD_N] = {
+		[RVL_TOLD_GONE] = "is not there any more",
+		[RVL_TOLD_OTHER_KIND] = "another kind of object is there: it gets a new number",
+		[RVL_TOLD_JOINED] = "is a hard link of another object now, and has its number",
+		[RVL_TOLD_SPLIT] = "was a hard link, and is not equal to the other names any more: "
+				   "it gets a new number",
+		[RVL_TOLD_UNEQUAL] = "in upper: was a hard link, and is not equal to the other "
+				     "names any more: both are kept",
+		[RVL_TOLD_DEAD] = "in upper: has the number of a removed object: it gets a new one",
+	};
+
+	return texts[what];
+}
 
 void rvl_rebind_tell(struct rvl_check_rebind *rb, enum rvl_rebind_told what, uint64_t number,
 		     const char *path)
@@ -68,9 +87,23 @@ static int split(void *arg, const struct rvl_rebind_split *split)
 	return rvl_rebind_link_add(arg, split);
 }
 
-/* The handles of lower objects that upper and index keep. */
-static int renew_origin(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
-			const char *path)
+static int set_directory_origin(struct rvl_check_rebind *rb, uint64_t number, const void *value,
+				size_t len)
+{
+	const struct rvl_layer *upper = rvl_stack_upper(rb->config->stack);
+	const char *path = rvl_rebind_upper_path(rb, number);
+	_cleanup_close_ int fd = -EBADF;
+
+	if (!path)
+		return 0;
+	fd = rvl_path_open(upper->fd, path, O_PATH | O_DIRECTORY, 0);
+	return fd < 0 ? fd :
+			rvl_xattr_set(&rb->config->stack->xattr, fd, "", RVL_XATTR_ORIGIN, value,
+				      len);
+}
+
+int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
+			    const char *path)
 {
 	struct rvl_check_rebind *rb = arg;
 	uint8_t value[RVL_HANDLE_ENCODED_MAX];
@@ -88,19 +121,22 @@ static int renew_origin(void *arg, uint64_t number, const struct rvl_layer *laye
 		return r == -EUCLEAN ? 0 : r;
 	if (rvl_handle_get(dirfd, path, rb->uuids[layer->index], &handle))
 		handle.len = 0;
+	len = handle.len ? rvl_handle_encode(&handle, value) : 0;
+	len = len < 0 ? 0 : len;
 	if (kind == RVL_ENTRY_DIRECTORY) {
 		r = rvl_entry_get_directory(rb->index, number, &directory);
 		if (r)
 			return r == -EUCLEAN ? 0 : r;
 		directory.lower = handle;
-		return rvl_entry_put_directory(rb->index, number, &directory, true);
+		memset(directory.lower.uuid, 0, sizeof(directory.lower.uuid));
+		r = rvl_entry_put_directory(rb->index, number, &directory, true);
+		return r ?: set_directory_origin(rb, number, value, (size_t)len);
 	}
 	if (kind != RVL_ENTRY_OBJECT)
 		return 0;
-	len = handle.len ? rvl_handle_encode(&handle, value) : 0;
 	rvl_entry_path(number, entry_path);
 	return rvl_upper_xattr_set(rb->index, rb->index->inodes_fd, entry_path, st.stx_mode,
-				   st.stx_ino, RVL_XATTR_ORIGIN, value, len < 0 ? 0 : (size_t)len);
+				   st.stx_ino, RVL_XATTR_ORIGIN, value, (size_t)len);
 }
 
 /* ---- in order ---- */
@@ -126,7 +162,7 @@ static int read_uuids(struct rvl_check_rebind *rb)
 
 static int run(struct rvl_check_rebind *rb)
 {
-	const struct rvl_rebind_sink sink = { rb, note, split, renew_origin };
+	const struct rvl_rebind_sink sink = { rb, note, split, rvl_rebind_renew_origin };
 	int r = 0;
 
 	rb->index = rvl_rebind_index(rb->rebind);
@@ -145,6 +181,47 @@ static int run(struct rvl_check_rebind *rb)
 	return rvl_rebind_commit(rb->rebind);
 }
 
+/* ---- there is no index ---- */
+
+static void ignore_pass(void *arg, unsigned pass, const char *title)
+{
+}
+
+static void ignore_problem(void *arg, const struct rvl_problem *problem)
+{
+}
+
+/* Upper was used with an index that was not copied: it is made again from stamps and names. */
+static int rebuild(const struct rvl_check_rebind_config *config,
+		   struct rvl_check_rebind_result *ret)
+{
+	const struct rvl_check_sink sink = { .pass = ignore_pass, .problem = ignore_problem };
+	const struct rvl_check_config check = {
+		.stack = config->stack, .sink = &sink, .mode = RVL_CHECK_ALL, .is_rebuild = true
+	};
+	struct rvl_check_result result = { 0 };
+	int r = config->is_dry_run ? 0 : rvl_check_run(&check, &result);
+
+	ret->is_rebuilt = true;
+	ret->n_upper = result.n_objects;
+	ret->n_entries = result.n_mended;
+	return r;
+}
+
+static bool is_index_lost(const struct rvl_stack *stack)
+{
+	struct rvl_state *state = NULL;
+	uint8_t buf[1];
+
+	if (!stack->has_upper || rvl_xattr_get(&stack->xattr, stack->layers[0].fd, "",
+					       RVL_XATTR_INSTANCES, buf, sizeof(buf)) != -ERANGE)
+		return false;
+	if (rvl_index_load_state(stack, &state) == -ENOENT)
+		return true;
+	rvl_state_free(state);
+	return false;
+}
+
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		     struct rvl_check_rebind_result *ret)
 {
@@ -152,13 +229,21 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 						 .is_clone = config->is_clone,
 						 .is_dry_run = config->is_dry_run };
 	struct rvl_check_rebind rb = { .config = config, .result = ret };
+	uint64_t entries = 0;
 	int r;
 
 	*ret = (struct rvl_check_rebind_result){ 0 };
+	if (is_index_lost(config->stack)) {
+		r = rebuild(config, ret);
+		if (r || config->is_dry_run)
+			return r;
+		entries = ret->n_entries;
+	}
 	r = rvl_rebind_begin(&begin, &rb.rebind);
 	if (r)
 		return r;
 	r = run(&rb);
+	ret->n_entries += entries;
 	if (r && r != -ENODATA)
 		rvl_error("rebind has failed: %s; it can be run again", strerror(-r));
 	rvl_rebind_link_release(&rb);

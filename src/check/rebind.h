@@ -29,6 +29,9 @@ enum rvl_rebind_told {
 	RVL_TOLD_N
 };
 
+/* What it means, to go behind "PATH: ". */
+const char *rvl_rebind_text(enum rvl_rebind_told what);
+
 struct rvl_check_rebind_config {
 	const struct rvl_stack *stack; /* borrowed */
 	bool is_clone;
@@ -39,6 +42,7 @@ struct rvl_check_rebind_config {
 
 struct rvl_check_rebind_result {
 	bool is_moved, has_other_lowers, has_map; /* see index/rebind.h */
+	bool is_rebuilt; /* there was no index: it was made again from what is in upper */
 	struct rvl_rebind_counts lower;
 	uint64_t n_upper; /* names in upper */
 	uint64_t n_entries; /* made, or made links of their objects again */
@@ -48,8 +52,9 @@ struct rvl_check_rebind_result {
 };
 
 /*
- * Errors, logged: those of rvl_rebind_begin; -ENODATA: the private attributes of upper were lost
- * with the copy; -ENOSPC, -EIO… of the layers.
+ * Where the workdir has no index, but upper was used with one, the index is made again as by repair
+ * --rebuild (check.h), and then bound. Errors, logged: those of rvl_rebind_begin; -ENODATA: the
+ * private attributes of upper were lost with the copy; -ENOSPC, -EIO… of the layers.
  */
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		     struct rvl_check_rebind_result *ret);

@@ -450,6 +450,27 @@ static int is_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_split *
 	return r < 0 ? r : !r;
 }
 
+/* What was copied up counts as a copy of the name that has the number now. */
+static int move_place(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	struct rvl_name_at place = { .parent = split->first_parent };
+	struct rvl_index *index = rb->index;
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct statx st;
+	int r;
+
+	rvl_entry_path(split->id.number, entry);
+	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
+	r = rvl_path_statx(index->inodes_fd, entry, MASK, &st);
+	r = r	  ?:
+		    rvl_upper_xattr_set(index, index->inodes_fd, entry, st.stx_mode, st.stx_ino,
+					RVL_XATTR_PLACE, value, rvl_name_at_encode(&place, value));
+	return r     ?:
+		       rvl_rebind_renew_origin(rb, split->id.number, split->first_layer,
+					       split->first_layer->fd, split->first_path);
+}
+
 static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
 {
 	uint64_t number = split->id.number;
@@ -464,6 +485,10 @@ static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *spli
 	rb->result->n_lower_linked++;
 	if (rb->config->is_dry_run)
 		return 0;
+	if (split->has_entry && split->first_layer)
+		r = move_place(rb, split);
+	if (r < 0)
+		return r;
 	if (split->has_entry)
 		return link_name(rb, number, split->parent, split->name, true);
 	r = has_entry(rb, number);

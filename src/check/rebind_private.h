@@ -29,6 +29,10 @@ const char *rvl_rebind_upper_path(const struct rvl_check_rebind *rb, uint64_t nu
 int rvl_rebind_upper_add(struct rvl_check_rebind *rb, uint64_t number, const char *path);
 void rvl_rebind_upper_release(struct rvl_check_rebind *rb);
 
+/* The handles of a lower object that upper and index keep of it. arg: the rebind. */
+int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
+			    const char *path);
+
 /* Lower names that the copy has parted: to be remembered, and after the walk to be linked. */
 int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split);
 int rvl_rebind_link(struct rvl_check_rebind *rb);

@@ -311,7 +311,7 @@ int rvl_bind_check_pair(const struct rvl_stack *stack, const struct rvl_state *s
 		       0;
 }
 
-int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding)
+int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding, bool is_silent)
 {
 	const struct rvl_state *state = index->state;
 	_cleanup_free_ char *options = rvl_bind_options(index->stack);
@@ -325,6 +325,8 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 	if (!r && binding->upper.ino)
 		r = is_adopted ? rvl_bind_check_new(index) :
 				 rvl_bind_check_pair(index->stack, state);
+	if (r == -ESTALE && is_silent)
+		return r;
 	if (r == -ESTALE) {
 		rvl_error(
 			"upperdir=%s, workdir=%s: not the directories that this overlay was made with "
@@ -335,6 +337,8 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 		return r;
 	}
 	if (!r && !rvl_bind_is_same_lowers(state, binding)) {
+		if (is_silent)
+			return -ESTALE;
 		_cleanup_free_ char *then = lowers_text(state->lowers, state->n_lowers);
 		_cleanup_free_ char *now = lowers_text(binding->lowers, binding->n_lowers);
 

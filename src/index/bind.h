@@ -25,7 +25,8 @@ void rvl_binding_release(struct rvl_binding *binding);
  * Is the state that of these layers? 0, or -ESTALE with the message logged (both lists, and the
  * command that helps).
  */
-int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding);
+int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *binding,
+		   bool is_silent);
 /* Its parts: are upper and workdir those of the state; are the lowers? */
 bool rvl_bind_is_same_place(const struct rvl_state *state, const struct rvl_binding *binding);
 bool rvl_bind_is_same_lowers(const struct rvl_state *state, const struct rvl_binding *binding);

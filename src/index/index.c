@@ -255,7 +255,7 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 			index->was_unclean_machine = !(index->state->flags & RVL_STATE_CLEAN) &&
 						     memcmp(boot_id, index->state->boot_id, 16) !=
 							     0;
-			r = rvl_bind_check(index, &binding);
+			r = rvl_bind_check(index, &binding, config->is_rebind);
 			if (!r)
 				refresh_state(index->state, &binding);
 		} else if (r == -ENOENT) {

@@ -54,6 +54,7 @@ struct rvl_index {
 
 struct rvl_index_config {
 	const struct rvl_stack *stack; /* borrowed */
+	bool is_rebind; /* -ESTALE, since the layers are not those of the index, is not logged: the caller binds it again */
 	bool is_read_only;	/* -o ro: nothing is written, the state must be there or stays in memory */
 	bool is_offline;	/* a tool: do not bind, do not mark unclean, change nothing */
 	bool is_repair; /* a tool that changes: as a mount, but an unclean stop stays known until the close */

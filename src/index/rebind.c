@@ -342,9 +342,6 @@ static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 	r = r ?: rvl_real_record(rebind->next, &real, id);
 	if (r == -EEXIST)
 		return settle_conflict(rebind, visit, place, &real, id);
-	if (!r && place->has_entry)
-		r = rebind->sink->origin(rebind->sink->arg, id->number, visit->layer, visit->dirfd,
-					 visit->path);
 	if (r || !place->has_other_names)
 		return r;
 	r = remember_first(rebind, id->number, visit);
@@ -371,6 +368,9 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 		return 1;
 	*ret = (struct rvl_id){ place->number, place->generation };
 	r = record(rebind, visit, place, ret);
+	if (!r && place->has_entry && ret->number == place->number)
+		r = rebind->sink->origin(rebind->sink->arg, place->number, visit->layer,
+					 visit->dirfd, visit->path);
 	if (r)
 		return r;
 	rebind->counts->n_kept++;
@@ -440,5 +440,6 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 		return r;
 	}
 	rvl_map_remove_others(next);
-	return 0;
+	/* else the next mount does it; until then upper's table has what it had */
+	return rebind->config.stack->has_upper ? rvl_bind_write_table(next) : 0;
 }

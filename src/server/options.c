@@ -67,6 +67,7 @@ static const struct word sync_words[] = {
 	W("0", RVL_SYNC_VOLATILE),
 	{},
 };
+static const struct word rebind_words[] = { W("off", 0), W("auto", 1), {} };
 static const struct word copy_up_words[] = { W("open", 0), W("write", 1), {} };
 static const struct word verity_words[] = {
 	W("off", 0),
@@ -108,6 +109,7 @@ static const struct spec specs[] = {
 	{ "userxattr", KIND_TRUE, AT(is_userxattr), SHOWN, NULL },
 	{ "volatile", KIND_TRUE, AT(is_volatile), SHOWN, NULL },
 	{ "fsync", KIND_WORD, AT(sync), SHOWN, sync_words },
+	{ "rebind", KIND_BOOL, AT(is_rebind_auto), SHOWN, rebind_words },
 	{ "copy_up", KIND_BOOL, AT(is_copy_up_late), SHOWN, copy_up_words },
 	{ "io_uring", KIND_BOOL, AT(has_io_uring), SHOWN, on_off },
 	{ "node_limit", KIND_NUMBER, AT(node_limit), SHOWN, NULL },

@@ -40,6 +40,7 @@ struct rvl_options {
 	bool has_metacopy;
 	bool has_default_permissions;
 	unsigned node_limit; /* 0: default */
+	bool is_rebind_auto; /* rebind=auto: layers that are not the index's are bound again */
 	bool is_copy_up_late; /* copy_up=write: at the first write, not at the open for writing */
 
 	/* of the transport */

@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "check/rebind.h"
 #include "layer/lock.h"
 #include "layer/xattr.h"
 #include "server/mountpoint.h"
@@ -120,14 +121,55 @@ static int open_stack(struct rvl_server *server)
 	return rvl_mountpoint_check(server->mount_point, &server->stack);
 }
 
-static int open_overlay(struct rvl_server *server)
+static void tell_rebound(void *arg, enum rvl_rebind_told what, uint64_t number, const char *path)
+{
+	rvl_info("rebind=auto: %s (number %llu): %s", path, (unsigned long long)number,
+		 rvl_rebind_text(what));
+}
+
+/* Layers that are not those of the index: rebind=auto takes them for the overlay's own, moved. */
+static int rebind(struct rvl_server *server)
+{
+	const struct rvl_check_rebind_config config = { .stack = &server->stack,
+							.told = tell_rebound };
+	struct rvl_check_rebind_result result;
+	unsigned long long n_told = 0;
+	int r = rvl_check_rebind(&config, &result);
+
+	if (r < 0)
+		return r;
+	for (int i = 0; i < RVL_TOLD_N; i++)
+		n_told += result.n_told[i];
+	rvl_warn(
+		"rebind=auto: bound to other layers than before; %llu objects are gone or changed%s",
+		n_told,
+		result.has_other_lowers && !result.has_map ?
+			", and there was no complete map: numbers of lower objects are new" :
+			"");
+	return 0;
+}
+
+static int open_index(struct rvl_server *server)
 {
 	const struct rvl_options *options = &server->options;
-	const struct rvl_index_config index = {
+	struct rvl_index_config config = {
 		.stack = &server->stack,
 		.is_read_only = options->flags & MS_RDONLY,
 		.is_volatile = options->sync == RVL_SYNC_VOLATILE,
+		.is_rebind = options->is_rebind_auto && !(options->flags & MS_RDONLY),
 	};
+	int r = rvl_index_open(&config, &server->index);
+
+	if (r != -ESTALE || !config.is_rebind)
+		return r;
+	r = rebind(server);
+	config.is_rebind = false;
+	return r < 0 ? r : rvl_index_open(&config, &server->index);
+}
+
+static int open_overlay(struct rvl_server *server)
+{
+	const struct rvl_options *options = &server->options;
 	struct rvl_overlay_config overlay = {
 		.stack = &server->stack,
 		.redirect = options->redirect,
@@ -144,7 +186,7 @@ static int open_overlay(struct rvl_server *server)
 		if (r < 0)
 			return r;
 	}
-	r = rvl_index_open(&index, &server->index);
+	r = open_index(server);
 	if (r < 0)
 		return r;
 	if (!server->index->is_persistent)

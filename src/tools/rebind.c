@@ -26,22 +26,10 @@ struct command {
 	uint64_t n_told[RVL_TOLD_N];
 };
 
-static const struct {
-	const char *id, *text;
-} told_texts[RVL_TOLD_N] = {
-	[RVL_TOLD_GONE] = { "gone", "is not there any more" },
-	[RVL_TOLD_OTHER_KIND] = { "other-kind",
-				  "another kind of object is there: it gets a new number" },
-	[RVL_TOLD_JOINED] = { "joined",
-			      "is a hard link of another object now, and has its number" },
-	[RVL_TOLD_SPLIT] = { "split",
-			     "was a hard link, and is not equal to the other names any more: "
-			     "it gets a new number" },
-	[RVL_TOLD_UNEQUAL] = { "unequal",
-			       "in upper: was a hard link, and is not equal to the other "
-			       "names any more: both are kept" },
-	[RVL_TOLD_DEAD] = { "dead",
-			    "in upper: has the number of a removed object: it gets a new one" },
+static const char *const told_ids[RVL_TOLD_N] = {
+	[RVL_TOLD_GONE] = "gone",	[RVL_TOLD_OTHER_KIND] = "other-kind",
+	[RVL_TOLD_JOINED] = "joined",	[RVL_TOLD_SPLIT] = "split",
+	[RVL_TOLD_UNEQUAL] = "unequal", [RVL_TOLD_DEAD] = "dead",
 };
 
 static void print_help(void)
@@ -70,7 +58,7 @@ static void tell(void *arg, enum rvl_rebind_told what, uint64_t number, const ch
 	command->n_told[what]++;
 	if (command->is_json) {
 		object = json_object();
-		json_object_set_new(object, "what", json_string(told_texts[what].id));
+		json_object_set_new(object, "what", json_string(told_ids[what]));
 		json_object_set_new(object, "number", json_integer((json_int_t)number));
 		json_object_set_new(object, "path", rvl_output_string(path, strlen(path)));
 		json_array_append_new(command->told, object);
@@ -80,7 +68,7 @@ static void tell(void *arg, enum rvl_rebind_told what, uint64_t number, const ch
 		printf("… and more of this kind; --verbose tells all\n");
 	if (command->n_told[what] <= SHOWN_MAX || command->is_verbose)
 		printf("%s (number %llu): %s\n", path, (unsigned long long)number,
-		       told_texts[what].text);
+		       rvl_rebind_text(what));
 }
 
 static enum action ask(void)
@@ -108,6 +96,7 @@ static int print_json(const struct command *command, const struct rvl_check_rebi
 			    json_string(command->action == CLONE ? "clone" : "move"));
 	json_object_set_new(root, "dry_run", json_boolean(command->is_dry_run));
 	json_object_set_new(root, "moved", json_boolean(result->is_moved));
+	json_object_set_new(root, "rebuilt", json_boolean(result->is_rebuilt));
 	json_object_set_new(root, "other_lowers", json_boolean(result->has_other_lowers));
 	json_object_set_new(root, "had_map", json_boolean(result->has_map));
 	json_object_set_new(counts, "names", json_integer((json_int_t)result->n_upper));
@@ -133,6 +122,9 @@ static void print_result(const struct command *command,
 {
 	const struct rvl_rebind_counts *lower = &result->lower;
 
+	if (result->is_rebuilt)
+		puts("workdir: it has no index; one is made again from what is in upper. Untouched objects "
+		     "of lower layers may get new numbers");
 	printf("upper: %llu names, %llu entries made or renewed, %llu names linked again\n",
 	       (unsigned long long)result->n_upper, (unsigned long long)result->n_entries,
 	       (unsigned long long)result->n_linked);

@@ -18,7 +18,7 @@ import pytest
 
 import sysc
 from rvl import (CTL, assert_same, check_tree, ino, listing, numbers, run, snapshot, standard_tree,
-                 whiteout, write)
+                 whiteout, write, xattrs_of)
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
 
@@ -337,10 +337,11 @@ def test_index_and_name_unequal(ov, used, move):
     """The name is what people see: it is the object; what the index had is in lost+found."""
     move.all("ext4", "ext4", by_rsync)
     data = (ov.upper / "file").read_bytes() + b"after the copy\n"
-    stamp = os.getxattr(ov.upper / "file", "trusted.overlay.ino")
+    attributes = xattrs_of(ov.upper / "file", private=True)
     os.unlink(ov.upper / "file")
     write(ov.upper / "file", data)
-    os.setxattr(ov.upper / "file", "trusted.overlay.ino", stamp)
+    for name, value in attributes.items():
+        os.setxattr(ov.upper / "file", name, value)
     report = rebind(ov)
     assert [(t["what"], t["path"]) for t in report["told"]] == [("unequal", "file")]
     mnt = ov.mount()
@@ -508,3 +509,29 @@ def test_hard_links_of_lower_lost(ov, used, move):
         for name in names:
             assert (mnt / name).read_text().endswith("by one name\n"), name
     check_tree(mnt)
+
+
+def test_the_mount_does_it(ov, used, move):
+    """rebind=auto: the mount of copied layers binds them; the next one has nothing to do."""
+    move.all("xfs", "btrfs", by_rsync)
+    used.check(ov.mount("rebind=auto"))
+    assert "rebind=auto: bound" in ov.messages()
+    said = ov.messages().count("rebind=auto")
+    used.check(ov.remount("rebind=auto"))
+    assert ov.messages().count("rebind=auto") == said
+
+
+def test_workdir_not_copied(ov, used, move):
+    """The index is made again from upper: what is in upper keeps numbers, links and handles."""
+    upper = {n for n in used.handles
+             if os.path.lexists(ov.upper / n) and not stat.S_ISCHR(os.lstat(ov.upper / n).st_mode)}
+    move.all("xfs", "xfs", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    assert rebind(ov)["rebuilt"]
+    mnt = ov.mount()
+    used.check_handles(mnt, without=set(used.handles) - upper)
+    assert ino(mnt / "born") == ino(mnt / "born.d/link") == used.tree["born"]["ino"]
+    assert ino(write(mnt / "new")) not in {info["ino"] for info in used.tree.values()}
+    # names of a lower file that was copied up under another one hung on the index
+    ov.check_links = False

@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "index": {"layer", "base"},
     "overlay": {"index", "layer", "base"},
     "check": {"index", "layer", "base"},
-    "server": {"overlay", "index", "layer", "base"},
+    "server": {"overlay", "check", "index", "layer", "base"},
     "tools": {"check", "index", "layer", "base"},
 }
 # Libraries that only these directories may see.
