@@ -29,21 +29,25 @@ struct shelf {
 	int fd;
 };
 
-/* Is it "#<number>", as we write it? 0: no. */
-static uint64_t parse_name(const char *name)
+/* A number as we write it, without signs, blanks and leading zeros; 0: it is none. */
+static uint64_t parse_decimal(const char *text)
 {
-	char path[RVL_ENTRY_PATH_SIZE];
 	uint64_t number;
 	char *end;
 
-	if (name[0] != '#' || name[1] < '1' || name[1] > '9')
+	if (text[0] < '1' || text[0] > '9')
 		return 0;
 	errno = 0;
-	number = strtoull(name + 1, &end, 10);
-	if (errno || *end || !rvl_number_is_valid(number))
-		return 0;
-	rvl_entry_path(number, path);
-	return strcmp(path + 3, name) ? 0 : number;
+	number = strtoull(text, &end, 10);
+	return errno || *end ? 0 : number;
+}
+
+/* Is it "#<number>"? 0: no. */
+static uint64_t parse_name(const char *name)
+{
+	uint64_t number = name[0] == '#' ? parse_decimal(name + 1) : 0;
+
+	return rvl_number_is_valid(number) ? number : 0;
 }
 
 /* ---- what is no entry, or not at its place ---- */
@@ -120,6 +124,8 @@ static int wrong_stamp(struct rvl_check *check, uint64_t number, int dirfd, cons
 	/* from now on this object is `number`, mended or not */
 	int r = rvl_number_set_add(&check->known, st->stx_ino, number);
 
+	if (r == -E2BIG) /* then it is found as unstamped, too */
+		r = 0;
 	if (r || !rvl_problem_begin(check, RVL_P_STAMP_WRONG, number, NULL, "%s", what))
 		return r;
 	return rvl_problem_end(check, rvl_mend_stamp(check, dirfd, name, st, number, lower));
@@ -333,7 +339,7 @@ void rvl_check_met(struct rvl_check *check, uint64_t ino)
 
 static int note_companion(struct shelf *shelf, const char *name)
 {
-	uint64_t ino = strtoull(name, NULL, 10);
+	uint64_t ino = parse_decimal(name);
 	int r = ino ? rvl_number_set_add(&shelf->check->companions, ino, RVL_COMPANION_THERE) : 0;
 
 	return r == -E2BIG ? 0 : r; /* more than that are not checked */

@@ -303,7 +303,8 @@ static bool is_same_as_lower(struct rvl_check *check, const char *entry, const s
 	const struct rvl_place *place = lower->data.layer ? &lower->data : &lower->places.v[0];
 	_cleanup_close_ int a = -EBADF, b = -EBADF;
 
-	if ((st->stx_mode ^ lower->st.stx_mode) & S_IFMT || S_ISLNK(st->stx_mode))
+	if (st->stx_mode != lower->st.stx_mode || st->stx_uid != lower->st.stx_uid ||
+	    st->stx_gid != lower->st.stx_gid || S_ISLNK(st->stx_mode))
 		return false;
 	if (!S_ISREG(st->stx_mode))
 		return true;

@@ -78,6 +78,13 @@ fi
 umount_cmd="i=0; until umount $base/mnt 2>/dev/null; do grep -q ' $base/mnt ' /proc/self/mountinfo || exit 0; i=\$((i+1)); [ \$i -lt 20 ] || exit 1; sleep 0.1; done"
 reset_cmd="rm -rf $base/upper $base/work && mkdir $base/upper $base/work && chmod 777 $base/upper"
 
+# What was used and unmounted is clean.
+check_index() {
+	[ "$fs" != kernel ] || return 0
+	sh -c "$umount_cmd" && "$(dirname "$program")/reverlayctl" check -q -v \
+		-o "lowerdir=$lowers,upperdir=$base/upper,workdir=$base/work$options"
+}
+
 each=$((ops / threads)) failed=0 run=0
 while [ "$run" -lt "$runs" ]; do
 	s=$((seed + run))
@@ -99,6 +106,9 @@ while [ "$run" -lt "$runs" ]; do
 		failed=$((failed + 1))
 		echo "soak: seed $s failed: $0 --fs $fs --on $on --layers $layers --seed $s --ops $ops --threads $threads$pass"
 		umount "$base/mnt" 2>/dev/null || umount -l "$base/mnt" 2>/dev/null || true
+	elif ! check_index; then
+		failed=$((failed + 1))
+		echo "soak: seed $s: reverlayctl check finds something after it"
 	fi
 	run=$((run + 1))
 done
