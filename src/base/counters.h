@@ -26,7 +26,9 @@
 	X(stamps_refused, "objects", "stamps not believed, since the index disagrees")         \
 	X(damaged, "objects", "objects refused because of damaged metadata")                   \
 	X(paths_mended, "entries", "stored paths that were out of step and mended at use")     \
-	X(recovered, "operations", "unfinished operations completed or undone at mount")
+	X(recovered, "operations", "unfinished operations completed or undone at mount")       \
+	X(walked, "objects", "objects of upper looked at after an unclean stop of the machine") \
+	X(completed, "entries", "index entries that this walk made or mended")
 
 struct rvl_counters {
 #define X(name, unit, help) _Atomic uint64_t name;

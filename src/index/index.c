@@ -149,6 +149,8 @@ static int begin_use(struct rvl_index *index, const struct rvl_index_config *con
 	if (!config->is_repair || state->flags & RVL_STATE_CLEAN)
 		rvl_boot_id_get(state->boot_id);
 	state->flags &= ~(uint32_t)RVL_STATE_CLEAN;
+	if (index->is_incomplete)
+		state->flags |= RVL_STATE_INCOMPLETE;
 	if (index->stack->has_upper && born->limit <= RVL_REAL_INO_MASK - RVL_COUNTER_BLOCK) {
 		born->limit += RVL_COUNTER_BLOCK;
 		state->counters[RVL_COUNTER_BORN].next = born->limit;
@@ -252,9 +254,10 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 		r = load_state(index->stack, index->inodes_fd, &index->state);
 		if (!r) {
 			rvl_boot_id_get(boot_id);
-			index->was_unclean_machine = !(index->state->flags & RVL_STATE_CLEAN) &&
-						     memcmp(boot_id, index->state->boot_id, 16) !=
-							     0;
+			index->is_incomplete =
+				index->state->flags & RVL_STATE_INCOMPLETE ||
+				(!(index->state->flags & RVL_STATE_CLEAN) &&
+				 memcmp(boot_id, index->state->boot_id, sizeof(boot_id)) != 0);
 			r = rvl_bind_check(index, &binding, config->is_rebind);
 			if (!r)
 				refresh_state(index->state, &binding);
@@ -316,6 +319,20 @@ int rvl_index_prepare_numbers(struct rvl_index *index, const struct rvl_binding 
 
 	r = r ?: rvl_numbers_new(index, &index->numbers);
 	return r ?: rvl_bind_layers(index, binding);
+}
+
+void rvl_index_completed(struct rvl_index *index)
+{
+	int r;
+
+	pthread_mutex_lock(&index->state->lock);
+	index->state->flags &= ~(uint32_t)RVL_STATE_INCOMPLETE;
+	r = rvl_state_save(index->state, index->inodes_fd, index->is_volatile);
+	pthread_mutex_unlock(&index->state->lock);
+	if (r)
+		rvl_warn("workdir=%s: inodes/state cannot be written: %s", index->stack->work_path,
+			 strerror(-r));
+	atomic_store(&index->is_incomplete, false);
 }
 
 void rvl_index_close(struct rvl_index *index)

@@ -48,7 +48,7 @@ struct rvl_index {
 	bool stays_unclean; /* a close is not to mark it clean: a repair that left something */
 	pthread_mutex_t companions_lock; /* the making of inodes/c */
 	pthread_mutex_t tombstone_lock;	 /* replacing the shared tombstone at EMLINK */
-	bool was_unclean_machine; /* boot id differs and not cleanly closed: the log may lack records */
+	_Atomic bool is_incomplete; /* the machine stopped under a mount: entries may be missing */
 	_Atomic uint64_t temp_serial; /* names of temporary objects */
 };
 
@@ -71,6 +71,8 @@ struct rvl_index_config {
  * -EUCLEAN state damaged; others of the filesystem.
  */
 int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret);
+/* All stamps have their entries again: the next mount need not look for them. */
+void rvl_index_completed(struct rvl_index *index);
 /* Writes counter and the clean mark. Accepts NULL. */
 void rvl_index_close(struct rvl_index *index);
 

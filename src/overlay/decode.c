@@ -15,6 +15,7 @@
 #include "index/map.h"
 #include "index/stamp.h"
 #include "layer/path.h"
+#include "overlay/complete.h"
 #include "overlay/lookup.h"
 #include "overlay/mend.h"
 #include "overlay/remove.h"
@@ -191,35 +192,42 @@ static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node
 	return r;
 }
 
-int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 {
 	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
 	struct statx stx;
 	int r = 0;
 
+	if (ov->stack->has_upper)
+		r = rvl_entry_look(ov->index, number, &kind, &stx);
+	if (r < 0)
+		return r == -EUCLEAN ? is_damaged(number) : r;
+	switch (kind) {
+	case RVL_ENTRY_OBJECT:
+		return by_object(ov, number, &stx, ret);
+	case RVL_ENTRY_DIRECTORY:
+		return by_directory(ov, number, ret);
+	case RVL_ENTRY_NONE:
+		return by_map(ov, number, ret);
+	case RVL_ENTRY_TOMBSTONE:
+		break;
+	}
+	return -ESTALE;
+}
+
+int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+{
+	bool may_come = rvl_complete_is_going(ov);
+	int r;
+
 	if (depth >= DEPTH_MAX)
 		return is_damaged(number);
 	depth++;
 	rvl_count(decodes);
-	if (ov->stack->has_upper)
-		r = rvl_entry_look(ov->index, number, &kind, &stx);
-	if (r == -EUCLEAN) {
-		r = is_damaged(number);
-	} else if (r == 0) {
-		switch (kind) {
-		case RVL_ENTRY_OBJECT:
-			r = by_object(ov, number, &stx, ret);
-			break;
-		case RVL_ENTRY_DIRECTORY:
-			r = by_directory(ov, number, ret);
-			break;
-		case RVL_ENTRY_NONE:
-			r = by_map(ov, number, ret);
-			break;
-		case RVL_ENTRY_TOMBSTONE:
-			r = -ESTALE;
-			break;
-		}
+	r = decode(ov, number, ret);
+	if (r == -ESTALE && may_come) {
+		rvl_complete_wait(ov);
+		r = decode(ov, number, ret);
 	}
 	depth--;
 	if (r == -ESTALE)

@@ -106,7 +106,7 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 	struct rvl_overlay *ov = overlay_of(s);
 	int r;
 
-	if (!ov->index->was_unclean_machine || ov->config.is_read_only)
+	if (!atomic_load(&ov->index->is_incomplete) || ov->config.is_read_only)
 		return 0;
 	r = is_dir(s) ? put_directory(s, id->number, false) :
 			rvl_entry_link(ov->index, s->dir->fd.fd.fd, s->name, id->number);

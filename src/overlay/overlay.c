@@ -9,6 +9,7 @@
 #include "index/map.h"
 #include "layer/identity.h"
 #include "layer/path.h"
+#include "overlay/complete.h"
 #include "overlay/decode.h"
 #include "overlay/lookup.h"
 #include "overlay/recover.h"
@@ -117,6 +118,8 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 	if (r == 0 && ov->stack->has_upper && !config->is_read_only)
 		r = rvl_recover(ov);
 	ov->is_recovering = false;
+	if (r == 0)
+		r = rvl_complete_new(ov, &ov->completion);
 	if (r < 0) {
 		rvl_error("cannot set up the overlay: %s", strerror(-r));
 		rvl_overlay_close(ov);
@@ -133,6 +136,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	if (ov->nodes)
 		rvl_node_each_orphan(ov, rvl_node_bury);
 	rvl_node_put(ov->root);
+	rvl_complete_free(ov->completion);
 	rvl_fdcache_free(ov->fds);
 	rvl_node_cache_free(ov->nodes);
 	free(ov->layer_uuids);

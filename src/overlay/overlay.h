@@ -54,6 +54,10 @@ void rvl_overlay_close(struct rvl_overlay *ov);
  * (-EINTR).
  */
 int rvl_overlay_build_map(struct rvl_overlay *ov);
+/* Complete the index after an unclean stop of the machine (complete.c): the same. Must be called, if
+ * is_incomplete says so: some requests wait for it. */
+int rvl_overlay_complete(struct rvl_overlay *ov);
+bool rvl_overlay_is_incomplete(const struct rvl_overlay *ov);
 struct rvl_map_info;
 /* What the map is (index/map.h). */
 int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret);

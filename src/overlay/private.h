@@ -29,6 +29,7 @@ struct rvl_overlay {
 	pthread_mutex_t walk_lock; /* one walk of upper for a directory at a time (mend.c) */
 	_Atomic bool is_upper_walked; /* all directories' entries are in step with their places */
 	bool is_recovering; /* the overlay is being opened */
+	struct rvl_completion *completion; /* owned; NULL: the index lacks nothing */
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
 	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */
 };

@@ -92,6 +92,15 @@ static bool is_alive(struct recovery *rc)
 	return rvl_node_get(rc->ov, rc->record->number, &node) != -ESTALE;
 }
 
+/* The same, and is it in upper? */
+static bool is_in_upper(struct recovery *rc)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int r = rvl_node_get(rc->ov, rc->record->number, &node);
+
+	return r == 0 ? rvl_node_has_upper(node) : r != -ESTALE;
+}
+
 /* Has a non-directory lost all its names? Then it is buried. */
 static int bury_if_unnamed(struct recovery *rc)
 {
@@ -203,7 +212,7 @@ static int recover_copy_up(struct recovery *rc)
 	if (r < 0 || rc->kind == RVL_ENTRY_NONE || rc->kind == RVL_ENTRY_TOMBSTONE)
 		return r;
 	if (rc->kind == RVL_ENTRY_DIRECTORY)
-		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, false);
+		return at.number == rc->record->number || is_in_upper(rc) ? 0 : bury(rc, false);
 	/* a link beside the entry: it was published, wherever it is now */
 	if (is_object_at(rc, &at) || rc->entry.stx_nlink > 1)
 		return 0;

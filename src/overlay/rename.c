@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "index/log.h"
+#include "overlay/complete.h"
 #include "overlay/copyup.h"
 #include "overlay/lookup.h"
 #include "overlay/nlink.h"
@@ -222,6 +223,7 @@ static int moved(struct rvl_node *node, struct end *to)
 		return r;
 	snprintf(at.name, sizeof(at.name), "%s", to->name);
 	r = rvl_entry_set_path(node->ov->index, node->id.number, &at);
+	rvl_complete_moved(node);
 	if (r < 0)
 		atomic_store(&node->ov->is_upper_walked, false);
 	return r;

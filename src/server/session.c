@@ -234,14 +234,30 @@ static void *build_map(void *arg)
 	return NULL;
 }
 
+/* ---- the index, completed after an unclean stop of the machine ---- */
+
+static void *complete(void *arg)
+{
+	struct rvl_server *server = arg;
+
+	(void)rvl_overlay_complete(server->overlay); /* it has said what there is to say */
+	return NULL;
+}
+
 /* ---- the session's life ---- */
 
 static int serve(struct rvl_server *server)
 {
-	pthread_t thread, map_thread;
+	const bool is_incomplete = rvl_overlay_is_incomplete(server->overlay);
+	pthread_t thread, map_thread, complete_thread;
 	bool has_map_thread;
 	int r = -pthread_create(&thread, NULL, wait_for_signal, server);
 
+	if (r == 0 && is_incomplete) {
+		r = -pthread_create(&complete_thread, NULL, complete, server);
+		if (r < 0)
+			pthread_cancel(thread);
+	}
 	if (r == 0) {
 		has_map_thread = server->options.has_nfs_export &&
 				 pthread_create(&map_thread, NULL, build_map, server) == 0;
@@ -249,6 +265,8 @@ static int serve(struct rvl_server *server)
 		pthread_cancel(thread);
 		pthread_join(thread, NULL);
 		rvl_overlay_stop(server->overlay);
+		if (is_incomplete)
+			pthread_join(complete_thread, NULL);
 		if (has_map_thread)
 			pthread_join(map_thread, NULL);
 	}

@@ -13,7 +13,7 @@ static void first_mount_makes_state_and_table(void **unused)
 	assert_int_equal(st.st_mode & 07777, 0700);
 	assert_true(getxattr(at("u"), "trusted.overlay.instances", NULL, 0) > 0);
 	assert_int_not_equal(access(at("w/inodes/map.mdb"), F_OK), 0); /* not before it is needed */
-	assert_false(idx->was_unclean_machine);
+	assert_false(idx->is_incomplete);
 	memcpy(uuid, idx->uuid, 16);
 	close_index();
 	assert_int_equal(open_index("l1:l2", "u", "w", 0), 0);
@@ -251,17 +251,23 @@ static void unclean_stops_are_told_apart(void **unused)
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
 	forget_index();
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
-	assert_false(idx->was_unclean_machine);
+	assert_false(idx->is_incomplete);
 	idx->state->boot_id[0] ^= 1;
 	fd = open(at("w/inodes"), O_RDONLY | O_DIRECTORY);
 	assert_int_equal(rvl_state_save(idx->state, fd, false), 0);
 	close(fd);
 	forget_index();
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
-	assert_true(idx->was_unclean_machine);
+	assert_true(idx->is_incomplete);
+	/* and stays so over clean ends, until somebody says that it is complete again */
 	close_index();
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
-	assert_false(idx->was_unclean_machine);
+	assert_true(idx->is_incomplete);
+	rvl_index_completed(idx);
+	forget_index();
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_false(idx->is_incomplete);
+	close_index();
 }
 
 static void full_disk_at_open_is_an_error(void **unused)
