@@ -154,6 +154,12 @@ def servers_of(mnt):
     return found
 
 
+def memory_of(pid):
+    """Anonymous memory of a process, in bytes."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon"))
+
+
 def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
