@@ -426,22 +426,19 @@ static int mend_place(struct rvl_check *check, const struct rvl_group *group)
 int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
 {
 	const struct rvl_fact *fact = &group->place;
-	_cleanup_free_ char *name = NULL, *path = NULL;
+	_cleanup_free_ char *path = NULL;
 	bool is_malformed = fact->what & RVL_WHAT_MALFORMED;
-	int r;
 
 	/* of a number of its own: the kernel's objects, whose place is where they are */
 	if (!group->has_stale_place || check->config->is_online ||
 	    rvl_number_is_born(check->index, group->number))
 		return 0;
-	if (fact->item) {
-		r = rvl_spool_name(check->spool, fact->item, &name, NULL);
-		if (r)
-			return r;
-		if (!is_malformed && rvl_place_hash(fact->parent, name) == fact->key)
-			return 0;
+	/* of a file the place is used for the data of a metacopy, and where the kernel had renamed it
+	 * that is looked up by the redirect: it may be any place */
+	if (fact->item && !is_malformed)
+		return 0;
+	if (fact->item)
 		path = rvl_item_path(check, fact->item);
-	}
 	if (!rvl_problem_begin(check, RVL_P_PLACE_STALE, group->number, path, "%s",
 			       is_malformed ? "malformed" : "lower has another object there"))
 		return 0;

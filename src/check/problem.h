@@ -106,7 +106,7 @@ enum rvl_severity {
 	  "overlay.fh of an entry is missing or not the lower directory's handle",			\
 	  "written anew")										\
 	X(PLACE_STALE, "place-stale", RVL_WARNING, true,						\
-	  "overlay.place is missing, malformed, or lower has another object there",			\
+	  "overlay.place is malformed, or of a directory and lower has another there",			\
 	  "written anew, or removed where lower has no place")						\
 	X(ORIGIN_STALE, "origin-stale", RVL_WARNING, true,						\
 	  "overlay.origin is missing, malformed, or leads to no lower object",				\

@@ -360,11 +360,6 @@ def place_of_a_directory(c):
 
 
 @case("place-stale")
-def place_of_a_file(c):
-    c.set("file", "place", (1).to_bytes(8, "little") + b"big")
-
-
-@case("place-stale")
 def malformed_place(c):
     c.set("file", "place", b"?")
 
