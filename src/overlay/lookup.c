@@ -90,29 +90,32 @@ int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 	return r == 0 && ret->exists ? upper_details(ov, dirfd, name, ret) : r;
 }
 
-struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup)
+int rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup, struct rvl_listing **ret)
 {
-	struct rvl_listing *listing = NULL;
-	int r;
+	const size_t max_names = is_for_lookup ? LOOKUP_LISTING_MAX : 0;
+	struct rvl_listing_slot *slot = &dir->lower_listing;
+	struct rvl_overlay *ov = dir->ov;
+	int r = 0;
 
-	if (dir->lower.n == 0 || (is_for_lookup && dir->is_lower_large))
-		return NULL;
-	pthread_mutex_lock(&dir->listing_lock);
-	if (!dir->lower_listing && is_for_lookup &&
-	    dir->n_lower_looks + dir->lower.n <= LOOKS_WITHOUT_LISTING) {
-		dir->n_lower_looks += dir->lower.n;
-	} else if (!dir->lower_listing) {
-		r = rvl_listing_read(dir->ov->stack, &dir->lower, &dir->ov->index->secret,
-				     is_for_lookup ? LOOKUP_LISTING_MAX : 0, &dir->lower_listing);
-		if (r < 0)
-			dir->lower_listing = NULL;
-		if (r == -E2BIG)
-			dir->is_lower_large = true;
+	*ret = NULL;
+	if (dir->lower.n == 0 || (is_for_lookup && atomic_load(&dir->is_lower_large)))
+		return 0;
+	pthread_mutex_lock(&slot->lock);
+	*ret = rvl_listing_slot_get(slot);
+	if (*ret) {
+		/* kept */
+	} else if (is_for_lookup && slot->n_looks + dir->lower.n <= LOOKS_WITHOUT_LISTING) {
+		slot->n_looks += dir->lower.n;
+	} else {
+		r = rvl_retry_emfile(ov, rvl_listing_read(ov->stack, &dir->lower,
+							  &ov->index->secret, max_names, ret));
+		if (r == 0)
+			rvl_listing_slot_keep(&ov->listings, slot, *ret);
+		else if (r == -E2BIG)
+			atomic_store(&dir->is_lower_large, true);
 	}
-	if (dir->lower_listing)
-		listing = rvl_listing_get(dir->lower_listing);
-	pthread_mutex_unlock(&dir->listing_lock);
-	return listing;
+	pthread_mutex_unlock(&slot->lock);
+	return is_for_lookup ? 0 : r; /* without one a look-up asks the layers */
 }
 
 int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
@@ -127,7 +130,7 @@ int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 	if (dir->lower.n == 0 && !(redirect && redirect[0] == '/'))
 		return 0;
 	if (!redirect)
-		hint = rvl_lower_listing(dir, true);
+		(void)rvl_lower_listing(dir, true, &hint);
 	/* what is not listed needs no descriptor to be absent */
 	if (hint && !rvl_listing_find(hint, &ov->index->secret, name))
 		goto done;
@@ -402,12 +405,13 @@ static int known_upper(struct rvl_dir *dir, const char *name, const struct rvl_u
 static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
 {
 	struct rvl_overlay *ov = dir->node->ov;
-	struct rvl_listing *listing = rvl_lower_listing(dir->node, true);
+	struct rvl_listing *listing = NULL;
 	const struct rvl_listing_name *listed = NULL;
 	struct rvl_node *node = NULL;
 	uint64_t number;
 	mode_t type = 0;
 
+	(void)rvl_lower_listing(dir->node, true, &listing);
 	if (listing)
 		listed = rvl_listing_find(listing, &ov->index->secret, name);
 	if (listed && rvl_number_of_dirent(ov->index, &ov->stack->layers[listed->layer],
@@ -510,7 +514,7 @@ int rvl_lower_has(struct rvl_node *dir, const char *name)
 
 	if (dir->lower.n == 0)
 		return 0;
-	listing = rvl_lower_listing(dir, true);
+	(void)rvl_lower_listing(dir, true, &listing);
 	if (listing) {
 		r = rvl_listing_find(listing, &dir->ov->index->secret, name) != NULL;
 		rvl_listing_put(listing);

@@ -59,8 +59,9 @@ int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
 			struct rvl_place *data, bool has_name, struct rvl_node **ret);
 
-/* The listing of the lower part, read once and kept; NULL (not an error) where there is none, or it
- * is too large to be read for a look-up, or not worth it yet. Counted. */
-struct rvl_listing *rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup);
+/* The listing of the lower part, counted; NULL where there is none. It is kept within the limit of listings.h. For
+ * a look-up the result is 0 always, and *ret NULL also where it cannot be read or would cost more than asking the
+ * layers for one name. */
+int rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup, struct rvl_listing **ret);
 
 #endif

@@ -123,10 +123,9 @@ void rvl_node_free(struct rvl_node *node)
 	rvl_refstr_put(node->data.path);
 	rvl_refstr_put(node->view_path);
 	rvl_refstr_put(node->name);
-	rvl_listing_put(node->lower_listing);
 	rvl_listing_put(node->listing);
 	free(node->removed);
-	pthread_mutex_destroy(&node->listing_lock);
+	rvl_listing_slot_destroy(&node->ov->listings, &node->lower_listing);
 	pthread_mutex_destroy(&node->listing_read_lock);
 	pthread_rwlock_destroy(&node->lock);
 	free(node);
@@ -166,7 +165,7 @@ struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, m
 	node->nlink_diff = -1;
 	node->refs = 1;
 	pthread_rwlock_init(&node->lock, NULL);
-	pthread_mutex_init(&node->listing_lock, NULL);
+	rvl_listing_slot_init(&node->lower_listing);
 	pthread_mutex_init(&node->listing_read_lock, NULL);
 	return node;
 }

@@ -24,6 +24,7 @@
 #include "index/number.h"
 #include "layer/listing.h"
 #include "layer/merge.h"
+#include "overlay/listings.h"
 
 struct rvl_overlay;
 
@@ -67,11 +68,9 @@ struct rvl_node {
 
 	/* directory: listings, counted; leaf locks */
 	uint64_t version; /* changes of names since the node is in memory; under lock */
-	pthread_mutex_t listing_lock;
-	struct rvl_listing *lower_listing; /* of the lower part; constant once read */
-	bool is_lower_large; /* too many names to read for a look-up */
-	unsigned n_lower_looks; /* into layers, while the listing is not read */
-	pthread_mutex_t listing_read_lock; /* before listing_lock */
+	struct rvl_listing_slot lower_listing; /* of the lower part */
+	_Atomic bool is_lower_large; /* too many names to read for a look-up */
+	pthread_mutex_t listing_read_lock; /* before lower_listing.lock */
 	struct rvl_listing *listing; /* merged, as of listing_version */
 	uint64_t listing_version;
 

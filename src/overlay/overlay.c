@@ -107,6 +107,7 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 	pthread_mutex_init(&ov->whiteout_lock, NULL);
 	pthread_mutex_init(&ov->walk_lock, NULL);
 	pthread_mutex_init(&ov->map_lock, NULL);
+	rvl_listings_init(&ov->listings, RVL_LISTINGS_BYTES_MAX);
 	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
 	if (r == 0)
 		r = rvl_fdcache_new(fd_limit(), &ov->fds);
@@ -139,6 +140,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	rvl_complete_free(ov->completion);
 	rvl_fdcache_free(ov->fds);
 	rvl_node_cache_free(ov->nodes);
+	rvl_listings_destroy(&ov->listings);
 	free(ov->layer_uuids);
 	rvl_close(ov->kernel_index_fd);
 	pthread_mutex_destroy(&ov->map_lock);

@@ -20,6 +20,7 @@ struct rvl_overlay {
 	struct rvl_index *index; /* borrowed */
 	struct rvl_node_cache *nodes; /* owned */
 	struct rvl_fdcache *fds; /* owned */
+	struct rvl_listings listings; /* lower listings that nodes keep */
 	struct rvl_node *root; /* counted; never leaves memory */
 	pthread_mutex_t identify_lock; /* one unstamped object at a time is given its stamp */
 	int kernel_index_fd; /* owned; workdir/index of the kernel's overlayfs, -EBADF: none */

@@ -17,12 +17,12 @@ enum { OFFSET_SELF = 1, OFFSET_PARENT = 2 };
 static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 {
 	struct rvl_overlay *ov = dir->node->ov;
-	struct rvl_listing *lower = rvl_lower_listing(dir->node, false);
 	_cleanup_close_ int fd = -EBADF;
-	int r;
+	struct rvl_listing *lower;
+	int r = rvl_lower_listing(dir->node, false, &lower);
 
-	if (dir->node->lower.n && !lower)
-		return -EIO;
+	if (r < 0)
+		return r;
 	if (dir->fd.fd.fd < 0) {
 		*ret = lower;
 		return lower ? 0 : -ESTALE;

@@ -261,12 +261,12 @@ static int keep_attributes(struct rvl_node *node, int upper_fd)
 int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)
 {
 	struct rvl_overlay *ov = node->ov;
-	struct rvl_listing *lower = rvl_lower_listing(node, false), *merged = NULL;
+	struct rvl_listing *lower, *merged = NULL;
 	_cleanup_close_ int fd = -EBADF;
-	int r = 0;
+	int r = rvl_lower_listing(node, false, &lower);
 
-	if (node->lower.n && !lower)
-		return -EIO;
+	if (r < 0)
+		return r;
 	if (upper_fd < 0) {
 		r = lower && lower->n ? -ENOTEMPTY : 0;
 		rvl_listing_put(lower);

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Which lower listings are kept. A list of slots in the order in which they got theirs; the oldest is
+ * dropped over the limit, unless it was used since it came to that end: then it goes to the other end
+ * ("second chance"). So a use writes one flag under the slot's own lock, and the lock of all is taken for
+ * keeping and dropping only.
+ *
+ * A slot that is locked is in use. It is never waited for here, since the own slot's lock is held.
+ */
+#include "overlay/listings.h"
+
+#include "base/counters.h"
+
+void rvl_listings_init(struct rvl_listings *cache, size_t limit_bytes)
+{
+	*cache = (struct rvl_listings){ .limit_bytes = limit_bytes };
+	pthread_mutex_init(&cache->lock, NULL);
+}
+
+void rvl_listings_destroy(struct rvl_listings *cache)
+{
+	pthread_mutex_destroy(&cache->lock);
+}
+
+static void list_remove(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+{
+	*(slot->older ? &slot->older->newer : &cache->oldest) = slot->newer;
+	*(slot->newer ? &slot->newer->older : &cache->newest) = slot->older;
+	slot->older = slot->newer = NULL;
+}
+
+static void list_append(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+{
+	slot->older = cache->newest;
+	slot->newer = NULL;
+	*(cache->newest ? &cache->newest->newer : &cache->oldest) = slot;
+	cache->newest = slot;
+}
+
+/* With both locks. */
+static void drop(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+{
+	list_remove(cache, slot);
+	cache->n--;
+	cache->size_bytes -= slot->listing->size_bytes;
+	rvl_count_n(listing_bytes, -slot->listing->size_bytes);
+	slot->n_looks = 0;
+	rvl_listing_put(slot->listing);
+	slot->listing = NULL;
+}
+
+/* Drop the oldest, or put it to the other end. own: the slot whose lock is held. */
+static void age(struct rvl_listings *cache, struct rvl_listing_slot *own)
+{
+	struct rvl_listing_slot *slot = cache->oldest;
+	const bool is_locked = slot == own || pthread_mutex_trylock(&slot->lock) == 0;
+
+	if (is_locked && !slot->is_used) {
+		drop(cache, slot);
+	} else {
+		if (is_locked)
+			slot->is_used = false;
+		list_remove(cache, slot);
+		list_append(cache, slot);
+	}
+	if (is_locked && slot != own)
+		pthread_mutex_unlock(&slot->lock);
+}
+
+void rvl_listing_slot_init(struct rvl_listing_slot *slot)
+{
+	*slot = (struct rvl_listing_slot){};
+	pthread_mutex_init(&slot->lock, NULL);
+}
+
+void rvl_listing_slot_destroy(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+{
+	/* nobody else has the slot but, for a moment, one who holds the cache's lock */
+	pthread_mutex_lock(&cache->lock);
+	if (slot->listing)
+		drop(cache, slot);
+	pthread_mutex_unlock(&cache->lock);
+	pthread_mutex_destroy(&slot->lock);
+}
+
+struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot)
+{
+	if (!slot->listing)
+		return NULL;
+	slot->is_used = true;
+	return rvl_listing_get(slot->listing);
+}
+
+void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *slot,
+			   struct rvl_listing *listing)
+{
+	size_t n;
+
+	if (listing->size_bytes > cache->limit_bytes)
+		return;
+	slot->listing = rvl_listing_get(listing);
+	slot->is_used = false;
+	pthread_mutex_lock(&cache->lock);
+	list_append(cache, slot);
+	cache->n++;
+	cache->size_bytes += listing->size_bytes;
+	rvl_count_n(listing_bytes, listing->size_bytes);
+	/* twice round is enough, unless all others are locked: then it is for the next to do */
+	for (n = 2 * cache->n; cache->size_bytes > cache->limit_bytes && n > 0; n--)
+		age(cache, slot);
+	pthread_mutex_unlock(&cache->lock);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The lower listings that are kept in memory: one slot a directory, and a limit on the bytes of all.
+ * Whoever needs a listing gets it counted, so that it may be dropped at any time; the directories that
+ * are in use keep theirs.
+ */
+#ifndef RVL_OVERLAY_LISTINGS_H
+#define RVL_OVERLAY_LISTINGS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "layer/listing.h"
+
+#define RVL_LISTINGS_BYTES_MAX (64UL << 20)
+
+struct rvl_listing_slot {
+	pthread_mutex_t
+		lock; /* guards what follows up to the list; held while the directory is read */
+	struct rvl_listing *listing; /* counted; NULL: not kept */
+	bool is_used; /* since it was last looked at for dropping */
+	unsigned n_looks; /* into layers, while there is none */
+	struct rvl_listing_slot *older, *newer; /* guarded by the cache's lock */
+};
+
+struct rvl_listings {
+	pthread_mutex_t lock; /* taken inside a slot's; guards all below */
+	struct rvl_listing_slot *oldest, *newest; /* those that keep one */
+	size_t n, size_bytes, limit_bytes;
+};
+
+void rvl_listings_init(struct rvl_listings *cache, size_t limit_bytes);
+/* No slot keeps one any more. */
+void rvl_listings_destroy(struct rvl_listings *cache);
+
+void rvl_listing_slot_init(struct rvl_listing_slot *slot);
+void rvl_listing_slot_destroy(struct rvl_listings *cache, struct rvl_listing_slot *slot);
+
+/* Both with the slot's lock. get: counted, or NULL. */
+struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot);
+/* Keep one, where none is, and drop what has not been used for the longest time; this one too if it is
+ * over the limit alone. The caller keeps his count. */
+void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *slot,
+			   struct rvl_listing *listing);
+
+#endif
