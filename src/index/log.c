@@ -330,7 +330,8 @@ static int rewrite_log(struct rvl_log *log)
 	log->fd = rvl_take_fd(&fd);
 	log->size = sizeof(struct disk_header) + log->pending_bytes;
 	log->is_broken = false;
-	return 0;
+	/* else a power cut could bring back the old one, without what is synced from here on */
+	return !log->is_volatile && fsync(log->inodes_fd) ? -errno : 0;
 }
 
 /* After a record was added: keep the file short. No failure here is an operation's failure. */

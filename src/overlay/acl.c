@@ -6,10 +6,12 @@
  */
 #include "overlay/acl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "layer/path.h"
+#include "layer/xattr.h"
 
 #define ACL_VERSION 2
 #define HEADER_SIZE 4
@@ -71,11 +73,38 @@ static int apply(uint8_t *acl, unsigned len, mode_t *mode)
 	return is_extended || mask;
 }
 
+/* The parent's default ACL into ret->access: its length, or 0 for none. */
+static ssize_t read_default(struct rvl_dir *dir, struct rvl_inherited *ret)
+{
+	static const char name[] = "system.posix_acl_default";
+	_Atomic unsigned *state = &dir->node->default_acl;
+	unsigned seen = atomic_load(state);
+	ssize_t n;
+
+	if (!dir->node->ov->config.has_acl || seen & RVL_NO_DEFAULT_ACL)
+		return 0;
+	ret->access = ret->buf[0];
+	ret->def = ret->buf[1];
+	n = rvl_xattrat_get(dir->fd.fd.fd, "", name, ret->access, RVL_ACL_SIZE_USUAL);
+	if (n == -ERANGE) { /* filesystems in memory have them up to the largest size of a value */
+		ret->large = malloc(2 * RVL_XATTR_VALUE_MAX);
+		if (!ret->large)
+			return -ENOMEM;
+		ret->access = ret->large;
+		ret->def = ret->large + RVL_XATTR_VALUE_MAX;
+		n = rvl_xattrat_get(dir->fd.fd.fd, "", name, ret->access, RVL_XATTR_VALUE_MAX);
+	}
+	/* not if one was set meanwhile */
+	if (n == -ENODATA)
+		atomic_compare_exchange_strong(state, &seen, seen | RVL_NO_DEFAULT_ACL);
+	return n == -ENODATA || n == -EOPNOTSUPP ? 0 : n;
+}
+
 int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
 		struct rvl_inherited *ret)
 {
 	struct statx stx;
-	ssize_t n = 0;
+	ssize_t n;
 	int r = rvl_path_statx(dir->fd.fd.fd, "", STATX_MODE | STATX_UID | STATX_GID, &stx);
 
 	if (r < 0)
@@ -91,14 +120,10 @@ int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
 	ret->mode = mode;
 	if (S_ISLNK(mode))
 		return 0;
-	if (dir->node->ov->config.has_acl && !atomic_load(&dir->node->has_no_default_acl))
-		n = rvl_xattrat_get(dir->fd.fd.fd, "", "system.posix_acl_default", ret->access,
-				    sizeof(ret->access));
-	if (n == -ENODATA)
-		atomic_store(&dir->node->has_no_default_acl, true);
+	n = read_default(dir, ret);
 	if (n <= 0) {
 		ret->mode &= ~cred->umask;
-		return n == 0 || n == -ENODATA || n == -EOPNOTSUPP ? 0 : (int)n;
+		return (int)n;
 	}
 	if (S_ISDIR(mode)) {
 		memcpy(ret->def, ret->access, (size_t)n);
@@ -108,4 +133,10 @@ int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
 	if (r > 0)
 		ret->access_len = (unsigned)n;
 	return r < 0 ? r : 0;
+}
+
+void rvl_inherited_release(struct rvl_inherited *inherited)
+{
+	free(inherited->large);
+	inherited->large = NULL;
 }

@@ -5,7 +5,7 @@
  *   1 log CREATE
  *   2 the object at its name (the directory's lock keeps others out), with its owner and mode where
  *     that needs no more steps, else for the server alone
- *   3 ACLs, owner, mode, where they were not right at once
+ *   3 default ACL, owner, mode, where they were not right at once
  *   4 stamp: from here on it exists
  *   5 the entry
  *
@@ -15,8 +15,8 @@
  * With userxattr the stamp comes before the mode, which could forbid it, and a stamp without an
  * entry is a half-made object.
  *
- * Where a whiteout has the name (and for symlinks, which cannot be told half made), 2 to 4 happen in
- * work/, then 5, then a rename takes the name.
+ * Where a whiteout has the name (and for symlinks and what inherits an ACL, which cannot be told half
+ * made), 2 to 4 happen in work/, then 5, then a rename takes the name.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -50,6 +50,12 @@ struct creation {
 	struct statx st; /* of what was made at once; stx_mode 0: not read */
 };
 
+static void creation_release(struct creation *c)
+{
+	rvl_inherited_release(&c->inherited);
+}
+#define _cleanup_creation_ __attribute__((cleanup(creation_release)))
+
 /* The name must be free in the merged view. */
 static int check_free(struct creation *c)
 {
@@ -62,10 +68,16 @@ static int check_free(struct creation *c)
 	return upper.exists || (c->is_hiding && !c->has_whiteout) ? -EEXIST : 0;
 }
 
+/* Over a whiteout; and what cannot be told half made: a symlink, and where an ACL changes the mode. */
+static bool is_made_in_work(const struct creation *c)
+{
+	return c->has_whiteout || S_ISLNK(c->inherited.mode) || c->inherited.access_len;
+}
+
 /* Is its stamp the last step? With userxattr the mode could forbid it; in work/ it is all the same. */
 static bool is_stamped_last(const struct creation *c)
 {
-	return !c->ov->stack->xattr.is_user && !c->has_whiteout && !S_ISLNK(c->inherited.mode);
+	return !c->ov->stack->xattr.is_user && !is_made_in_work(c);
 }
 
 static int make_object(struct creation *c)
@@ -229,7 +241,7 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 static int create_steps(struct creation *c)
 {
 	struct rvl_log_record record = { .op = RVL_LOG_CREATE, .number = c->id.number };
-	bool is_in_place = !c->has_whiteout && !S_ISLNK(c->inherited.mode);
+	bool is_in_place = !is_made_in_work(c);
 	uint64_t log_id;
 	int r;
 
@@ -269,6 +281,7 @@ static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t
 	if (r == 0)
 		r = create_steps(c);
 	if (r == -EEXIST && !is_looked_at) {
+		rvl_temp_release(&c->temp);
 		r = check_free(c);
 		if (r == 0)
 			r = create_steps(c);
@@ -300,7 +313,7 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 		  const char *name, mode_t mode, dev_t rdev, const char *target,
 		  struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
-	struct creation c = {
+	struct creation _cleanup_creation_ c = {
 		.ov = ov, .name = name, .rdev = rdev, .target = target, .temp.fd = -EBADF
 	};
 	struct rvl_node _cleanup_node_ *dir = NULL;
@@ -331,12 +344,12 @@ int rvl_user_whiteout_make(struct rvl_dir *dir, const struct rvl_cred *cred, con
 			   struct rvl_user_whiteout *ret)
 {
 	struct rvl_overlay *ov = dir->node->ov;
-	struct creation c = { .ov = ov,
-			      .dir = *dir,
-			      .name = name,
-			      .is_user_whiteout = true,
-			      .rdev = RVL_USER_WHITEOUT_RDEV,
-			      .temp.fd = -EBADF };
+	struct creation _cleanup_creation_ c = { .ov = ov,
+						 .dir = *dir,
+						 .name = name,
+						 .is_user_whiteout = true,
+						 .rdev = RVL_USER_WHITEOUT_RDEV,
+						 .temp.fd = -EBADF };
 	struct rvl_log_record record = { .op = RVL_LOG_CREATE, .flags = RENAME_WHITEOUT };
 	int r = rvl_inherit(dir, cred, S_IFCHR, &c.inherited);
 
@@ -430,7 +443,7 @@ int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 			mode_t mode, int flags, struct rvl_entry *ret)
 {
-	struct creation c = { .ov = ov, .name = "", .temp.fd = -EBADF };
+	struct creation _cleanup_creation_ c = { .ov = ov, .name = "", .temp.fd = -EBADF };
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
 	struct rvl_log_record record = { .op = RVL_LOG_ORPHAN };
 	uint64_t log_id = 0;

@@ -159,7 +159,9 @@ int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off
 			  off_t length)
 {
 	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
-	int r = pin_number(ov, number, true, -1, &file.fd);
+	/* of an append-only file room may be asked for (fs/open.c, vfs_fallocate) */
+	const off_t at = mode & ~FALLOC_FL_KEEP_SIZE ? -1 : INT64_MAX;
+	int r = pin_number(ov, number, true, at, &file.fd);
 
 	if (r < 0)
 		return r;

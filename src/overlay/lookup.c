@@ -567,8 +567,6 @@ static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name
 
 	if (r < 0)
 		return r;
-	if (atomic_load(&node->is_dead) && !rvl_node_is_known(node))
-		return -ESTALE;
 	if (name[1] == '\0') {
 		*ret = rvl_take_ptr(node);
 		return 0;
@@ -597,6 +595,7 @@ int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name
 			r = rvl_node_stat(node, ret);
 		if (r < 0)
 			return r == -ENOENT ? -ESTALE : r;
+		return rvl_node_count_living(node) ? 0 : -ESTALE;
 	} else {
 		r = rvl_check_name(name);
 		if (r == 0)

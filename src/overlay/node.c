@@ -390,6 +390,18 @@ bool rvl_node_is_known(struct rvl_node *node)
 	return is_known;
 }
 
+bool rvl_node_count_living(struct rvl_node *node)
+{
+	struct shard *shard = shard_of_node(node);
+	bool is_living;
+
+	pthread_mutex_lock(&shard->lock);
+	is_living = !atomic_load(&node->is_dead) || node->n_open != 0 || node->n_lookups != 0;
+	node->n_lookups += is_living;
+	pthread_mutex_unlock(&shard->lock);
+	return is_living;
+}
+
 void rvl_node_copy_begin(struct rvl_node *node)
 {
 	struct shard *shard = shard_of_node(node);

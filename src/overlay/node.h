@@ -60,7 +60,10 @@ struct rvl_node {
 	int nlink_diff;
 	bool has_nlink_xattr;
 	_Atomic int prot; /* overlay/prot.h */
-	_Atomic bool has_no_default_acl; /* directory: known to have none */
+	/* directory: changes with each default ACL that is set, so that what was read before is not taken as
+	 * true after it */
+	_Atomic unsigned default_acl;
+#define RVL_NO_DEFAULT_ACL 1U /* in default_acl: known to have none */
 	/* owned; upper directory: as it was before its removal, for who has it open when its
 	 * descriptor is no longer in the cache; set with the parent locked, read when is_dead */
 	struct statx *removed;
@@ -141,6 +144,8 @@ void rvl_node_count_open(struct rvl_node *node);
 /* ret_is_closed: no open is left. */
 bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
+/* As lookup, but false and not counted if it is dead and has no look-ups and opens left. */
+bool rvl_node_count_living(struct rvl_node *node);
 
 /* One thread at a time copies a node up; the others wait in begin, and then look what there is
  * still to do. */

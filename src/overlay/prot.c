@@ -55,7 +55,7 @@ int rvl_prot_get(struct rvl_node *node)
 {
 	struct rvl_real _cleanup_real_ real = {};
 	int prot = atomic_load_explicit(&node->prot, memory_order_relaxed);
-	int r;
+	int unknown = 0, r;
 
 	if (prot & IS_KNOWN)
 		return prot & RVL_PROT_ANY;
@@ -65,8 +65,9 @@ int rvl_prot_get(struct rvl_node *node)
 	if (r < 0)
 		return r == -ENOENT || r == -ESTALE ? 0 : r;
 	prot = real.is_upper ? read_upper(node, &real) : read_lower(node, &real);
+	/* not if it was set meanwhile */
 	if (prot >= 0)
-		atomic_store_explicit(&node->prot, prot | IS_KNOWN, memory_order_relaxed);
+		atomic_compare_exchange_strong(&node->prot, &unknown, prot | IS_KNOWN);
 	return prot;
 }
 

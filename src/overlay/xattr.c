@@ -119,7 +119,8 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 	if (r == 0)
 		r = rvl_xattrat_set(real.dirfd, real.name, layer_name, value, size, flags);
 	if (node && is_acl(name))
-		atomic_store(&node->has_no_default_acl, false);
+		atomic_store(&node->default_acl,
+			     (atomic_load(&node->default_acl) | RVL_NO_DEFAULT_ACL) + 1);
 	if (r == 0 && is_acl_kill_sgid)
 		r = kill_sgid(&real);
 	return r == -ENOENT ? -ESTALE : r;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "server/reply.h"
@@ -34,9 +35,21 @@ static FILE *open_status(const struct fuse_ctx *ctx)
 	return ctx->pid > 0 ? fopen(path, "re") : NULL;
 }
 
-static bool has_capability(const char *line, unsigned capability)
+/* In a user namespace of his own everybody has all capabilities, which mean nothing out here. */
+static bool is_in_our_namespace(const struct fuse_ctx *ctx)
 {
-	return !strncmp(line, "CapEff:", 7) && strtoull(line + 7, NULL, 16) & (1ULL << capability);
+	struct stat own, other;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", ctx->pid);
+	return stat("/proc/self/ns/user", &own) == 0 && stat(path, &other) == 0 &&
+	       own.st_dev == other.st_dev && own.st_ino == other.st_ino;
+}
+
+static bool has_capability(const struct fuse_ctx *ctx, const char *line, unsigned capability)
+{
+	return !strncmp(line, "CapEff:", 7) &&
+	       strtoull(line + 7, NULL, 16) & (1ULL << capability) && is_in_our_namespace(ctx);
 }
 
 bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid)
@@ -54,7 +67,7 @@ bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid)
 		return ctx->uid == 0;
 	while (!may && getline(&line, &size, status) > 0)
 		may = !strncmp(line, "Groups:", 7) ? has_group(line + 7, gid) :
-						     has_capability(line, CAP_FSETID);
+						     has_capability(ctx, line, CAP_FSETID);
 	fclose(status);
 	return may;
 }
@@ -70,7 +83,7 @@ bool rvl_caller_may_trusted(fuse_req_t req)
 	if (!status)
 		return ctx->uid == 0;
 	while (!may && getline(&line, &size, status) > 0)
-		may = has_capability(line, CAP_SYS_ADMIN);
+		may = has_capability(ctx, line, CAP_SYS_ADMIN);
 	fclose(status);
 	return may;
 }

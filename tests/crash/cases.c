@@ -55,6 +55,8 @@ static void add_creates(void)
 			add("link", "link %s %s", linked[k], free_names[i]);
 		add("O_TMPFILE, link", "tmpfile ldir; writefd; linkfd %s; closefd", free_names[i]);
 	}
+	add("create below ACL", "dacl bdir; mksuid bdir/new");
+	add("create below ACL", "dacl bdir; mkdir bdir/new");
 	add("O_TMPFILE", "tmpfile .; writefd; closefd");
 	add("O_TMPFILE", "tmpfile opq; closefd");
 }

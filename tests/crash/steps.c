@@ -144,7 +144,8 @@ static int make(int dirfd, const char *step, char **words)
 		return result(mknodat(dirfd, name, S_IFCHR | 0642, makedev(0, 0)));
 	if (strcmp(step, "symlink") == 0)
 		return result(symlinkat(words[2], dirfd, name));
-	fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0642);
+	fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+		    strcmp(step, "mksuid") == 0 ? 04642 : 0642);
 	return fd < 0 ? -errno : close_after(fd, 0);
 }
 
@@ -214,18 +215,18 @@ static const struct {
 	const char *name;
 	int (*fn)(int dirfd, const char *step, char **words);
 } steps[] = {
-	{ "create", make },	   { "mkdir", make },	     { "mkfifo", make },
-	{ "mksock", make },	   { "mkchr", make },	     { "mkblk", make },
-	{ "mkwht", make },	   { "symlink", make },	     { "write", on_file },
-	{ "opentrunc", on_file },  { "openwrite", on_file }, { "falloc", on_file },
-	{ "punch", on_file },	   { "copyrange", on_file }, { "link", link_names },
-	{ "unlink", remove_name }, { "rmdir", remove_name }, { "rename", move },
-	{ "exchange", move },	   { "renwht", move },	     { "chmod", change },
-	{ "chown", change },	   { "utimes", change },     { "truncate", change },
-	{ "flags", change },	   { "setxattr", xattr },    { "settrusted", xattr },
-	{ "rmxattr", xattr },	   { "acl", xattr },	     { "dacl", xattr },
-	{ "open", keep },	   { "tmpfile", keep },	     { "linkfd", keep },
-	{ "writefd", keep },	   { "closefd", keep },
+	{ "create", make },	 { "mkdir", make },	    { "mkfifo", make },
+	{ "mksock", make },	 { "mkchr", make },	    { "mkblk", make },
+	{ "mkwht", make },	 { "mksuid", make },	    { "symlink", make },
+	{ "write", on_file },	 { "opentrunc", on_file },  { "openwrite", on_file },
+	{ "falloc", on_file },	 { "punch", on_file },	    { "copyrange", on_file },
+	{ "link", link_names },	 { "unlink", remove_name }, { "rmdir", remove_name },
+	{ "rename", move },	 { "exchange", move },	    { "renwht", move },
+	{ "chmod", change },	 { "chown", change },	    { "utimes", change },
+	{ "truncate", change },	 { "flags", change },	    { "setxattr", xattr },
+	{ "settrusted", xattr }, { "rmxattr", xattr },	    { "acl", xattr },
+	{ "dacl", xattr },	 { "open", keep },	    { "tmpfile", keep },
+	{ "linkfd", keep },	 { "writefd", keep },	    { "closefd", keep },
 };
 
 int step_do(int dirfd, const char *text)

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 
 import pytest
 
@@ -329,6 +330,23 @@ def test_device_zero_zero(ov):
     assert listing(mnt) == ["f", "w"]
 
 
+@pytest.mark.layouts("tmpfs")
+def test_large_default_acl(ov):
+    """A default ACL of more than 4 KiB, which FUSE itself does not show, is handed on too."""
+    named = b"".join(struct.pack("<HHI", 2, 7, 2000 + i) for i in range(1000))
+    acl = DEFAULT_ACL[:12] + named + DEFAULT_ACL[20:]
+    with ov.lower():
+        pass
+    mnt = ov.mount()
+    os.mkdir(mnt / "d")
+    os.setxattr(ov.upper / "d", "system.posix_acl_default", acl)
+    for kind in ("file", "dir", "fifo"):
+        MAKE[kind](mnt / "d" / kind)
+        assert len(os.getxattr(ov.upper / "d" / kind, "system.posix_acl_access")) == len(acl)
+    assert os.getxattr(ov.upper / "d/dir", "system.posix_acl_default") == acl
+    run("rm", "-r", mnt / "d")
+
+
 @pytest.mark.layouts("ext4", "xfs", "btrfs", "tmpfs")
 def test_fallocate(ov):
     """fallocate: extend, keep size, punch, zero; on a file of lower it copies up first."""
@@ -412,6 +430,9 @@ def test_chattr_flags(ov):
         sysc.fails(errno.EPERM, os.unlink, mnt / "f")
         with open(mnt / "f", "ab") as file:
             file.write(b"more\n")
+            file.flush()
+            sysc.fallocate(file.fileno(), sysc.FALLOC_KEEP_SIZE, 0, 4096)
+            sysc.fails(errno.EPERM, sysc.fallocate, file.fileno(), sysc.FALLOC_KEEP_SIZE | sysc.FALLOC_PUNCH_HOLE, 0, 2)
         assert (mnt / "f").read_text() == "data\nmore\n"
         os.close(fd)
         ov.remount()

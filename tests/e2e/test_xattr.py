@@ -3,6 +3,7 @@
 
 import errno
 import os
+import sys
 
 import pytest
 
@@ -237,3 +238,15 @@ def test_private_names_in_lower_are_hidden(ov):
     assert listing(mnt) == ["d", "g"]
     assert os.listxattr(mnt / "d") == []
     assert os.listxattr(mnt / "g") == []
+
+
+def test_trusted_is_hidden_in_a_user_namespace(ov):
+    """Capabilities in a user namespace of the caller's own are none here: trusted.* is not listed to him."""
+    with ov.lower() as low:
+        write(low / "file")
+    mnt = ov.mount()
+    os.setxattr(mnt / "file", "trusted.secret", b"x")
+    os.setxattr(mnt / "file", "user.open", b"x")
+    command = ["unshare", "-Ur", sys.executable, "-c", "import os, sys; sys.exit(os.listxattr(sys.argv[1]) != ['user.open'])"]
+    sysc.as_user(1000, 1000, lambda: run(*command, mnt / "file"))
+    assert set(os.listxattr(mnt / "file")) == {"user.open", "trusted.secret"}
