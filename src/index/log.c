@@ -482,9 +482,9 @@ int rvl_log_replay(struct rvl_log *log, rvl_log_recover_fn *recover, void *arg)
 	while (next_former(log, id, has_id, &id, &record)) {
 		int r = recover(arg, &record);
 
-		if (r)
+		if (r < 0)
 			return r;
-		if (log->is_writable)
+		if (r == 0 && log->is_writable)
 			rvl_log_end(log, id);
 		has_id = true;
 	}

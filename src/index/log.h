@@ -65,7 +65,8 @@ void rvl_log_drop(struct rvl_log *log, uint64_t id);
 int rvl_log_sync(struct rvl_log *log);
 
 /* What the former process left: called once for each pending record, in order of begin, before the first rvl_log_begin.
- * The callback recovers it (it may log new operations); 0: it is ended; an error keeps it and ends the replay. */
+ * The callback recovers it (it may log new operations); 0: it is ended; 1: it is kept; an error
+ * keeps it and ends the replay. */
 typedef int rvl_log_recover_fn(void *arg, const struct rvl_log_record *record);
 int rvl_log_replay(struct rvl_log *log, rvl_log_recover_fn *recover, void *arg);
 

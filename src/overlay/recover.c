@@ -115,10 +115,15 @@ static int bury_if_unnamed(struct recovery *rc)
 	return r;
 }
 
-static int set_nlink(struct recovery *rc, int diff)
+/* The link difference was `before`, and is one less when the step is done. Any other value is that of
+ * a later change: the record is older than it, its end was lost. */
+static int set_nlink(struct recovery *rc, int before, bool is_done)
 {
 	struct rvl_index *index = rc->ov->index;
 	char path[RVL_ENTRY_PATH_SIZE], value[RVL_NLINK_VALUE_SIZE];
+	char undone[RVL_NLINK_VALUE_SIZE], done[RVL_NLINK_VALUE_SIZE];
+	size_t undone_len = rvl_nlink_format(before, undone);
+	size_t done_len = rvl_nlink_format(before - 1, done);
 	ssize_t n;
 
 	rvl_entry_path(rc->record->number, path);
@@ -127,10 +132,13 @@ static int set_nlink(struct recovery *rc, int diff)
 	if (n == -ENODATA)
 		return 0;
 	if (n < 0)
-		return (int)n;
+		return n == -ERANGE ? 0 : (int)n;
+	if (((size_t)n != undone_len || memcmp(value, undone, undone_len) != 0) &&
+	    ((size_t)n != done_len || memcmp(value, done, done_len) != 0))
+		return 0;
 	return rvl_upper_xattr_set(index, index->inodes_fd, path, rc->entry.stx_mode,
-				   rc->entry.stx_ino, RVL_XATTR_NLINK, value,
-				   rvl_nlink_format(diff, value));
+				   rc->entry.stx_ino, RVL_XATTR_NLINK, is_done ? done : undone,
+				   is_done ? done_len : undone_len);
 }
 
 static bool is_object_at(const struct recovery *rc, const struct at *at)
@@ -225,7 +233,7 @@ static int recover_copy_up(struct recovery *rc)
 	/* It was whole before it had an entry, and another name of it may have been written through
 	 * that. */
 	if (lower.places.n && lower.st.stx_nlink > 1)
-		return set_nlink(rc, (int)lower.st.stx_nlink - 1);
+		return set_nlink(rc, (int)lower.st.stx_nlink - 1, false);
 	/* the name is gone: do others lead to it? decode counts the links */
 	return lower.places.n ? bury(rc, false) : bury_if_unnamed(rc);
 }
@@ -237,7 +245,7 @@ static int recover_link(struct recovery *rc)
 
 	if (r < 0 || rc->kind != RVL_ENTRY_OBJECT)
 		return r;
-	return set_nlink(rc, (int)rc->record->flags - is_object_at(rc, &at));
+	return set_nlink(rc, (int)rc->record->flags, is_object_at(rc, &at));
 }
 
 static int recover_remove(struct recovery *rc)
@@ -253,8 +261,7 @@ static int recover_remove(struct recovery *rc)
 	if (rc->kind != RVL_ENTRY_OBJECT)
 		return 0;
 	if (is_alias)
-		r = set_nlink(rc,
-			      (int)rc->record->flags - (at.upper.exists || at.upper.is_whiteout));
+		r = set_nlink(rc, (int)rc->record->flags, at.upper.exists || at.upper.is_whiteout);
 	return r < 0 ? r : bury_if_unnamed(rc);
 }
 
@@ -302,6 +309,13 @@ static int recover_rename(struct recovery *rc)
 			     bury(&other, !is_born(&other));
 }
 
+/* May the next mount have more luck? Then the record stays. */
+static bool is_passing(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -ENOMEM || r == -EMFILE ||
+	       r == -ENFILE || r == -EROFS;
+}
+
 static int recover(void *arg, const struct rvl_log_record *record)
 {
 	struct recovery rc = { .ov = arg, .record = record };
@@ -334,10 +348,10 @@ static int recover(void *arg, const struct rvl_log_record *record)
 done:
 	rvl_count(recovered);
 	if (r < 0)
-		rvl_warn(
-			"an unfinished operation on object %llu could not be recovered: %s; see reverlayctl check",
-			(unsigned long long)record->number, strerror(-r));
-	return 0;
+		rvl_warn("an unfinished operation on object %llu could not be recovered: %s; %s",
+			 (unsigned long long)record->number, strerror(-r),
+			 is_passing(r) ? "the next mount tries again" : "see reverlayctl check");
+	return is_passing(r);
 }
 
 int rvl_recover(struct rvl_overlay *ov)

@@ -139,6 +139,21 @@ static void a_failed_recovery_is_kept(void **unused)
 	assert_int_equal(seen.n, 2);
 }
 
+static void what_is_kept_does_not_stop_the_rest(void **unused)
+{
+	struct seen seen = { .result = 1 };
+
+	open_log();
+	begin(RVL_LOG_CREATE, 21, "a");
+	begin(RVL_LOG_CREATE, 22, "b");
+	rvl_log_close(lg);
+	open_log();
+	assert_int_equal(rvl_log_replay(lg, see, &seen), 0);
+	assert_int_equal(seen.n, 2);
+	seen = reopen_and_replay();
+	assert_int_equal(seen.n, 2);
+}
+
 static int log_more(void *arg, const struct rvl_log_record *record)
 {
 	unsigned *n = arg;
@@ -363,6 +378,7 @@ int main(void)
 		L(dropped_records_go_with_a_close),
 		L(all_fields_come_back),
 		L(a_failed_recovery_is_kept),
+		L(what_is_kept_does_not_stop_the_rest),
 		L(a_recovery_may_log),
 		L(killed_processes_lose_nothing),
 		L(each_damaged_byte_stops_the_reading_there),
