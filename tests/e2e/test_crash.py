@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from rvl import BUILD, REVERLAY, run
+from rvl import BUILD, CTL, REVERLAY, run
 
 pytestmark = pytest.mark.reverlay_only("its server is killed")
 
@@ -37,7 +37,8 @@ def crash(images, scratch, name, *options):
     where = scratch / f"crash-{name}"
     where.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", where)
-    command = [str(BUILD / "tests/crash/rvl-crash"), "--program", REVERLAY, *options, str(where)]
+    command = [str(BUILD / "tests/crash/rvl-crash"), "--program", REVERLAY, "--check", CTL,
+               *options, str(where)]
     try:
         result = subprocess.run(["timeout", "-k", "10", "380", *command], check=False, timeout=395,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
