@@ -433,9 +433,13 @@ int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 		       const char *name, mode_t mode, int flags, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
+	int r;
 
 	(void)flags;
-	return create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node, ret);
+	r = create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node, ret);
+	if (r == 0)
+		rvl_node_count_open(node);
+	return r;
 }
 
 /* An object with an entry and no name: what an orphan is. The log record keeps it until it is named
@@ -483,5 +487,8 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	}
 	(void)rvl_node_set_place(node, 0, NULL);
 	rvl_node_make_orphan(node, log_id);
-	return reply(node, &c.st, ret);
+	r = reply(node, &c.st, ret);
+	if (r == 0)
+		rvl_node_count_open(node);
+	return r;
 }

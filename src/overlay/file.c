@@ -147,6 +147,22 @@ int rvl_overlay_pin_write(struct rvl_overlay *ov, uint64_t number, off_t offset,
 	return pin(ov, number, true, offset, ret);
 }
 
+int rvl_overlay_pin_backing(struct rvl_overlay *ov, uint64_t number, struct rvl_pin *ret)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_fd fd;
+	int r = rvl_node_get(ov, number, &node);
+
+	if (r < 0)
+		return r;
+	if (!rvl_node_has_upper(node) || atomic_load(&node->is_metacopy) || rvl_prot_get(node) != 0)
+		return -EOPNOTSUPP;
+	r = rvl_file_pin(node, false, &fd);
+	if (r == 0)
+		*ret = (struct rvl_pin){ .fd = fd.fd, .opaque = fd.slot };
+	return r;
+}
+
 void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin)
 {
 	struct rvl_fd fd = { .fd = pin->fd, .slot = pin->opaque };

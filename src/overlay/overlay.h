@@ -163,6 +163,12 @@ int rvl_overlay_pin_read(struct rvl_overlay *ov, uint64_t number, struct rvl_pin
 /* For a write at this offset: copies up. -EPERM: immutable, or append-only and not at the end. */
 int rvl_overlay_pin_write(struct rvl_overlay *ov, uint64_t number, off_t offset,
 			  struct rvl_pin *ret);
+/*
+ * A descriptor on the data where they stay for as long as the object lives: in upper, and free to be
+ * read and written by who has it open. -EOPNOTSUPP: they are in lower, or changes are restricted
+ * (immutable, append-only).
+ */
+int rvl_overlay_pin_backing(struct rvl_overlay *ov, uint64_t number, struct rvl_pin *ret);
 void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin);
 int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset,
 			  off_t length);

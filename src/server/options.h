@@ -45,6 +45,7 @@ struct rvl_options {
 
 	/* of the transport */
 	bool has_io_uring; /* where the kernel has it */
+	bool has_passthrough; /* the same */
 
 	/* of the mount */
 	unsigned long flags; /* MS_*; nosuid and nodev by default unless root mounts */

@@ -6,17 +6,24 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "server/passthrough.h"
 
 #define ERRNO_MAX \
 	511 /* the kernel (fuse_dev_do_write) takes -511 … 0 only, else the reply is lost */
 
-void rvl_entry_to_fuse(const struct rvl_entry *entry, struct fuse_entry_param *ret)
+double rvl_attr_timeout(fuse_req_t req, uint64_t number)
+{
+	return rvl_passthrough_is_mapped(rvl_server_of(req)->passthrough, number) ? 0 :
+										    RVL_TIMEOUT_S;
+}
+
+void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fuse_entry_param *ret)
 {
 	*ret = (struct fuse_entry_param){
 		.ino = entry->number,
 		.generation = entry->generation,
 		.attr = entry->st,
-		.attr_timeout = RVL_TIMEOUT_S,
+		.attr_timeout = rvl_attr_timeout(req, entry->number),
 		.entry_timeout = RVL_TIMEOUT_S,
 	};
 }
@@ -50,7 +57,7 @@ void rvl_reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry)
 		return;
 	}
 	rvl_count(requests);
-	rvl_entry_to_fuse(entry, &param);
+	rvl_entry_to_fuse(req, entry, &param);
 	if (fuse_reply_entry(req, &param) != 0)
 		rvl_overlay_forget(overlay, entry->number, 1);
 }
@@ -70,36 +77,48 @@ void rvl_reply_attr(fuse_req_t req, int result, const struct rvl_entry *entry)
 		return;
 	}
 	rvl_count(requests);
-	fuse_reply_attr(req, &entry->st, RVL_TIMEOUT_S);
+	fuse_reply_attr(req, &entry->st, rvl_attr_timeout(req, entry->number));
+}
+
+static void take_back(struct rvl_overlay *overlay, uint64_t number, const struct rvl_entry *entry)
+{
+	rvl_overlay_release_file(overlay, number);
+	if (entry)
+		rvl_overlay_forget(overlay, number, 1);
 }
 
 void rvl_reply_opened(fuse_req_t req, int result, uint64_t number, const struct rvl_entry *entry,
 		      struct fuse_file_info *fi)
 {
-	struct rvl_overlay *overlay = rvl_overlay_of(req);
-	int r;
+	struct rvl_server *server = rvl_server_of(req);
+	struct rvl_overlay *overlay = server->overlay;
+	int r = result;
 
-	if (result < 0) {
-		rvl_reply_status(req, result);
+	if (r == 0)
+		r = rvl_passthrough_open(server->passthrough, number, fuse_req_ctx(req)->uid, entry,
+					 fi);
+	if (r < 0) {
+		if (result == 0)
+			take_back(overlay, number, entry);
+		rvl_reply_status(req, r);
 		return;
 	}
 	/* Data changes only through this mount; a close has nothing to flush. */
-	fi->keep_cache = 1;
+	fi->keep_cache = !fi->backing_id;
 	fi->noflush = 1;
 	rvl_count(requests);
 	if (entry) {
 		struct fuse_entry_param param;
 
-		rvl_entry_to_fuse(entry, &param);
+		rvl_entry_to_fuse(req, entry, &param);
 		r = fuse_reply_create(req, &param, fi);
 	} else {
 		r = fuse_reply_open(req, fi);
 	}
 	if (r == 0)
 		return;
-	rvl_overlay_release_file(overlay, number);
-	if (entry)
-		rvl_overlay_forget(overlay, number, 1);
+	rvl_passthrough_release(server->passthrough, number, fi->flags);
+	take_back(overlay, number, entry);
 }
 
 void rvl_reply_written(fuse_req_t req, ssize_t result)

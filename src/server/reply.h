@@ -3,7 +3,8 @@
  * Answers. A reply that the kernel no longer wants (the request was interrupted, the mount is gone)
  * takes back what it would have counted: look-ups, opens.
  *
- * Time-outs are practically infinite: what is below changes only through this mount.
+ * Time-outs are practically infinite: what is below changes only through this mount. But attributes
+ * of a file that is open for passthrough and may be mapped are not kept (passthrough.h).
  */
 #ifndef RVL_SERVER_REPLY_H
 #define RVL_SERVER_REPLY_H
@@ -23,7 +24,9 @@ static inline struct rvl_overlay *rvl_overlay_of(fuse_req_t req)
 	return rvl_server_of(req)->overlay;
 }
 
-void rvl_entry_to_fuse(const struct rvl_entry *entry, struct fuse_entry_param *ret);
+void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fuse_entry_param *ret);
+/* How long the kernel may keep the attributes, in seconds. */
+double rvl_attr_timeout(fuse_req_t req, uint64_t number);
 
 /* result: 0 or -errno. */
 void rvl_reply_status(fuse_req_t req, int result);

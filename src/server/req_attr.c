@@ -14,6 +14,7 @@ void rvl_req_getattr(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *f
 {
 	struct rvl_entry entry;
 
+	rvl_count(req_getattr);
 	rvl_reply_attr(req, rvl_overlay_getattr(rvl_overlay_of(req), number, &entry), &entry);
 }
 
@@ -49,6 +50,7 @@ void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int t
 	unsigned mask = 0;
 	int r = 0;
 
+	rvl_count(req_setattr);
 	for (size_t i = 0; i < sizeof(set_bits) / sizeof(set_bits[0]); i++)
 		if (to_set & set_bits[i].fuse)
 			mask |= set_bits[i].ours;
@@ -74,6 +76,7 @@ void rvl_req_readlink(fuse_req_t req, fuse_ino_t number)
 	char target[PATH_MAX + 1];
 	int r = rvl_overlay_readlink(rvl_overlay_of(req), number, target, sizeof(target));
 
+	rvl_count(req_readlink);
 	if (r < 0) {
 		rvl_reply_status(req, r);
 		return;
@@ -87,6 +90,7 @@ void rvl_req_statfs(fuse_req_t req, fuse_ino_t number)
 	struct statvfs st;
 	int r = rvl_overlay_statfs(rvl_overlay_of(req), number ?: FUSE_ROOT_ID, &st);
 
+	rvl_count(req_statfs);
 	if (r < 0) {
 		rvl_reply_status(req, r);
 		return;
@@ -109,6 +113,7 @@ void rvl_req_statx(fuse_req_t req, fuse_ino_t number, int flags, int mask,
 	struct statx stx = { .stx_mask = STATX_BASIC_STATS };
 	int r = rvl_overlay_getattr(rvl_overlay_of(req), number, &entry);
 
+	rvl_count(req_statx);
 	if (r < 0) {
 		rvl_reply_status(req, r);
 		return;
@@ -131,6 +136,6 @@ void rvl_req_statx(fuse_req_t req, fuse_ino_t number, int flags, int mask,
 		stx.stx_btime = time_to_statx(entry.btime);
 	}
 	rvl_count(requests);
-	fuse_reply_statx(req, 0, &stx, RVL_TIMEOUT_S);
+	fuse_reply_statx(req, 0, &stx, rvl_attr_timeout(req, number));
 }
 #endif

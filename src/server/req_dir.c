@@ -22,6 +22,7 @@ void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *f
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	int r = rvl_overlay_open_dir(overlay, number);
 
+	rvl_count(req_opendir);
 	if (r < 0) {
 		rvl_reply_status(req, r);
 		return;
@@ -33,6 +34,7 @@ void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *f
 
 void rvl_req_releasedir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
+	rvl_count(req_releasedir);
 	rvl_overlay_release_dir(rvl_overlay_of(req), number);
 	rvl_reply_status(req, 0);
 }
@@ -62,7 +64,7 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 	} else {
 		/* Without attributes: nodeid 0, which the kernel takes as a plain entry. */
 		if (dirent->entry && !is_dot)
-			rvl_entry_to_fuse(dirent->entry, &param);
+			rvl_entry_to_fuse(f->req, dirent->entry, &param);
 		need = fuse_add_direntry_plus(f->req, f->buf + f->used, room, dirent->name, &param,
 					      dirent->next_offset);
 	}
@@ -107,11 +109,13 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 void rvl_req_readdir(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
+	rvl_count(req_readdir);
 	read_directory(req, number, size, offset, false);
 }
 
 void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 			 struct fuse_file_info *fi)
 {
+	rvl_count(req_readdirplus);
 	read_directory(req, number, size, offset, true);
 }

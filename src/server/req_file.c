@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Requests on open files. Nothing is kept per open file, here or in fi->fh: the number says all, so
- * another server can go on with it. Reads and writes move between the kernel and the pinned
- * descriptor of the object's data.
+ * another server can go on with it. How the kernel has an inode open is in passthrough.c. Reads and
+ * writes move between the kernel and the pinned descriptor of the object's data.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include "base/counters.h"
 #include "layer/xattr.h"
 #include "server/caller.h"
+#include "server/passthrough.h"
 #include "server/reply.h"
 #include "server/requests.h"
 #include "server/transport.h"
@@ -38,6 +39,7 @@ void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	int r = -ENOSYS;
 
+	rvl_count(req_open);
 	if (rvl_server_of(req)->has_open)
 		r = rvl_overlay_open_file(overlay, number, fi->flags);
 	if (r == 0 && is_kill_wanted(fi)) {
@@ -50,6 +52,8 @@ void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 
 void rvl_req_release(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
+	rvl_count(req_release);
+	rvl_passthrough_release(rvl_server_of(req)->passthrough, number, fi->flags);
 	rvl_overlay_release_file(rvl_overlay_of(req), number);
 	rvl_reply_status(req, 0);
 }
@@ -82,6 +86,7 @@ void rvl_req_read(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 	char *room;
 	int r = rvl_overlay_pin_read(overlay, number, &pin);
 
+	rvl_count(req_read);
 	if (r < 0) {
 		rvl_reply_status(req, r);
 		return;
@@ -131,6 +136,7 @@ void rvl_req_write_buf(fuse_req_t req, fuse_ino_t number, struct fuse_bufvec *fr
 	ssize_t n;
 	int r = rvl_overlay_pin_write(overlay, number, offset, &pin);
 
+	rvl_count(req_write);
 	if (r == 0 && is_kill_wanted(fi)) {
 		r = rvl_caller_kill_suidgid(req, number);
 		if (r < 0)
@@ -151,12 +157,14 @@ void rvl_req_write_buf(fuse_req_t req, fuse_ino_t number, struct fuse_bufvec *fr
 /* Of directories too. */
 void rvl_req_fsync(fuse_req_t req, fuse_ino_t number, int is_data_only, struct fuse_file_info *fi)
 {
+	rvl_count(req_fsync);
 	rvl_reply_status(req, rvl_overlay_fsync(rvl_overlay_of(req), number, is_data_only));
 }
 
 void rvl_req_fallocate(fuse_req_t req, fuse_ino_t number, int mode, off_t offset, off_t length,
 		       struct fuse_file_info *fi)
 {
+	rvl_count(req_fallocate);
 	/* the kernel does not say whether setuid is to go: it is for all but the privileged */
 	int r = fuse_req_ctx(req)->uid ? rvl_caller_kill_suidgid(req, number) : 0;
 
@@ -170,6 +178,7 @@ void rvl_req_lseek(fuse_req_t req, fuse_ino_t number, off_t offset, int whence,
 {
 	off_t found = rvl_overlay_lseek(rvl_overlay_of(req), number, offset, whence);
 
+	rvl_count(req_lseek);
 	if (found < 0) {
 		rvl_reply_status(req, found);
 		return;
@@ -182,6 +191,7 @@ void rvl_req_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
 			     struct fuse_file_info *from_fi, fuse_ino_t to, off_t to_offset,
 			     struct fuse_file_info *to_fi, size_t length, int flags)
 {
+	rvl_count(req_copy_file_range);
 	if (flags != 0)
 		rvl_reply_status(req, -EINVAL);
 	else

@@ -209,6 +209,7 @@ void rvl_req_ioctl(fuse_req_t req, fuse_ino_t number, unsigned cmd, void *arg,
 		   struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size,
 		   size_t out_size)
 {
+	rvl_count(req_ioctl);
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (commands[i].cmd != cmd)
 			continue;

@@ -3,6 +3,7 @@
  * Requests that make objects and names. The umask comes with each (FUSE_CAP_DONT_MASK): a default
  * ACL replaces it.
  */
+#include "base/counters.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -19,6 +20,7 @@ void rvl_req_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	struct rvl_entry entry;
 	int r = rvl_overlay_mknod(rvl_overlay_of(req), &cred, parent, name, mode, rdev, &entry);
 
+	rvl_count(req_mknod);
 	rvl_reply_entry(req, r, &entry);
 }
 
@@ -28,6 +30,7 @@ void rvl_req_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	struct rvl_entry entry;
 	int r = rvl_overlay_mkdir(rvl_overlay_of(req), &cred, parent, name, mode, &entry);
 
+	rvl_count(req_mkdir);
 	rvl_reply_entry(req, r, &entry);
 }
 
@@ -37,6 +40,7 @@ void rvl_req_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, cons
 	struct rvl_entry entry;
 	int r = rvl_overlay_symlink(rvl_overlay_of(req), &cred, parent, name, target, &entry);
 
+	rvl_count(req_symlink);
 	rvl_reply_entry(req, r, &entry);
 }
 
@@ -45,7 +49,17 @@ void rvl_req_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t parent, const ch
 	struct rvl_entry entry;
 	int r = rvl_overlay_link(rvl_overlay_of(req), number, parent, name, &entry);
 
+	rvl_count(req_link);
 	rvl_reply_entry(req, r, &entry);
+}
+
+/* Where opens are not asked for, no RELEASE comes either. */
+static void reply_made(fuse_req_t req, int result, const struct rvl_entry *entry,
+		       struct fuse_file_info *fi)
+{
+	if (result == 0 && !rvl_server_of(req)->has_open)
+		rvl_overlay_release_file(rvl_overlay_of(req), entry->number);
+	rvl_reply_opened(req, result, entry->number, entry, fi);
 }
 
 void rvl_req_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -56,7 +70,8 @@ void rvl_req_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 	int r = rvl_overlay_create(rvl_overlay_of(req), &cred, parent, name, mode, fi->flags,
 				   &entry);
 
-	rvl_reply_opened(req, r, entry.number, &entry, fi);
+	rvl_count(req_create);
+	reply_made(req, r, &entry, fi);
 }
 
 void rvl_req_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
@@ -65,5 +80,6 @@ void rvl_req_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse
 	struct rvl_entry entry = {};
 	int r = rvl_overlay_tmpfile(rvl_overlay_of(req), &cred, parent, mode, fi->flags, &entry);
 
-	rvl_reply_opened(req, r, entry.number, &entry, fi);
+	rvl_count(req_tmpfile);
+	reply_made(req, r, &entry, fi);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/counters.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -16,6 +17,7 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct rvl_entry entry;
 	int r = rvl_overlay_lookup(rvl_overlay_of(req), parent, name, &entry);
 
+	rvl_count(req_lookup);
 	/* "." and ".." ask for an object, not for a name: there is nothing to remember. */
 	if (r == -ENOENT && !is_dot(name))
 		rvl_reply_absent(req);
@@ -25,6 +27,7 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void rvl_req_forget(fuse_req_t req, fuse_ino_t number, uint64_t n_lookups)
 {
+	rvl_count(req_forget);
 	rvl_overlay_forget(rvl_overlay_of(req), number, n_lookups);
 	rvl_reply_none(req);
 }
@@ -33,6 +36,7 @@ void rvl_req_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data 
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 
+	rvl_count(req_forget_multi);
 	for (size_t i = 0; i < count; i++)
 		rvl_overlay_forget(overlay, forgets[i].ino, forgets[i].nlookup);
 	rvl_reply_none(req);
@@ -40,11 +44,13 @@ void rvl_req_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data 
 
 void rvl_req_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	rvl_count(req_unlink);
 	rvl_reply_status(req, rvl_overlay_unlink(rvl_overlay_of(req), parent, name));
 }
 
 void rvl_req_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	rvl_count(req_rmdir);
 	rvl_reply_status(req, rvl_overlay_rmdir(rvl_overlay_of(req), parent, name));
 }
 
@@ -54,6 +60,7 @@ void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_in
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	const struct rvl_cred cred = { .uid = ctx->uid, .gid = ctx->gid };
 
+	rvl_count(req_rename);
 	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), &cred, parent, name,
 						 to_parent, to_name, flags));
 }

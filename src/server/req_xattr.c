@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "layer/xattr.h"
+#include "base/counters.h"
 #include "server/caller.h"
 #include "server/reply.h"
 #include "server/requests.h"
@@ -22,6 +23,7 @@ void rvl_req_getxattr(fuse_req_t req, fuse_ino_t number, const char *name, size_
 	_cleanup_free_ char *buf = buffer_for(size);
 	ssize_t r = -ENOMEM;
 
+	rvl_count(req_getxattr);
 	if (buf)
 		r = rvl_overlay_getxattr(rvl_overlay_of(req), number, name, buf, size);
 	rvl_reply_bytes(req, r, buf, size == 0);
@@ -50,6 +52,7 @@ static ssize_t drop_trusted(fuse_req_t req, char *list, ssize_t len)
 
 void rvl_req_listxattr(fuse_req_t req, fuse_ino_t number, size_t size)
 {
+	rvl_count(req_listxattr);
 	/* the whole list, also where only its length is asked for: names may have to go */
 	_cleanup_free_ char *buf = buffer_for(RVL_XATTR_LIST_MAX);
 	ssize_t r = -ENOMEM;
@@ -83,11 +86,13 @@ static bool is_setgid_lost(fuse_req_t req, uint64_t number, const char *name)
 void rvl_req_setxattr(fuse_req_t req, fuse_ino_t number, const char *name, const char *value,
 		      size_t size, int flags)
 {
+	rvl_count(req_setxattr);
 	rvl_reply_status(req, rvl_overlay_setxattr(rvl_overlay_of(req), number, name, value, size,
 						   flags, is_setgid_lost(req, number, name)));
 }
 
 void rvl_req_removexattr(fuse_req_t req, fuse_ino_t number, const char *name)
 {
+	rvl_count(req_removexattr);
 	rvl_reply_status(req, rvl_overlay_removexattr(rvl_overlay_of(req), number, name));
 }

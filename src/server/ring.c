@@ -53,7 +53,6 @@ struct rvl_ring {
 	int fd; /* owned */
 	int fuse_fd; /* borrowed */
 	unsigned queue;
-	bool is_registered;
 	bool is_unsubmitted; /* an entry of the submission queue waits for the next call */
 
 	void *rings; /* mapped: both queues */
@@ -73,12 +72,16 @@ struct rvl_ring {
 	uint64_t unique; /* of the request given out */
 };
 
-static int enter(const struct rvl_ring *ring, unsigned n_submit)
+/* Submits what is prepared, and waits for n_wait results. */
+static int enter(struct rvl_ring *ring, unsigned n_wait)
 {
-	return syscall(SYS_io_uring_enter, ring->fd, n_submit, 1, IORING_ENTER_GETEVENTS, NULL, 0) <
-			       0 ?
-		       -errno :
-		       0;
+	const unsigned n_submit = ring->is_unsubmitted ? 1 : 0;
+
+	if (syscall(SYS_io_uring_enter, ring->fd, n_submit, n_wait, IORING_ENTER_GETEVENTS, NULL,
+		    0) < 0)
+		return -errno;
+	ring->is_unsubmitted = false;
+	return 0;
 }
 
 static int map_queues(struct rvl_ring *ring, const struct io_uring_params *p)
@@ -228,21 +231,32 @@ static int assemble(struct rvl_ring *ring, void **ret, size_t *ret_size)
 	return 0;
 }
 
+int rvl_ring_register(struct rvl_ring *ring)
+{
+	const int32_t *result;
+	uint32_t head;
+	int r;
+
+	prepare(ring, CMD_REGISTER);
+	do
+		r = enter(ring, 0);
+	while (r == -EINTR);
+	head = atomic_load_explicit(ring->cq_head, memory_order_relaxed);
+	if (r < 0 || head == atomic_load_explicit(ring->cq_tail, memory_order_acquire))
+		return r;
+	/* refused; or the first request is there already, which is left to be waited for */
+	result = &ring->cqes[head & ring->cq_mask].res;
+	return *result < 0 ? *result : 0;
+}
+
 int rvl_ring_wait(struct rvl_ring *ring, void **ret, size_t *ret_size)
 {
 	int r, result;
 
-	if (!ring->is_registered) {
-		prepare(ring, CMD_REGISTER);
-		ring->is_registered = true;
-	}
 	while (!take_result(ring, &result)) {
-		const unsigned n_submit = ring->is_unsubmitted ? 1 : 0;
-
-		r = enter(ring, n_submit);
+		r = enter(ring, 1);
 		if (r < 0)
 			return r;
-		ring->is_unsubmitted = false;
 	}
 	return result < 0 ? result : assemble(ring, ret, ret_size);
 }

@@ -30,10 +30,15 @@ int rvl_ring_new(int fuse_fd, unsigned queue, size_t payload_size, struct rvl_ri
 void rvl_ring_free(struct rvl_ring *ring);
 
 /*
- * Wait for a request: gives the reply of the one before to the kernel, the first time the entry
- * itself. *ret is the request as it would be read from /dev/fuse, in memory of the ring, until
- * the reply. -EINTR: a signal came first, call again; -ENOTCONN: the connection has ended; others: the
- * kernel does not take the entry.
+ * Give the entry to the kernel, once INIT is answered. -errno: it is not taken, e.g. -EOPNOTSUPP if
+ * fuse.enable_uring was cleared meanwhile.
+ */
+int rvl_ring_register(struct rvl_ring *ring);
+
+/*
+ * Wait for a request: gives the reply of the one before to the kernel. *ret is the request as it
+ * would be read from /dev/fuse, in memory of the ring, until the reply. -EINTR: a signal came
+ * first, call again; -ENOTCONN: the connection has ended.
  */
 int rvl_ring_wait(struct rvl_ring *ring, void **ret, size_t *ret_size);
 

@@ -17,6 +17,7 @@
 
 struct fuse_session;
 struct rvl_transport;
+struct rvl_passthrough;
 
 #define RVL_MAX_WRITE (1U << 20) /* bytes of data in a request or reply */
 
@@ -35,6 +36,7 @@ struct rvl_server {
 	size_t config_len;
 	struct fuse_session *session; /* owned by session.c while it runs */
 	struct rvl_transport *transport; /* the same */
+	struct rvl_passthrough *passthrough; /* the same */
 	dev_t device; /* st_dev of the mount; 0: not known */
 };
 

@@ -7,8 +7,7 @@
  *   signal thread waits for SIGTERM, SIGINT, SIGHUP; then writes dirty pages out and unmounts,
  *                 while the workers still serve; a second signal kills
  *
- * What is asked of the kernel is in one table. Passthrough and the writeback cache belong into it
- * when they come.
+ * What is asked of the kernel is in one table.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "server/passthrough.h"
 #include "server/requests.h"
 #include "server/reply.h"
 #include "server/server.h"
@@ -33,7 +33,7 @@
 
 /* ---- INIT ---- */
 
-enum { ALWAYS, WITH_ACL, WITH_OPEN, WITHOUT_OPEN, NEVER };
+enum { ALWAYS, WITH_ACL, WITH_OPEN, WITHOUT_OPEN, WITH_PASSTHROUGH, NEVER };
 
 static const struct {
 	uint64_t flag;
@@ -45,6 +45,9 @@ static const struct {
 	{ FUSE_CAP_ASYNC_DIO, ALWAYS, "asynchronous direct I/O" },
 	{ FUSE_CAP_NO_OPEN_SUPPORT, WITHOUT_OPEN, "files opened without asking" },
 	{ FUSE_CAP_ATOMIC_O_TRUNC, WITH_OPEN, "O_TRUNC with open" },
+	{ FUSE_CAP_PASSTHROUGH, WITH_PASSTHROUGH, "passthrough" },
+	/* not together with passthrough (fs/fuse/inode.c, process_init_reply) */
+	{ FUSE_CAP_WRITEBACK_CACHE, NEVER, "writeback cache" },
 	{ FUSE_CAP_PARALLEL_DIROPS, ALWAYS, "parallel look-ups" },
 	{ FUSE_CAP_READDIRPLUS, ALWAYS, "readdirplus" },
 	{ FUSE_CAP_READDIRPLUS_AUTO, ALWAYS, "readdirplus by need" },
@@ -80,6 +83,8 @@ static bool is_wanted(const struct rvl_server *server, int when)
 		return server->has_acl;
 	case WITH_OPEN:
 		return server->has_open;
+	case WITH_PASSTHROUGH:
+		return server->has_open && server->options.has_passthrough;
 	case WITHOUT_OPEN:
 		return !server->has_open;
 	default:
@@ -147,8 +152,8 @@ static const struct fuse_lowlevel_ops operations = {
 
 /* ---- libfuse's messages ---- */
 
-__attribute__((format(printf, 2, 0))) static void
-log_fuse(enum fuse_log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void log_fuse(enum fuse_log_level level,
+							   const char *format, va_list args)
 {
 	char line[1024];
 	size_t len;
@@ -313,10 +318,13 @@ int rvl_session_run(struct rvl_server *server)
 		return -EIO;
 	}
 	server->device = mounted_device(server);
-	r = rvl_transport_new(server, &server->transport);
+	r = rvl_passthrough_new(server, &server->passthrough);
+	if (r == 0)
+		r = rvl_transport_new(server, &server->transport);
 	if (r == 0)
 		r = serve(server);
 	rvl_transport_free(server->transport);
+	rvl_passthrough_free(server->passthrough);
 	fuse_session_unmount(server->session);
 	fuse_session_destroy(server->session);
 	server->session = NULL;

@@ -11,7 +11,9 @@
  * one slow request holds up all others of that CPU). So its input and output are ours when the
  * rings serve (fuse_session_custom_io), and its reply to INIT gets one flag more.
  *
- * Nothing is told to the kernel before all rings are there: what cannot be set up falls back.
+ * The threads go step by step: each makes its ring; INIT is answered; the first one gives its
+ * ring to the kernel; the others do, and serve. Where one of the first steps fails they end, and
+ * /dev/fuse serves: the kernel uses no ring before each CPU has one (is_ring_ready).
  */
 #include "server/transport.h"
 
@@ -20,7 +22,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "server/fuse.h"
+#include "server/passthrough.h"
 #include "server/ring.h"
 #include "server/server.h"
 
@@ -53,7 +55,7 @@ struct ring_thread {
 	struct rvl_transport *transport; /* borrowed */
 	pthread_t thread;
 	unsigned cpu;
-	int result; /* of the set-up */
+	int result; /* of its last step */
 };
 
 struct rvl_transport {
@@ -64,8 +66,11 @@ struct rvl_transport {
 
 	struct ring_thread *threads; /* owned */
 	unsigned n_threads; /* started */
-	sem_t is_set_up; /* posted by each thread */
-	sem_t may_begin; /* posted for each thread */
+	/* the steps, one for all */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned n_done; /* threads that have done their step */
+	unsigned step; /* that is under way; where why_not is set, the threads end instead */
 };
 
 static __thread struct rvl_ring *own_ring; /* of the thread; NULL: it has none */
@@ -131,25 +136,38 @@ static void bind_to_cpu(unsigned cpu)
 	CPU_FREE(set);
 }
 
-static void serve_ring(struct rvl_transport *t)
+static void serve_ring(struct rvl_transport *t, const struct ring_thread *self)
 {
 	struct fuse_session *session = t->server->session;
 	struct fuse_buf buf = {};
-	int r = 0;
+	int r = self == t->threads ? 0 : rvl_ring_register(own_ring);
 
-	while (!fuse_session_exited(session)) {
+	while (r >= 0 && !fuse_session_exited(session)) {
 		r = rvl_ring_wait(own_ring, &buf.mem, &buf.size);
-		if (r == -EINTR)
-			continue;
-		if (r < 0)
-			break;
-		fuse_session_process_buf(session, &buf);
+		if (r == 0)
+			fuse_session_process_buf(session, &buf);
+		else if (r == -EINTR)
+			r = 0;
 	}
 	/* the end of the connection; what is not, ends it */
-	if (r < 0 && r != -EINTR && r != -ENOTCONN && r != -ECONNABORTED && r != -ECANCELED) {
+	if (r < 0 && r != -ENOTCONN && r != -ECONNABORTED && r != -ECANCELED) {
 		rvl_error("serving by io_uring: %s", strerror(-r));
 		rvl_transport_stop(t);
 	}
+}
+
+/* By a thread with a ring: its step is done, waits for the next one. What that is why_not says. */
+static void end_step(struct rvl_transport *t)
+{
+	unsigned step;
+
+	pthread_mutex_lock(&t->lock);
+	step = t->step;
+	t->n_done++;
+	pthread_cond_broadcast(&t->changed);
+	while (t->step == step)
+		pthread_cond_wait(&t->changed, &t->lock);
+	pthread_mutex_unlock(&t->lock);
 }
 
 static void *ring_thread(void *arg)
@@ -160,12 +178,14 @@ static void *ring_thread(void *arg)
 	bind_to_cpu(self->cpu);
 	self->result = rvl_ring_new(fuse_session_fd(t->server->session), self->cpu, RVL_MAX_WRITE,
 				    &own_ring);
-	sem_post(&t->is_set_up);
-	while (sem_wait(&t->may_begin) < 0 && errno == EINTR)
-		;
-	/* no reason yet: the rings serve */
-	if (self->result == 0 && !t->why_not)
-		serve_ring(t);
+	end_step(t);
+	if (!t->why_not) {
+		if (self == t->threads)
+			self->result = rvl_ring_register(own_ring);
+		end_step(t);
+	}
+	if (!t->why_not)
+		serve_ring(t, self);
 	rvl_ring_free(own_ring);
 	own_ring = NULL;
 	return NULL;
@@ -193,10 +213,38 @@ static unsigned possible_cpus(void)
 	return n;
 }
 
-static void begin_threads(struct rvl_transport *t)
+static void wait_for_step(struct rvl_transport *t)
+{
+	pthread_mutex_lock(&t->lock);
+	while (t->n_done < t->n_threads)
+		pthread_cond_wait(&t->changed, &t->lock);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static const char *explain(int error)
+{
+	return error == -EPERM	       ? "io_uring is denied" :
+	       error == -ENOSYS	       ? "the kernel has no io_uring" :
+	       strerrordesc_np(-error) ?:
+					 "no ring";
+}
+
+/* NULL: all threads have a ring. */
+static const char *check_rings(const struct rvl_transport *t)
 {
 	for (unsigned i = 0; i < t->n_threads; i++)
-		sem_post(&t->may_begin);
+		if (t->threads[i].result < 0)
+			return explain(t->threads[i].result);
+	return NULL;
+}
+
+static void go_on(struct rvl_transport *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->n_done = 0;
+	t->step++;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
 }
 
 /*
@@ -252,18 +300,8 @@ static const char *set_up_rings(struct rvl_transport *t)
 		}
 	}
 	pthread_attr_destroy(&attr);
-	for (unsigned i = 0; i < t->n_threads; i++)
-		while (sem_wait(&t->is_set_up) < 0 && errno == EINTR)
-			;
-	for (unsigned i = 0; i < t->n_threads && !why_not; i++) {
-		int r = t->threads[i].result;
-
-		if (r < 0)
-			why_not = r == -EPERM  ? "io_uring is denied" :
-				  r == -ENOSYS ? "the kernel has no io_uring" :
-						 strerrordesc_np(-r);
-	}
-	return why_not;
+	wait_for_step(t);
+	return why_not ?: check_rings(t);
 }
 
 /* ---- the choice ---- */
@@ -299,6 +337,35 @@ static const char *choose(struct rvl_transport *t, const struct fuse_buf *init)
 	return why_not;
 }
 
+/* INIT is answered: gives the rings to the kernel, or lets them go. */
+static void set_rings_going(struct rvl_transport *t)
+{
+	if (!t->why_not) {
+		go_on(t);
+		wait_for_step(t);
+		t->why_not = check_rings(t);
+	}
+	if (t->why_not) {
+		go_on(t);
+		join_threads(t);
+	}
+}
+
+/* As io_uring: tried as soon as INIT is answered, and told. */
+static int enable_passthrough(struct rvl_server *server)
+{
+	const char *why_not = server->options.has_passthrough ? "opens are not asked for" :
+								"passthrough=off";
+	int r;
+
+	if (server->options.has_passthrough && server->has_open)
+		why_not = rvl_passthrough_enable(server->passthrough);
+	r = rvl_server_add_config(server, "data=%s", why_not ? "cached" : "passthrough");
+	if (r == 0 && why_not)
+		r = rvl_server_add_config(server, "data_reason=%s", why_not);
+	return r;
+}
+
 /* Reads and answers INIT. 0 or -errno; -ENODEV: the mount has ended already. */
 static int initialise(struct rvl_transport *t)
 {
@@ -311,19 +378,20 @@ static int initialise(struct rvl_transport *t)
 	if (r > 0) {
 		t->why_not = choose(t, &buf);
 		fuse_session_process_buf(t->server->session, &buf);
+		set_rings_going(t);
 		r = rvl_server_add_config(t->server, "transport=%s",
 					  t->why_not ? "dev" : "io_uring");
 		if (r == 0 && t->why_not)
 			r = rvl_server_add_config(t->server, "transport_reason=%s", t->why_not);
+		if (r == 0)
+			r = enable_passthrough(t->server);
 		rvl_debug("no io_uring: %s", t->why_not ?: "it is used");
+		/* to serve, if there are any left */
+		go_on(t);
 	} else if (r == 0) {
 		r = -ENODEV;
 	}
 	free(buf.mem);
-	/* those that have no ring, or not to use it, end */
-	begin_threads(t);
-	if (t->why_not)
-		join_threads(t);
 	return r;
 }
 
@@ -395,8 +463,8 @@ int rvl_transport_new(struct rvl_server *server, struct rvl_transport **ret)
 	if (!t)
 		return -ENOMEM;
 	t->server = server;
-	sem_init(&t->is_set_up, 0, 0);
-	sem_init(&t->may_begin, 0, 0);
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->changed, NULL);
 	t->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (t->stop_fd < 0) {
 		rvl_transport_free(t);
@@ -411,8 +479,8 @@ void rvl_transport_free(struct rvl_transport *t)
 	if (!t)
 		return;
 	rvl_close(t->stop_fd);
-	sem_destroy(&t->is_set_up);
-	sem_destroy(&t->may_begin);
+	pthread_cond_destroy(&t->changed);
+	pthread_mutex_destroy(&t->lock);
 	free(t->threads);
 	free(t);
 }
@@ -425,14 +493,11 @@ int rvl_transport_serve(struct rvl_transport *t)
 
 	sigaction(SIGUSR1, &action, NULL);
 	r = initialise(t);
-	if (r < 0)
-		return r == -ENODEV ? 0 : r;
-	if (t->why_not)
-		return serve_dev(t);
-	r = serve_forgets(t);
+	if (r == 0)
+		r = t->why_not ? serve_dev(t) : serve_forgets(t);
 	rvl_transport_stop(t);
 	join_threads(t);
-	return r;
+	return r == -ENODEV ? 0 : r;
 }
 
 void rvl_transport_stop(struct rvl_transport *t)

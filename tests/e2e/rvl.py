@@ -403,8 +403,9 @@ class Overlay:
         self.lowers = []  # topmost first
         self.data_lowers = []
         self.options = []
+        self.own_options = []  # not for the kernel's overlay
         if TRANSPORT == "dev" or (TRANSPORT == "both" and zlib.crc32(name.encode()) % 2):
-            self.options = ["io_uring=off"]
+            self.own_options = ["io_uring=off"]
         self.process = None
         self.mounted_helpers = []
         self.before = None
@@ -524,6 +525,7 @@ class Overlay:
         return ",".join(options + self.options + list(extra))
 
     def command(self, extra=(), upper=True, lowers=None, mnt=None, flags=("-f",)):
+        extra = [*self.own_options, *extra]
         return [REVERLAY, *flags, "-o", self.option_string(extra, upper, lowers),
                 str(mnt or self.mnt)]
 

@@ -31,7 +31,7 @@ def tree(ov):
         for i in range(300):
             (lower / "dir" / f"file{i}").write_text(f"content {i}")
         os.symlink("target " * 500, lower / "link")
-    ov.options = []
+    ov.own_options = []
     return ov
 
 
@@ -113,6 +113,7 @@ def test_slow_request(tree, overlays, is_uring):
     with uring_enabled():
         mnt = tree.mount() if is_uring else tree.mount("io_uring=off")
     os.stat(mnt / "slow")
+    os.stat(mnt / "dir")  # from here on only the fast layer is asked for it
     slow.process.send_signal(signal.SIGSTOP)
     try:
         waiting = [subprocess.Popen(["cat", mnt / "slow" / f"file{i}"], preexec_fn=one_cpu, stdout=subprocess.PIPE)

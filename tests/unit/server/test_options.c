@@ -119,6 +119,9 @@ static void test_values(void **state)
 	assert_true(options.has_io_uring);
 	assert_int_equal(parse("lowerdir=/a,io_uring=off"), 0);
 	assert_false(options.has_io_uring);
+	assert_true(options.has_passthrough);
+	assert_int_equal(parse("lowerdir=/a,passthrough=off"), 0);
+	assert_false(options.has_passthrough);
 }
 
 /*
