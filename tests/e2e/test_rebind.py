@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -64,11 +65,12 @@ class Move:
     def __init__(self, ov, images):
         self.ov = ov
         self.images = images
+        self.name = ov.mnt.name
         self.n = 0
 
     def directory(self, fs, name):
         self.n += 1
-        path = self.images.get(fs) / f"{self.ov.mnt.name}.{name}{self.n}"
+        path = self.images.get(fs) / f"{self.name}.{name}{self.n}"
         path.mkdir()
         path.chmod(0o755)
         return path
@@ -535,3 +537,42 @@ def test_workdir_not_copied(ov, used, move):
     assert ino(write(mnt / "new")) not in {info["ino"] for info in used.tree.values()}
     # names of a lower file that was copied up under another one hung on the index
     ov.check_links = False
+
+
+# '?': a name that an older strace does not know is no error
+CHANGES = ",".join("?" + name for name in (
+    "linkat unlinkat renameat renameat2 mkdirat openat ftruncate write pwrite64 fsync fdatasync syncfs "
+    "setxattr lsetxattr setxattrat removexattr lremovexattr removexattrat utimensat fchownat "
+    "fchmodat fchmodat2 symlinkat mknodat").split())
+EVERY = 1 if os.environ.get("RVL_ALL_MOVES") else 23
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(1200 if EVERY == 1 else 200)
+def test_killed_anywhere(ov, used, move, capsys):
+    """Killed before the n-th call that may change something, and run again: all is as if it had not been.
+
+    The copy has lost the hard links of upper and of lower, so every part has something to do.
+    """
+    move.upper("tmpfs", by_rsync_without_links)
+    move.lowers("tmpfs", by_rsync_without_links)
+    pristine = move.directory("tmpfs", "pristine")
+    by_cp(ov.base, pristine)
+    command = [CTL, "rebind", "-o", ov.option_string()]
+    n, is_killed = 1, True
+    while is_killed:
+        result = run("strace", "-f", "-o", "/dev/null", "-e", f"trace={CHANGES}",
+                     "-e", f"inject={CHANGES}:signal=SIGKILL:when={n}", *command, check=False)
+        is_killed = result.returncode == -signal.SIGKILL or result.returncode == 137
+        assert is_killed or result.returncode == 0, result.stdout
+        rebind(ov)
+        used.check(ov.mount())
+        ov.umount()
+        n += EVERY
+        if is_killed:
+            shutil.rmtree(ov.base)
+            ov.base.mkdir()
+            by_cp(pristine, ov.base)
+    with capsys.disabled():
+        print(f"\nrebind: killed at {n // EVERY} of {n} points")
+    assert n > 200
