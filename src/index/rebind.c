@@ -424,7 +424,8 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 	int r = 0;
 
 	if (rebind->needs_map) {
-		next->state->flags |= RVL_STATE_MAP_IS_TRUTH;
+		if (next->state->flags & RVL_STATE_REALS_IN_MAP)
+			next->state->flags |= RVL_STATE_MAP_IS_TRUTH;
 		r = rvl_map_seal(next);
 	}
 	/* what was changed in upper is there before anything relies on it */
