@@ -473,6 +473,20 @@ static bool next_former(struct rvl_log *log, uint64_t after, bool has_after, uin
 	return is_found;
 }
 
+int rvl_log_each(struct rvl_log *log, rvl_log_recover_fn *look, void *arg)
+{
+	struct rvl_log_record record;
+	uint64_t id = 0;
+	bool has_id = false;
+	int r = 0;
+
+	while (r == 0 && next_former(log, id, has_id, &id, &record)) {
+		r = look(arg, &record);
+		has_id = true;
+	}
+	return r;
+}
+
 int rvl_log_replay(struct rvl_log *log, rvl_log_recover_fn *recover, void *arg)
 {
 	struct rvl_log_record record;

@@ -32,7 +32,7 @@ enum rvl_log_op {
 	RVL_LOG_REMOVE,	    /* number, at: the name goes; is the object dead then? */
 	RVL_LOG_RENAME,	    /* number, at -> to; number2: what was there (0: nothing) ; flags: renameat2's */
 	RVL_LOG_ORPHAN,	    /* number: has no name, but is open */
-	RVL_LOG_OWED,	    /* number, at: has a name, its index link is still to be made */
+	RVL_LOG_OWED,	    /* unused: a CREATE with RVL_LOG_STAMP_LAST says it */
 	RVL_LOG_OP_N
 };
 
@@ -72,6 +72,9 @@ int rvl_log_replay(struct rvl_log *log, rvl_log_recover_fn *recover, void *arg);
 
 /* Was its end damaged or torn when it was opened? */
 bool rvl_log_is_torn(const struct rvl_log *log);
+
+/* Only look at them, as often as is wanted before the replay. An error of the callback ends it, and is returned. */
+int rvl_log_each(struct rvl_log *log, rvl_log_recover_fn *look, void *arg);
 
 /* Number of records begun and not ended. */
 size_t rvl_log_pending(struct rvl_log *log);

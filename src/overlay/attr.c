@@ -31,6 +31,8 @@ int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
 	char path[FD_PATH_SIZE];
 	int r;
 
+	if (real->is_open)
+		return fchmod(real->dirfd, mode & 07777) < 0 ? -errno : 0;
 	fd_path(real->dirfd, path);
 	r = real->name[0] ? fchmodat(real->dirfd, real->name, mode & 07777, 0) :
 			    chmod(path, mode & 07777);
@@ -49,6 +51,8 @@ int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]
 	char path[FD_PATH_SIZE];
 	int r;
 
+	if (real->is_open)
+		return futimens(real->dirfd, times) < 0 ? -errno : 0;
 	fd_path(real->dirfd, path);
 	if (real->name[0])
 		r = utimensat(real->dirfd, real->name, times, AT_SYMLINK_NOFOLLOW);
@@ -196,10 +200,7 @@ static int open_for_flags(struct rvl_node *node)
 	r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	return rvl_retry_emfile(node->ov, real.name[0] ?
-						  rvl_path_open(real.dirfd, real.name,
-								O_RDONLY | O_NONBLOCK, 0) :
-						  rvl_fd_reopen(real.dirfd, O_RDONLY | O_NONBLOCK));
+	return rvl_retry_emfile(node->ov, rvl_real_open(&real, O_RDONLY | O_NONBLOCK));
 }
 
 int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret)

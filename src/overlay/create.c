@@ -7,7 +7,7 @@
  *     that needs no more steps, else for the server alone
  *   3 default ACL, owner, mode, where they were not right at once
  *   4 stamp: from here on it exists
- *   5 the entry
+ *   5 the entry, which is owed: made after the reply (overlay/debt.h)
  *
  * A crash before 4 leaves an object with no stamp: one for the server alone is removed by recovery,
  * one that was right at once is whole but for its number, which it gets when it is met. After 4
@@ -29,6 +29,7 @@
 #include "layer/path.h"
 #include "overlay/acl.h"
 #include "overlay/copyup.h"
+#include "overlay/debt.h"
 #include "overlay/prot.h"
 #include "overlay/remove.h"
 #include "overlay/special.h"
@@ -47,6 +48,9 @@ struct creation {
 	struct rvl_id id;
 	struct rvl_inherited inherited;
 	struct rvl_temp temp;
+	uint64_t log_id; /* of CREATE */
+	bool is_whole; /* CREATE needs no END */
+	bool is_owed; /* its entry follows (overlay/debt.h) */
 	struct statx st; /* of what was made at once; stx_mode 0: not read */
 };
 
@@ -179,7 +183,8 @@ static int make_in_place(struct creation *c)
 
 	rvl_temp_begin_at(&c->temp, c->ov, c->dir.fd.fd.fd, c->name);
 	r = is_made_at_once(c) ? make_at_once(c) : make(c);
-	if (r == 0)
+	c->is_owed = is_stamped_last(c);
+	if (r == 0 && !c->is_owed)
 		r = make_entry(c, c->temp.dirfd, c->temp.name);
 	if (r == 0)
 		rvl_temp_keep(&c->temp);
@@ -237,29 +242,36 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 	return 0;
 }
 
+static void end_log(struct creation *c)
+{
+	if (c->is_whole)
+		rvl_log_drop(c->ov->index->log, c->log_id);
+	else
+		rvl_log_end(c->ov->index->log, c->log_id);
+}
+
 /* All steps on disk. -EEXIST from upper: there is an object, or a whiteout. */
 static int create_steps(struct creation *c)
 {
 	struct rvl_log_record record = { .op = RVL_LOG_CREATE, .number = c->id.number };
 	bool is_in_place = !is_made_in_work(c);
-	uint64_t log_id;
 	int r;
 
+	c->is_owed = false;
 	record.at.parent = c->dir.node->id.number;
 	snprintf(record.at.name, sizeof(record.at.name), "%s", c->name);
 	if (is_stamped_last(c))
 		record.flags |= RVL_LOG_STAMP_LAST;
 	if (!is_in_place || is_made_at_once(c))
 		record.flags |= RVL_LOG_WHOLE;
-	r = rvl_log_begin(c->ov->index->log, &record, &log_id);
+	r = rvl_log_begin(c->ov->index->log, &record, &c->log_id);
 	if (r < 0)
 		return r;
 	r = is_in_place ? make_in_place(c) : make_in_work(c);
 	rvl_temp_release_name(&c->temp);
-	if (record.flags & RVL_LOG_WHOLE)
-		rvl_log_drop(c->ov->index->log, log_id);
-	else
-		rvl_log_end(c->ov->index->log, log_id);
+	c->is_whole = record.flags & RVL_LOG_WHOLE;
+	if (r < 0 || !c->is_owed)
+		end_log(c);
 	return r;
 }
 
@@ -289,7 +301,12 @@ static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t
 	if (r < 0)
 		return r;
 	rvl_dir_touch(&c->dir);
-	return make_node(c, ret);
+	r = make_node(c, ret);
+	if (r == 0 && c->is_owed)
+		rvl_debt_add(*ret, c->log_id, c->is_whole);
+	else if (c->is_owed && make_entry(c, c->dir.fd.fd.fd, c->name) == 0)
+		end_log(c);
+	return r;
 }
 
 /* The reply for a new node: attributes, and one look-up. No open is counted: the kernel, once told
@@ -329,6 +346,8 @@ static int create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t 
 		r = rvl_node_get_dir(ov, parent, &dir);
 	if (r == 0)
 		r = rvl_prot_check(dir, RVL_PROT_IMMUTABLE);
+	if (r == 0)
+		r = rvl_debts_make_room(ov);
 	if (r == 0)
 		r = rvl_dir_lock_write(dir, &c.dir);
 	if (r == 0)

@@ -208,7 +208,8 @@ static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 	case RVL_ENTRY_DIRECTORY:
 		return by_directory(ov, number, ret);
 	case RVL_ENTRY_NONE:
-		return by_map(ov, number, ret);
+		/* what was born here is in no map */
+		return rvl_number_is_born(ov->index, number) ? -ESTALE : by_map(ov, number, ret);
 	case RVL_ENTRY_TOMBSTONE:
 		break;
 	}

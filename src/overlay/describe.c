@@ -6,6 +6,7 @@
 
 #include "base/refstr.h"
 #include "index/entry.h"
+#include "overlay/debt.h"
 #include "overlay/lookup.h"
 #include "overlay/overlay.h"
 #include "overlay/real.h"
@@ -46,7 +47,7 @@ static void describe(struct rvl_node *node, FILE *to)
 		put_line(to);
 		rvl_refstr_put(name);
 	}
-	if (has_upper && !rvl_node_is_dir(node)) {
+	if (has_upper && !rvl_node_is_dir(node) && rvl_debt_pay(node) == 0) {
 		char path[RVL_ENTRY_PATH_SIZE];
 
 		rvl_entry_path(node->id.number, path);

@@ -12,6 +12,7 @@
 #include "index/log.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
+#include "overlay/debt.h"
 #include "overlay/prot.h"
 #include "overlay/remove.h"
 
@@ -23,7 +24,7 @@ static int open_upper(struct rvl_node *node, bool is_write)
 
 	if (r < 0)
 		return r;
-	return rvl_retry_emfile(node->ov, rvl_path_open(real.dirfd, real.name, (uint64_t)flags, 0));
+	return rvl_retry_emfile(node->ov, rvl_real_open(&real, flags));
 }
 
 static int open_lower(struct rvl_node *node)
@@ -227,6 +228,10 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 
 	if (r < 0 || ov->config.sync == RVL_SYNC_VOLATILE || !rvl_node_has_upper(node))
 		return r;
+	/* the entries of new objects first: what is synced has its number for good */
+	r = rvl_node_is_dir(node) ? rvl_debts_pay_all(ov) : rvl_debt_pay(node);
+	if (r < 0)
+		return r;
 	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy)) {
 		r = rvl_file_pin(node, false, &file.fd);
 		if (r < 0)
@@ -239,9 +244,8 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 	r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	fd = rvl_retry_emfile(ov, rvl_node_is_dir(node) ?
-					  rvl_fd_reopen(real.dirfd, O_RDONLY | O_DIRECTORY) :
-					  rvl_path_open(real.dirfd, real.name, O_RDONLY, 0));
+	fd = rvl_retry_emfile(
+		ov, rvl_real_open(&real, O_RDONLY | (rvl_node_is_dir(node) ? O_DIRECTORY : 0)));
 	if (fd < 0)
 		return fd;
 	return fsync(fd) < 0 ? -errno : 0;

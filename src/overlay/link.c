@@ -9,6 +9,7 @@
 
 #include "index/entry.h"
 #include "overlay/copyup.h"
+#include "overlay/debt.h"
 #include "overlay/lookup.h"
 #include "overlay/prot.h"
 #include "overlay/remove.h"
@@ -88,6 +89,8 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 		r = rvl_prot_check(node, RVL_PROT_ANY);
 	if (r == 0)
 		r = rvl_copy_up(node, RVL_COPY_UP_RENAME);
+	if (r == 0)
+		r = rvl_debt_pay(node);
 	if (r == 0)
 		r = rvl_dir_lock_write(dir, &locked);
 	if (r == 0)

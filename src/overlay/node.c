@@ -163,6 +163,7 @@ struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, m
 	node->id = *id;
 	node->type = type & S_IFMT;
 	node->nlink_diff = -1;
+	node->held = RVL_FD_NONE;
 	node->refs = 1;
 	pthread_rwlock_init(&node->lock, NULL);
 	rvl_listing_slot_init(&node->lower_listing);
@@ -434,7 +435,7 @@ void rvl_node_each_orphan(struct rvl_overlay *ov, void (*fn)(struct rvl_node *))
 
 			for (node = cache->shards[i].buckets[b]; node; node = next) {
 				next = node->hash_next;
-				if (node->log_id)
+				if (node->log_id || node->held.slot)
 					fn(node);
 			}
 		}

@@ -24,6 +24,7 @@
 #include "index/number.h"
 #include "layer/listing.h"
 #include "layer/merge.h"
+#include "overlay/fdcache.h"
 #include "overlay/listings.h"
 
 struct rvl_overlay;
@@ -68,6 +69,14 @@ struct rvl_node {
 	 * descriptor is no longer in the cache; set with the parent locked, read when is_dead */
 	struct statx *removed;
 	uint64_t log_id; /* the log record that keeps this orphan; 0: none */
+	struct rvl_fd held; /* keeps an orphan that never had an entry; under lock */
+
+	/* its entry is still to be made (overlay/debt.h): changed under lock, of a directory under
+	 * debts.dir_lock; the others under debts.lock */
+	_Atomic bool is_owed;
+	struct rvl_node *debt_older, *debt_newer;
+	uint64_t debt_log_id; /* the CREATE record */
+	bool is_debt_whole; /* which needs no END */
 
 	/* directory: listings, counted; leaf locks */
 	uint64_t version; /* changes of names since the node is in memory; under lock */

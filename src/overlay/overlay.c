@@ -11,6 +11,7 @@
 #include "layer/path.h"
 #include "overlay/complete.h"
 #include "overlay/decode.h"
+#include "overlay/debt.h"
 #include "overlay/lookup.h"
 #include "overlay/recover.h"
 #include "overlay/remove.h"
@@ -108,6 +109,7 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 	pthread_mutex_init(&ov->walk_lock, NULL);
 	pthread_mutex_init(&ov->map_lock, NULL);
 	rvl_listings_init(&ov->listings, RVL_LISTINGS_BYTES_MAX);
+	rvl_debts_init(&ov->debts);
 	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
 	if (r == 0)
 		r = rvl_fdcache_new(fd_limit(), &ov->fds);
@@ -134,8 +136,14 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 {
 	if (!ov)
 		return;
-	if (ov->nodes)
+	if (ov->nodes) {
+		int r = rvl_debts_pay_all(ov);
+
+		if (r < 0)
+			rvl_warn("index entries of new objects are left to the next mount: %s",
+				 strerror(-r));
 		rvl_node_each_orphan(ov, rvl_node_bury);
+	}
 	rvl_node_put(ov->root);
 	rvl_complete_free(ov->completion);
 	rvl_fdcache_free(ov->fds);
@@ -143,6 +151,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	rvl_listings_destroy(&ov->listings);
 	free(ov->layer_uuids);
 	rvl_close(ov->kernel_index_fd);
+	rvl_debts_release(&ov->debts);
 	pthread_mutex_destroy(&ov->map_lock);
 	pthread_mutex_destroy(&ov->walk_lock);
 	pthread_mutex_destroy(&ov->whiteout_lock);
@@ -167,11 +176,6 @@ int rvl_overlay_build_map(struct rvl_overlay *ov)
 int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret)
 {
 	return rvl_map_get_info(ov->index, ret);
-}
-
-void rvl_overlay_stop(struct rvl_overlay *ov)
-{
-	atomic_store(&ov->is_stopping, true);
 }
 
 void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups)

@@ -61,6 +61,9 @@ bool rvl_overlay_is_incomplete(const struct rvl_overlay *ov);
 struct rvl_map_info;
 /* What the map is (index/map.h). */
 int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret);
+/* Makes the index entries of new objects, which are owed when the reply is sent; for a thread of the
+ * caller's. Returns after rvl_overlay_stop. Without it who makes objects pays for older ones. */
+void rvl_overlay_pay_debts(struct rvl_overlay *ov);
 /* Long work ends soon. */
 void rvl_overlay_stop(struct rvl_overlay *ov);
 

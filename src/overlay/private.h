@@ -14,6 +14,16 @@
 #include "overlay/node.h"
 #include "overlay/overlay.h"
 
+/* Objects whose entry is still to be made (overlay/debt.h). */
+struct rvl_debts {
+	pthread_mutex_t lock; /* guards the list; a leaf */
+	pthread_cond_t changed; /* there is work, or the end has come */
+	struct rvl_node *oldest, *newest; /* counted */
+	unsigned n;
+	pthread_mutex_t dir_lock; /* directories: one entry is made at a time */
+	_Atomic unsigned n_held; /* dead files that a descriptor keeps */
+};
+
 struct rvl_overlay {
 	struct rvl_overlay_config config;
 	const struct rvl_stack *stack; /* borrowed */
@@ -31,6 +41,7 @@ struct rvl_overlay {
 	_Atomic bool is_upper_walked; /* all directories' entries are in step with their places */
 	bool is_recovering; /* the overlay is being opened */
 	struct rvl_completion *completion; /* owned; NULL: the index lacks nothing */
+	struct rvl_debts debts;
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
 	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */
 };

@@ -12,6 +12,7 @@
 
 #include "index/stamp.h"
 #include "layer/path.h"
+#include "overlay/debt.h"
 #include "overlay/decode.h"
 
 #define RENAME_RETRIES 16
@@ -156,7 +157,17 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 	ret->is_upper = true;
 	if (!rvl_node_is_dir(node) && node->is_unindexed)
 		return get_by_name(node, ret);
+	/* an open descriptor spares the way by the entry, which a new or dead file may not have */
+	if (S_ISREG(node->type) &&
+	    rvl_fdcache_get(node->ov->fds, node->id.number, RVL_FD_WRITE, &ret->pin) == 0) {
+		ret->dirfd = ret->pin.fd;
+		ret->is_open = true;
+		return 0;
+	}
 	if (!rvl_node_is_dir(node)) {
+		r = rvl_debt_pay(node);
+		if (r < 0)
+			return r;
 		rvl_entry_path(node->id.number, ret->entry);
 		ret->name = ret->entry;
 		ret->dirfd = node->ov->index->inodes_fd;
@@ -165,6 +176,12 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 	r = rvl_upper_dir(node, &ret->pin);
 	ret->dirfd = ret->pin.fd;
 	return r;
+}
+
+int rvl_real_open(const struct rvl_real *real, int flags)
+{
+	return real->name[0] ? rvl_path_open(real->dirfd, real->name, (uint64_t)flags, 0) :
+			       rvl_fd_reopen(real->dirfd, flags);
 }
 
 void rvl_real_put(struct rvl_real *real)

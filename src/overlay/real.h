@@ -3,7 +3,8 @@
  * From a node to its real object: a descriptor and a name relative to it, for the time of one
  * request.
  *
- *   upper non-directory   inodes/, "xx/#n": the entry is the object, whatever its names are
+ *   upper non-directory   inodes/, "xx/#n": the entry is the object, whatever its names are; or a
+ *                         descriptor that is open for writing, ""
  *   upper directory       its O_PATH descriptor, ""
  *   lower                 an O_PATH descriptor of the topmost object, ""
  */
@@ -17,6 +18,7 @@ struct rvl_real {
 	int dirfd; /* borrowed */
 	const char *name; /* points into entry, or "" */
 	bool is_upper;
+	bool is_open; /* dirfd is the file itself, opened, and not O_PATH */
 	char entry[RVL_ENTRY_PATH_SIZE];
 	const char *
 		own_name; /* counted refstr or NULL: what name points to for an object without entry */
@@ -24,10 +26,14 @@ struct rvl_real {
 	struct rvl_overlay *ov;
 };
 
-/* Errors: -ESTALE the object is gone; others of the layer. ret is to be put also on error. */
+/* No locks held, unless the node is known to have an entry. Errors: -ESTALE the object is gone;
+ * others of the layer. ret is to be put also on error. */
 int rvl_real_get(struct rvl_node *node, struct rvl_real *ret);
 void rvl_real_put(struct rvl_real *real); /* accepts a zeroed one */
 #define _cleanup_real_ __attribute__((cleanup(rvl_real_put)))
+
+/* A new descriptor of it. */
+int rvl_real_open(const struct rvl_real *real, int flags);
 
 /* The O_PATH descriptor of the topmost lower object, pinned. -ESTALE: it has none. */
 int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);

@@ -354,7 +354,42 @@ done:
 	return is_passing(r);
 }
 
+/* ---- whole objects without an entry, before all else ----
+ * A place is found through the directories above it, which may themselves be without an entry as yet: those of a directory
+ * that was moved below a newer one have older records. So in rounds: the topmost of them is found in each. */
+
+struct round {
+	struct rvl_overlay *ov;
+	unsigned n_done, n_left;
+};
+
+static int finish_owed(void *arg, const struct rvl_log_record *record)
+{
+	struct round *round = arg;
+	struct recovery rc = { .ov = round->ov, .record = record };
+	struct at _cleanup_at_ at = {};
+	int r;
+
+	if (record->op != RVL_LOG_CREATE || !(record->flags & RVL_LOG_STAMP_LAST))
+		return 0;
+	r = rvl_entry_look(rc.ov->index, record->number, &rc.kind, &rc.entry);
+	if (r == 0 && rc.kind == RVL_ENTRY_NONE)
+		r = look_at(rc.ov, &record->at, &at);
+	if (r == 0 && at.upper.exists && at.number == record->number) {
+		r = finish_create(&rc, &at);
+		round->n_done += r == 0;
+	}
+	round->n_left += r == 0 && rc.kind == RVL_ENTRY_NONE && !at.dir;
+	return 0; /* what is wrong is told when its turn comes */
+}
+
 int rvl_recover(struct rvl_overlay *ov)
 {
+	struct round round;
+
+	do {
+		round = (struct round){ .ov = ov };
+		rvl_log_each(ov->index->log, finish_owed, &round);
+	} while (round.n_done && round.n_left);
 	return rvl_log_replay(ov->index->log, recover, ov);
 }

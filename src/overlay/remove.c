@@ -21,6 +21,7 @@
 #include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
+#include "overlay/debt.h"
 #include "overlay/nlink.h"
 #include "overlay/prot.h"
 #include "overlay/temp.h"
@@ -56,7 +57,7 @@ static void bury(struct rvl_node *node)
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_READ);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
-	if (!rvl_node_has_upper(node))
+	if (!rvl_node_has_upper(node) || (rvl_node_is_dir(node) && rvl_debt_cancel_dir(node)))
 		return;
 	r = rvl_entry_bury(index, node->id.number, !rvl_number_is_born(index, node->id.number));
 	if (r < 0)
@@ -73,6 +74,11 @@ void rvl_node_bury(struct rvl_node *node)
 		bury(node);
 		rvl_log_end(node->ov->index->log, node->log_id);
 		node->log_id = 0;
+	}
+	if (node->held.slot) {
+		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
+		rvl_fdcache_unpin(node->ov->fds, &node->held);
+		atomic_fetch_sub(&node->ov->debts.n_held, 1);
 	}
 	if (atomic_load(&node->is_dead))
 		atomic_store(&node->is_forgotten, true);
@@ -163,13 +169,39 @@ int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name
 	return rvl_log_begin(node->ov->index->log, &record, ret_id);
 }
 
+/* A file whose entry was never made: with its name all goes. 1: it is done. */
+static int unlink_owed(struct removal *rm)
+{
+	struct rvl_node *node = rm->found.node;
+	struct rvl_fd fd;
+	int r;
+
+	pthread_rwlock_wrlock(&node->lock);
+	r = rvl_debt_hold(node, rm->dir.fd.fd.fd, rm->name, &fd);
+	if (r > 0) {
+		r = drop_name(rm, 0);
+		if (r == 0) {
+			rvl_debt_cancel(node, &fd);
+			r = 1;
+		}
+	}
+	pthread_rwlock_unlock(&node->lock);
+	rvl_fdcache_unpin(rm->ov->fds, &fd);
+	if (r > 0)
+		rvl_dir_touch(&rm->dir);
+	return r;
+}
+
 static int unlink_locked(struct removal *rm)
 {
 	struct rvl_node *node = rm->found.node;
 	bool is_alias = rvl_node_has_upper(node) && !rm->found.upper.exists;
 	uint64_t id;
-	int r = rvl_log_remove(node, rm->dir.node, rm->name, is_alias, &id);
+	int r = unlink_owed(rm);
 
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = rvl_log_remove(node, rm->dir.node, rm->name, is_alias, &id);
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&node->lock);

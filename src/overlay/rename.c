@@ -19,6 +19,7 @@
 #include "index/log.h"
 #include "overlay/complete.h"
 #include "overlay/copyup.h"
+#include "overlay/debt.h"
 #include "overlay/lookup.h"
 #include "overlay/nlink.h"
 #include "overlay/prot.h"
@@ -261,14 +262,27 @@ static int rename_and_count(struct renaming *rn, struct rvl_node *alias)
 	return r;
 }
 
+/* What moves has its entry first, and so has a file that is replaced. */
+static int pay_debts(struct renaming *rn)
+{
+	struct end *to = &rn->to;
+	int r = rvl_debt_pay_at(rn->from.found.node, rn->from.dir.fd.fd.fd, rn->from.name);
+
+	if (r == 0 && to->found.node && (rn->is_exchange || !rvl_node_is_dir(to->found.node)))
+		r = rvl_debt_pay_at(to->found.node, to->dir.fd.fd.fd, to->name);
+	return r;
+}
+
 static int rename_locked(struct renaming *rn)
 {
 	struct rvl_node *target = rn->is_exchange ? NULL : rn->to.found.node;
 	bool is_alias = target && !rn->to.found.upper.exists && rvl_node_has_upper(target);
 	struct rvl_user_whiteout whiteout = {};
 	uint64_t id, target_id = 0;
-	int r = publish_name(&rn->from);
+	int r = pay_debts(rn);
 
+	if (r == 0)
+		r = publish_name(&rn->from);
 	if (r == 0 && rn->is_exchange)
 		r = publish_name(&rn->to);
 	if (r == 0)

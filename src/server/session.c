@@ -249,13 +249,23 @@ static void *complete(void *arg)
 	return NULL;
 }
 
+/* ---- entries of new objects, which are owed ---- */
+
+static void *pay_debts(void *arg)
+{
+	struct rvl_server *server = arg;
+
+	rvl_overlay_pay_debts(server->overlay);
+	return NULL;
+}
+
 /* ---- the session's life ---- */
 
 static int serve(struct rvl_server *server)
 {
 	const bool is_incomplete = rvl_overlay_is_incomplete(server->overlay);
-	pthread_t thread, map_thread, complete_thread;
-	bool has_map_thread;
+	pthread_t thread, map_thread, complete_thread, debt_thread;
+	bool has_map_thread, has_debt_thread;
 	int r = -pthread_create(&thread, NULL, wait_for_signal, server);
 
 	if (r == 0 && is_incomplete) {
@@ -266,6 +276,7 @@ static int serve(struct rvl_server *server)
 	if (r == 0) {
 		has_map_thread = server->options.has_nfs_export &&
 				 pthread_create(&map_thread, NULL, build_map, server) == 0;
+		has_debt_thread = pthread_create(&debt_thread, NULL, pay_debts, server) == 0;
 		r = rvl_transport_serve(server->transport);
 		pthread_cancel(thread);
 		pthread_join(thread, NULL);
@@ -274,6 +285,8 @@ static int serve(struct rvl_server *server)
 			pthread_join(complete_thread, NULL);
 		if (has_map_thread)
 			pthread_join(map_thread, NULL);
+		if (has_debt_thread)
+			pthread_join(debt_thread, NULL);
 	}
 	if (r < 0)
 		rvl_error("serving %s: %s", server->mount_point, strerror(-r));

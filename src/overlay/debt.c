@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Owed entries, see debt.h. The list is in order of creation; a node in it is counted. Whether a
+ * file's entry is owed changes under the node's lock, a directory's under dir_lock.
+ *
+ * A file is linked by its descriptor, which the cache mostly has still; else by its name, with the
+ * directory locked so that the name stays.
+ */
+#include "overlay/debt.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "index/entry.h"
+#include "index/log.h"
+#include "overlay/dirlock.h"
+
+#define DEBTS_MAX 4096 /* then the next one who makes something pays */
+#define DEBTS_HIGH 2048 /* then the thread begins at once */
+#define DELAY_S 1 /* else it waits: much is removed again soon */
+#define HELD_MAX 256 /* descriptors of dead files */
+#define PLACE_RETRIES 16
+
+void rvl_debts_init(struct rvl_debts *debts)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&debts->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&debts->lock, NULL);
+	pthread_mutex_init(&debts->dir_lock, NULL);
+}
+
+void rvl_debts_release(struct rvl_debts *debts)
+{
+	pthread_mutex_destroy(&debts->dir_lock);
+	pthread_mutex_destroy(&debts->lock);
+	pthread_cond_destroy(&debts->changed);
+}
+
+void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
+{
+	struct rvl_debts *debts = &node->ov->debts;
+
+	rvl_node_ref(node);
+	atomic_store_explicit(&node->is_owed, true, memory_order_release);
+	pthread_mutex_lock(&debts->lock);
+	node->debt_log_id = log_id;
+	node->is_debt_whole = is_whole;
+	node->debt_older = debts->newest;
+	*(debts->newest ? &debts->newest->debt_newer : &debts->oldest) = node;
+	debts->newest = node;
+	debts->n++;
+	if (debts->n == 1 || debts->n == DEBTS_HIGH)
+		pthread_cond_signal(&debts->changed);
+	pthread_mutex_unlock(&debts->lock);
+}
+
+/* It is owed no more: paid, or dead. */
+static void settle(struct rvl_node *node)
+{
+	struct rvl_debts *debts = &node->ov->debts;
+
+	atomic_store_explicit(&node->is_owed, false, memory_order_release);
+	pthread_mutex_lock(&debts->lock);
+	*(node->debt_older ? &node->debt_older->debt_newer : &debts->oldest) = node->debt_newer;
+	*(node->debt_newer ? &node->debt_newer->debt_older : &debts->newest) = node->debt_older;
+	node->debt_older = node->debt_newer = NULL;
+	debts->n--;
+	pthread_mutex_unlock(&debts->lock);
+	if (node->is_debt_whole)
+		rvl_log_drop(node->ov->index->log, node->debt_log_id);
+	else
+		rvl_log_end(node->ov->index->log, node->debt_log_id);
+	rvl_node_put(node);
+}
+
+/* With the node's lock. */
+static int link_file(struct rvl_node *node, int dirfd, const char *name)
+{
+	int r;
+
+	if (!rvl_is_owed(node))
+		return 0;
+	r = rvl_entry_link(node->ov->index, dirfd, name, node->id.number);
+	/* no number is used twice: what is there is a link that was made before a failure */
+	if (r == 0 || r == -EEXIST) {
+		settle(node);
+		r = 0;
+	}
+	return r;
+}
+
+static int link_file_at(struct rvl_node *node, int dirfd, const char *name)
+{
+	int r;
+
+	pthread_rwlock_wrlock(&node->lock);
+	r = link_file(node, dirfd, name);
+	pthread_rwlock_unlock(&node->lock);
+	return r;
+}
+
+static int put_directory(struct rvl_node *node, int dirfd, const char *name)
+{
+	struct rvl_overlay *ov = node->ov;
+	struct rvl_entry_directory entry = {};
+	const char *place = NULL;
+	int r = 0;
+
+	rvl_handle_of(ov, dirfd, name, &entry.upper);
+	pthread_mutex_lock(&ov->debts.dir_lock);
+	if (rvl_is_owed(node)) {
+		rvl_node_get_place(node, &entry.path.parent, &place);
+		snprintf(entry.path.name, sizeof(entry.path.name), "%s", place);
+		rvl_refstr_put(place);
+		r = rvl_entry_put_directory(ov->index, node->id.number, &entry, false);
+		if (r == 0 || r == -EEXIST) {
+			settle(node);
+			r = 0;
+		}
+	}
+	pthread_mutex_unlock(&ov->debts.dir_lock);
+	return r;
+}
+
+int rvl_debt_pay_at(struct rvl_node *node, int dirfd, const char *name)
+{
+	if (!rvl_is_owed(node))
+		return 0;
+	return rvl_node_is_dir(node) ? put_directory(node, dirfd, name) :
+				       link_file_at(node, dirfd, name);
+}
+
+static int pay_by_name(struct rvl_node *node)
+{
+	int r = -ESTALE;
+
+	for (unsigned i = 0; i < PLACE_RETRIES && rvl_is_owed(node) && r == -ESTALE; i++) {
+		struct rvl_node _cleanup_node_ *parent = NULL;
+		struct rvl_dir _cleanup_dir_ dir = {};
+		const char *name, *again = NULL;
+		uint64_t number, number_again;
+
+		rvl_node_get_place(node, &number, &name);
+		r = rvl_node_get_dir(node->ov, number, &parent);
+		if (r == 0)
+			r = rvl_dir_lock_read(parent, &dir);
+		if (r == 0) {
+			rvl_node_get_place(node, &number_again, &again);
+			r = number == number_again && strcmp(name, again) == 0 ?
+				    rvl_debt_pay_at(node, dir.fd.fd.fd, name) :
+				    -ESTALE;
+		}
+		rvl_refstr_put(again);
+		rvl_refstr_put(name);
+		if (r == -ENOENT)
+			r = -ESTALE;
+	}
+	return rvl_is_owed(node) ? r : 0;
+}
+
+int rvl_debt_pay(struct rvl_node *node)
+{
+	struct rvl_fdcache *fds = node->ov->fds;
+	struct rvl_fd fd;
+	int r = -ENOENT;
+
+	if (!rvl_is_owed(node))
+		return 0;
+	if (rvl_node_is_dir(node))
+		r = rvl_upper_dir(node, &fd);
+	else
+		r = rvl_fdcache_get(fds, node->id.number, RVL_FD_WRITE, &fd);
+	if (r == 0) {
+		r = rvl_debt_pay_at(node, fd.fd, "");
+		rvl_fdcache_unpin(fds, &fd);
+	}
+	return r == 0 ? 0 : pay_by_name(node);
+}
+
+/* Pay from the oldest on, at most n of them. */
+static int pay_oldest(struct rvl_overlay *ov, unsigned n)
+{
+	struct rvl_debts *debts = &ov->debts;
+	int r = 0;
+
+	while (r == 0 && n-- > 0) {
+		struct rvl_node _cleanup_node_ *node = NULL;
+
+		pthread_mutex_lock(&debts->lock);
+		node = debts->oldest;
+		if (node)
+			rvl_node_ref(node);
+		pthread_mutex_unlock(&debts->lock);
+		if (!node)
+			break;
+		r = rvl_debt_pay(node);
+	}
+	return r;
+}
+
+static unsigned count(struct rvl_debts *debts)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&debts->lock);
+	n = debts->n;
+	pthread_mutex_unlock(&debts->lock);
+	return n;
+}
+
+int rvl_debts_make_room(struct rvl_overlay *ov)
+{
+	return count(&ov->debts) < DEBTS_MAX ? 0 : pay_oldest(ov, 16);
+}
+
+int rvl_debts_pay_all(struct rvl_overlay *ov)
+{
+	return pay_oldest(ov, count(&ov->debts));
+}
+
+int rvl_debt_hold(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret_fd)
+{
+	struct rvl_overlay *ov = node->ov;
+
+	*ret_fd = RVL_FD_NONE;
+	if (!rvl_is_owed(node))
+		return 0;
+	if (atomic_load(&ov->debts.n_held) < HELD_MAX &&
+	    rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_WRITE, ret_fd) == 0)
+		return 1;
+	return link_file(node, dirfd, name);
+}
+
+void rvl_debt_cancel(struct rvl_node *node, struct rvl_fd *fd)
+{
+	atomic_fetch_add(&node->ov->debts.n_held, 1);
+	node->held = *fd;
+	*fd = RVL_FD_NONE;
+	atomic_store(&node->is_dead, true);
+	settle(node);
+}
+
+bool rvl_debt_cancel_dir(struct rvl_node *node)
+{
+	bool was_owed;
+
+	pthread_mutex_lock(&node->ov->debts.dir_lock);
+	was_owed = rvl_is_owed(node);
+	if (was_owed)
+		settle(node);
+	pthread_mutex_unlock(&node->ov->debts.dir_lock);
+	return was_owed;
+}
+
+/* ---- the thread ---- */
+
+/* Wait until something is to be paid; returns how much. 0: the end. */
+static unsigned wait_for_work(struct rvl_overlay *ov)
+{
+	struct rvl_debts *debts = &ov->debts;
+	struct timespec until;
+	unsigned n = 0;
+	int r = 0;
+
+	pthread_mutex_lock(&debts->lock);
+	while (debts->n == 0 && !atomic_load(&ov->is_stopping))
+		pthread_cond_wait(&debts->changed, &debts->lock);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += DELAY_S;
+	while (r == 0 && debts->n < DEBTS_HIGH && !atomic_load(&ov->is_stopping))
+		r = pthread_cond_timedwait(&debts->changed, &debts->lock, &until);
+	if (!atomic_load(&ov->is_stopping))
+		n = debts->n < DEBTS_HIGH ? debts->n : debts->n - DEBTS_HIGH / 2;
+	pthread_mutex_unlock(&debts->lock);
+	return n;
+}
+
+void rvl_overlay_pay_debts(struct rvl_overlay *ov)
+{
+	while (!atomic_load(&ov->is_stopping)) {
+		int r = pay_oldest(ov, wait_for_work(ov));
+
+		/* again after the delay; who cannot wait gets the error */
+		if (r < 0)
+			rvl_warn_limited("the index entries of new objects cannot be made: %s",
+					 strerror(-r));
+	}
+}
+
+void rvl_overlay_stop(struct rvl_overlay *ov)
+{
+	pthread_mutex_lock(&ov->debts.lock);
+	atomic_store(&ov->is_stopping, true);
+	pthread_cond_signal(&ov->debts.changed);
+	pthread_mutex_unlock(&ov->debts.lock);
+}

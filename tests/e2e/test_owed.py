@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Index entries of new objects are made after the reply: no promise hangs on when."""
+
+import os
+
+import pytest
+
+import sysc
+from rvl import check_tree, ino, listing, numbers, write
+
+pytestmark = pytest.mark.reverlay_only("the index is reverlay's")
+
+
+@pytest.fixture(autouse=True)
+def a_lower(ov):
+    with ov.lower() as low:
+        write(low / "low/f")
+
+
+def entry(ov, number):
+    return ov.work / "inodes" / f"{number & 0xff:02x}" / f"#{number}"
+
+
+def open_all(mnt, handles):
+    """Each handle leads to the object that it was taken of."""
+    root = os.open(mnt, os.O_RDONLY)
+    for name, (fh, number) in handles.items():
+        fd = sysc.open_handle(root, fh, os.O_RDONLY)
+        assert os.fstat(fd).st_ino == number, name
+        os.close(fd)
+    os.close(root)
+
+
+def taken(mnt, names):
+    return {name: (sysc.handle(mnt / name), ino(mnt / name)) for name in names}
+
+
+@pytest.mark.layouts("ext4", "xfs", "btrfs", "tmpfs")
+def test_death_before_the_entries(ov):
+    """Killed right after hundreds of creates, some moved and removed since: all have their numbers and handles."""
+    mnt = ov.mount()
+    for i in range(20):
+        os.makedirs(mnt / f"d{i}/sub")
+        for k in range(10):
+            write(mnt / f"d{i}/f{k}", str(k))
+            write(mnt / f"d{i}/sub/g{k}", str(k))
+    os.mkdir(mnt / "low/new")
+    for i in range(10):
+        os.rename(mnt / f"d{i}/f0", mnt / f"d{i}/moved")
+        os.rename(mnt / f"d{i}/f1", mnt / f"d{i}/sub/f1")
+        os.rename(mnt / f"d{i}/f2", mnt / f"d{i}/f3")
+        os.link(mnt / f"d{i}/f4", mnt / f"d{i}/linked")
+        os.unlink(mnt / f"d{i}/f5")
+        os.rename(mnt / f"d{i}", mnt / f"low/new/e{i}")
+    for k in range(10):
+        os.unlink(mnt / f"d19/sub/g{k}")
+    os.rmdir(mnt / "d19/sub")
+    before = numbers(mnt)
+    handles = taken(mnt, [name for name in before if name != "."])
+    for _ in range(2):
+        ov.kill_remount()
+        open_all(mnt, handles)
+    assert numbers(mnt) == before
+    for number in set(before.values()) - {1}:
+        if number >> 48:
+            assert entry(ov, number).exists()
+    check_tree(mnt)
+
+
+def test_removed_before_its_entry(ov):
+    """A file that is removed while it is open stays readable and writable, and leaves no entry."""
+    mnt = ov.mount()
+    fd = os.open(mnt / "f", os.O_CREAT | os.O_RDWR)
+    number = os.fstat(fd).st_ino
+    os.write(fd, b"data")
+    os.unlink(mnt / "f")
+    sysc.drop_caches()
+    assert os.pread(fd, 9, 0) == b"data"
+    os.fchmod(fd, 0o640)
+    os.pwrite(fd, b"D", 0)
+    os.ftruncate(fd, 2)
+    os.fsync(fd)
+    st = os.fstat(fd)
+    assert (st.st_ino, st.st_nlink, st.st_mode & 0o777, st.st_size) == (number, 0, 0o640, 2)
+    os.setxattr(fd, "user.a", b"1")
+    assert os.getxattr(fd, "user.a") == b"1"
+    assert os.pread(fd, 9, 0) == b"Da"
+    assert not entry(ov, number).exists()
+    os.close(fd)
+    ov.remount()
+    assert listing(mnt) == ["low"]
+    assert not entry(ov, number).exists()
+
+
+def test_many_dead_files_are_held_open(ov):
+    """More open files without names than descriptors are kept for: all stay readable."""
+    mnt = ov.mount()
+    fds = []
+    for i in range(600):
+        fds.append(os.open(mnt / f"f{i}", os.O_CREAT | os.O_RDWR))
+        os.write(fds[-1], str(i).encode())
+        os.unlink(mnt / f"f{i}")
+    for i, fd in enumerate(fds):
+        assert os.pread(fd, 9, 0) == str(i).encode()
+        os.close(fd)
+    assert listing(mnt) == ["low"]
+
+
+def test_replaced_before_its_entry(ov):
+    """A new file that another is renamed over dies; what is open of it stays."""
+    mnt = ov.mount()
+    fd = os.open(mnt / "old", os.O_CREAT | os.O_RDWR)
+    os.write(fd, b"old")
+    write(mnt / "new", "new")
+    handles = taken(mnt, ["new"])
+    os.rename(mnt / "new", mnt / "old")
+    assert os.pread(fd, 9, 0) == b"old"
+    assert (mnt / "old").read_text() == "new"
+    ov.kill_remount()
+    open_all(mnt, handles)
+    assert (mnt / "old").read_text() == "new"
+
+
+def test_fsync_makes_entries(ov):
+    """What is synced has its entry: a file by its own fsync, all that is new by that of a directory."""
+    mnt = ov.mount()
+    write(mnt / "a")
+    write(mnt / "b")
+    os.mkdir(mnt / "d")
+    fd = os.open(mnt / "a", os.O_RDWR)
+    os.fsync(fd)
+    os.close(fd)
+    assert entry(ov, ino(mnt / "a")).exists()
+    fd = os.open(mnt, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    for name in "abd":
+        assert entry(ov, ino(mnt / name)).exists()
+
+
+def test_more_than_may_be_owed(ov):
+    """Thousands of creates at once: no limit is reached, and after the umount each has its entry."""
+    mnt = ov.mount()
+    for i in range(100):
+        os.mkdir(mnt / f"d{i}")
+        for k in range(60):
+            os.close(os.open(mnt / f"d{i}/{k}", os.O_CREAT | os.O_WRONLY))
+    before = numbers(mnt)
+    ov.remount()
+    assert numbers(mnt) == before
+    for number in set(before.values()) - {1}:
+        if number >> 48:
+            assert entry(ov, number).exists()
