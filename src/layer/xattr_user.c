@@ -50,6 +50,8 @@ int rvl_xattr_to_layer(const struct rvl_xattr_names *names, const char *name, ch
 		*ret = name;
 		return 0;
 	}
+	if (len == prefix_len) /* as without an overlay: fs/xattr.c, xattr_resolve_name */
+		return -EINVAL;
 	if (len + ESCAPE_LEN > XATTR_NAME_MAX)
 		return -ENAMETOOLONG;
 	memcpy(buf, names->prefix, prefix_len);

@@ -38,6 +38,7 @@ struct rvl_server {
 	struct rvl_transport *transport; /* the same */
 	struct rvl_passthrough *passthrough; /* the same */
 	dev_t device; /* st_dev of the mount; 0: not known */
+	_Atomic bool is_unmounted; /* by us, after a signal */
 };
 
 /*

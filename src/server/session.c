@@ -205,7 +205,7 @@ static void unmount(struct rvl_server *server)
 		close(fd);
 	}
 	/* Where that is not allowed, fuse_session_unmount asks fusermount3. */
-	umount2(server->mount_point, MNT_DETACH | UMOUNT_NOFOLLOW);
+	server->is_unmounted = umount2(server->mount_point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
 }
 
 static void *wait_for_signal(void *arg)
@@ -338,7 +338,8 @@ int rvl_session_run(struct rvl_server *server)
 		r = serve(server);
 	rvl_transport_free(server->transport);
 	rvl_passthrough_free(server->passthrough);
-	fuse_session_unmount(server->session);
+	if (!server->is_unmounted)
+		fuse_session_unmount(server->session);
 	fuse_session_destroy(server->session);
 	server->session = NULL;
 	return r;

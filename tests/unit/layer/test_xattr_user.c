@@ -22,6 +22,7 @@ static void names_are_escaped(void **state)
 	assert_string_equal(ret, "user.overlay.opaque");
 	assert_int_equal(rvl_xattr_to_layer(&user, "user.overlay.opaque", buf, &ret), 0);
 	assert_string_equal(ret, "user.overlay.overlay.opaque");
+	assert_int_equal(rvl_xattr_to_layer(&trusted, "trusted.overlay.", buf, &ret), -EINVAL);
 	memset(name, 'n', sizeof(name));
 	memcpy(name, "trusted.overlay.", 16);
 	name[XATTR_NAME_MAX] = '\0';
