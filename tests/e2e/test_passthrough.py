@@ -216,6 +216,22 @@ def test_setuid(tree):
     assert path.read_bytes() == b"prootother"
 
 
+def test_setuid_while_open(tree):
+    """Setuid that is set while others than root have the file open goes with their next write."""
+    path = tree / "program"
+    path.write_bytes(b"p")
+    os.chmod(path, 0o777)
+    tree.chmod(0o777)
+    script = ("import os, sys\nos.setgid(1000); os.setuid(1000)\nfile = open(sys.argv[1], 'ab', buffering=0)\n"
+              "print('open', flush=True)\nsys.stdin.readline()\nfile.write(b'other')\n")
+    with subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"open\n"
+        os.chmod(path, 0o6777)
+        other.communicate(b"\n")
+    assert os.stat(path).st_mode & 0o6000 == 0
+    assert path.read_bytes() == b"pother"
+
+
 def test_append_only(tree):
     """An append-only file takes writes at its end only, also when O_APPEND is taken off its descriptor."""
     path = tree / "log"
