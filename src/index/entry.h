@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Entries: inodes/<xx>/#<number>, xx the low 8 bits of the number in hex, the number in decimal (design section 4).
+ * Entries: inodes/<xx>/#<number>, xx the low 8 bits of the number in hex, the number in decimal
+ * (docs/format.md).
  *
  *   non-directory   hard link of the upper inode: it IS the object
- *   directory       small regular file with overlay.upper, overlay.path and, if merged, overlay.fh, overlay.place;
- *                   mode 0, told from an object by its overlay.path
+ *   directory       small regular file with overlay.upper, overlay.path and, if merged, overlay.fh,
+ *                   overlay.place; mode 0, told from an object by its overlay.path
  *   dead            tombstone: a whiteout (hard links of one, a new one at EMLINK)
  *
  * No locks: link and unlink are atomic on disk, the callers hold the object's lock where it matters.

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log (inodes/log): append-only records of operations begun and not finished (design section 6). One
- * write(2) a record; the page cache keeps it over the death of the process, rvl_log_sync over a power cut.
- * An operation whose recovery finds nothing to do once all is done, however much later, needs no END record
- * (rvl_log_drop): it is recovered once more after a death, which changes nothing.
- * Thread-safe; an own lock (last in the order) guards the table of what is pending. The file is shortened when nothing is
- * pending, and rewritten with the pending records when it grows over RVL_LOG_MAX_BYTES.
+ * The log (inodes/log): append-only records of operations begun and not finished
+ * (docs/consistency.md). One write(2) a record; the page cache keeps it over the death of the
+ * process, rvl_log_sync over a power cut. An operation whose recovery finds nothing to do once all
+ * is done, however much later, needs no END record (rvl_log_drop): it is recovered once more after a
+ * death, which changes nothing.
+ *
+ * Thread-safe; an own lock (last in the order) guards the table of what is pending. The file is
+ * shortened when nothing is pending, and rewritten with the pending records when it grows over
+ * RVL_LOG_MAX_BYTES.
  */
 #ifndef RVL_INDEX_LOG_H
 #define RVL_INDEX_LOG_H

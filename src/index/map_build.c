@@ -5,7 +5,7 @@
  * Depth first, by listings and look-ups of the stack alone, so redirects, whiteouts and merges are
  * settled by the code that serves them. A name that is no directory costs one system call, for the
  * generation: it must be in the row before the layers are copied, since birth times are not copied
- * (docs/decisions/0015). Rows are gathered, sorted by number and written many at a time. Memory:
+ * (docs/decisions/0011). Rows are gathered, sorted by number and written many at a time. Memory:
  * the listings on the way down, and one batch.
  *
  * What cannot be seen by users (damaged, forbidden) is left out and does not make the map

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Numbers (design section 3): 64 bits, bit 63 zero, bits 62..48 the instance; used alike as st_ino, d_ino and
- * nodeid. Thread-safe: computed numbers take no lock; assigned and claimed ones a read of the map's
- * tables.
+ * Numbers (docs/format.md): 64 bits, bit 63 zero, bits 62..48 the instance; used alike as st_ino,
+ * d_ino and nodeid. Thread-safe: computed numbers take no lock; assigned and claimed ones a read of
+ * the map's tables.
  */
 #ifndef RVL_INDEX_NUMBER_H
 #define RVL_INDEX_NUMBER_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Rebinding, see rebind.h, and docs/decisions/0015 for why it is so.
+ * Rebinding, see rebind.h, and docs/decisions/0011 for why it is so.
  *
  * On disk: map.mdb.<k+1> is written and synced, then the state that names it is renamed into place.
  * Two walks of the lower view: the first records which real object has which old number; then

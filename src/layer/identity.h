@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Identity of the filesystem under a layer, the same after a reboot or on another loop device
- * (design section 3), for whoever asks, and however much of its mount he sees; and what its inode
+ * (docs/format.md), for whoever asks, and however much of its mount he sees; and what its inode
  * numbers are worth. Never of st_dev, an fsid or a path alone.
  */
 #ifndef RVL_LAYER_IDENTITY_H

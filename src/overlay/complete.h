@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * After an unclean stop of the machine the log may lack records of which the names survived: the
- * index is completed from the stamps of upper, in the background (design section 6). Until that is
- * done, a number that leads to nothing waits.
+ * index is completed from the stamps of upper, in the background (docs/consistency.md). Until that
+ * is done, a number that leads to nothing waits.
  */
 #ifndef RVL_OVERLAY_COMPLETE_H
 #define RVL_OVERLAY_COMPLETE_H

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Decoding a number (design section 5). The entry of a non-directory is the object. For a
- * directory, and for what is only in lower, parent's number and name are known (from the entry, or
- * from the map): the parent is found in the same way, the name is looked up in it, and the number
- * must come out. So nothing outside the merged tree can be reached, whatever number a stranger
- * makes up.
+ * Decoding a number. The entry of a non-directory is the object. For a directory, and for what is
+ * only in lower, parent's number and name are known (from the entry, or from the map): the parent is
+ * found in the same way, the name is looked up in it, and the number must come out. So nothing
+ * outside the merged tree can be reached, whatever number a stranger makes up.
  *
  * The names of a file from lower are not counted alone: lower may have links of it outside the
  * layer, or under names that layers above hide. When upper has none of its names the map's are

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* From a number to its node, from disk alone (design section 5): entry, else map, else -ESTALE. */
+/* From a number to its node, from disk alone: entry, else map, else -ESTALE. */
 #ifndef RVL_OVERLAY_DECODE_H
 #define RVL_OVERLAY_DECODE_H
 

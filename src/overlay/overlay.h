@@ -2,12 +2,12 @@
 /*
  * The live filesystem: what the FUSE front (server/) asks, one function a request. Objects are
  * named by number alone, here as in FUSE: nothing that a caller holds points into memory of the
- * overlay, and opening a file leaves nothing with the caller (design section 8).
+ * overlay, and opening a file leaves nothing with the caller (docs/decisions/0002).
  *
  * Every function is thread-safe, blocks for disk work, returns 0 or -errno ready for the kernel
  * (reads and writes: bytes), fills ret_* only on success. A number that leads to nothing is
- * -ESTALE. Names are checked here
- * (-ENAMETOOLONG, -EINVAL); permissions are the kernel's (default_permissions).
+ * -ESTALE. Names are checked here (-ENAMETOOLONG, -EINVAL); permissions are the kernel's
+ * (default_permissions).
  */
 #ifndef RVL_OVERLAY_OVERLAY_H
 #define RVL_OVERLAY_OVERLAY_H
