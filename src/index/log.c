@@ -542,11 +542,17 @@ static int load_records(struct rvl_log *log, const uint8_t *data, size_t len, si
 
 static int check_header(const uint8_t *data, size_t len)
 {
+	static const struct disk_header nothing;
 	struct disk_header header;
 
 	if (len < sizeof(header))
 		return -ENODATA; /* torn at its making: an empty log */
 	memcpy(&header, data, sizeof(header));
+	/* A power cut: its size was on disk, what was written was not (delayed allocation). */
+	if (memcmp(&header, &nothing, sizeof(header)) == 0) {
+		rvl_warn("inodes/log: its %zu bytes were lost with the power", len);
+		return -ENODATA;
+	}
 	if (memcmp(header.magic, LOG_MAGIC, sizeof(header.magic)) || header.zero || !header.version)
 		return -EUCLEAN;
 	return le32toh(header.version) > LOG_VERSION ? -EPROTONOSUPPORT : 0;

@@ -154,6 +154,25 @@ static void what_is_kept_does_not_stop_the_rest(void **unused)
 	assert_int_equal(seen.n, 2);
 }
 
+static void a_log_of_zeros_is_empty(void **unused)
+{
+	/* what ext4 leaves of a log that was cut to its header and never written out */
+	struct seen seen;
+	int fd;
+
+	open_log();
+	begin(RVL_LOG_CREATE, 21, "a");
+	fd = open(at("w/log"), O_WRONLY | O_TRUNC);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 200), 0);
+	close(fd);
+	seen = reopen_and_replay();
+	assert_int_equal(seen.n, 0);
+	begin(RVL_LOG_CREATE, 22, "b");
+	seen = reopen_and_replay();
+	assert_int_equal(seen.n, 1);
+}
+
 static int log_more(void *arg, const struct rvl_log_record *record)
 {
 	unsigned *n = arg;
@@ -379,6 +398,7 @@ int main(void)
 		L(all_fields_come_back),
 		L(a_failed_recovery_is_kept),
 		L(what_is_kept_does_not_stop_the_rest),
+		L(a_log_of_zeros_is_empty),
 		L(a_recovery_may_log),
 		L(killed_processes_lose_nothing),
 		L(each_damaged_byte_stops_the_reading_there),
