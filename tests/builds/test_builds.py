@@ -24,8 +24,8 @@ E2E = ["copyup", "create", "remove", "xattr"]
 ASAN = "-Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize=pointer-overflow"
 
 
-def run(args, seconds, **env):
-    result = subprocess.run(["timeout", "-k", "10", str(seconds), *map(str, args)], cwd=TOP,
+def run(args, seconds, cwd=TOP, **env):
+    result = subprocess.run(["timeout", "-k", "10", str(seconds), *map(str, args)], cwd=cwd,
                             env={**os.environ, **env}, stdin=subprocess.DEVNULL, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
                             errors="replace")
@@ -44,8 +44,8 @@ class Build:
         code, output = run(["scripts/setup", "--tests"], 300, **self.env, **env)
         assert code == 0 and "warning:" not in output, output[-4000:]
 
-    def check(self, args, codes=(0,)):
-        code, output = run(args, 600, **self.env)
+    def check(self, args, codes=(0,), cwd=TOP):
+        code, output = run(args, 600, cwd, **self.env)
         found = "".join(path.read_text(errors="replace") for path in self.log.glob("found*"))
         assert code in codes and not found, output[-6000:] + found[:6000]
 
@@ -57,7 +57,7 @@ class Build:
         """What threads do is another thing each time: a difference is the tester's matter, not ours."""
         self.check([TOP / "tests/random/soak.sh", "--program", TOP / self.dir / "reverlay",
                     "--tester", BUILD / "tests/random/rvl-random", "--seed", "1", *arguments],
-                   codes=(0, 1))
+                   codes=(0, 1), cwd=self.log)
 
 
 @pytest.fixture(scope="module")
