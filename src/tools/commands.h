@@ -3,8 +3,10 @@
 #ifndef RVL_TOOLS_COMMANDS_H
 #define RVL_TOOLS_COMMANDS_H
 
-/* argv[0] is the command's name. Returns the exit code: 0, or 1 for an error that stderr tells; check, repair
- * and fsck have those of fsck(8). */
+/*
+ * argv[0] is the command's name. Returns the exit code: 0, or 1 for an error that stderr tells;
+ * check, repair and fsck have those of fsck(8).
+ */
 int rvl_command_check(int argc, char **argv);
 int rvl_command_dump(int argc, char **argv);
 int rvl_command_export(int argc, char **argv);

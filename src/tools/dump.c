@@ -36,28 +36,6 @@ static void print_help(void)
 	      stdout);
 }
 
-static const char *type_name(mode_t mode)
-{
-	switch (mode & S_IFMT) {
-	case S_IFREG:
-		return "regular file";
-	case S_IFDIR:
-		return "directory";
-	case S_IFLNK:
-		return "symlink";
-	case S_IFCHR:
-		return "character device";
-	case S_IFBLK:
-		return "block device";
-	case S_IFIFO:
-		return "fifo";
-	case S_IFSOCK:
-		return "socket";
-	default:
-		return "unknown";
-	}
-}
-
 static bool has_member(json_t *attributes, const char *suffix)
 {
 	const char *key;
@@ -88,7 +66,7 @@ static json_t *describe(const struct statx *stx)
 {
 	json_t *object = json_object();
 
-	json_object_set_new(object, "type", json_string(type_name(stx->stx_mode)));
+	json_object_set_new(object, "type", json_string(rvl_output_type(stx->stx_mode)));
 	json_object_set_new(object, "mode", rvl_output_format("%04o", stx->stx_mode & 07777));
 	json_object_set_new(object, "real_ino", json_integer(stx->stx_ino));
 	json_object_set_new(object, "links", json_integer(stx->stx_nlink));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * reverlayctl export: what an NFS server must be told, so that the handles which it makes on a live mount are the same
- * after every restart, on this machine or another. docs/nfs.md tells why each setting is there.
+ * reverlayctl export: what an NFS server must be told, so that the handles which it makes on a live
+ * mount are the same after every restart, on this machine or another. docs/nfs.md tells why each
+ * setting is there.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -122,7 +123,9 @@ static char *format_ganesha(const struct export *export)
 	add_quoted(to, "Path", export->path);
 	add_quoted(to, "Pseudo", export->pseudo ?: export->path);
 	fputs("\tProtocols = 3, 4;\n\tTransports = TCP;\n\tSecType = sys;\n", to);
-	/* Else the attribute fsid is made of the device number, and clients see another filesystem. */
+	/*
+	 * Else the attribute fsid is made of the device number, and clients see another filesystem.
+	 */
 	fprintf(to, "\tFilesystem_Id = %llu.%llu;\n", part_of_uuid(export->uuid),
 		part_of_uuid(export->uuid + UUID_HEX / 2));
 	fputs("\t# the mount may also be used on the server itself\n\tAttr_Expiration_Time = 0;\n", to);

@@ -13,15 +13,15 @@ struct rvl_layers {
 };
 
 /*
- * Opens the layers that the options name (other options of the mount are let pass), locks them, and opens
- * their index without a change to it. Errors are logged: -EINVAL the options; -EBUSY mounted; those
- * of rvl_stack_open and rvl_index_open.
+ * Opens the layers that the options name (other options of the mount are let pass), locks them, and
+ * opens their index without a change to it. Errors are logged: -EINVAL the options; -EBUSY mounted;
+ * those of rvl_stack_open and rvl_index_open.
  */
 int rvl_layers_open(const char *options, struct rvl_layers *ret);
 /*
  * The same, but the index is opened as by a mount, so that it may be written to. -EINVAL also: it
- * was never mounted; -EBUSY also: the last mount did not end cleanly, and the next one has to finish
- * what is pending.
+ * was never mounted; -EBUSY also: the last mount did not end cleanly, and the next one has to
+ * finish what is pending.
  */
 int rvl_layers_open_writable(const char *options, struct rvl_layers *ret);
 /* The same without the index, which may be that of other layers; ret->index is NULL. */

@@ -85,7 +85,10 @@ static json_int_t names_so_far(int fd, const char *path)
 	return n;
 }
 
-/* The server works; a process of ours waits for the answer, so that this one can tell how far it is. */
+/*
+ * The server works; a process of ours waits for the answer, so that this one can tell how far it
+ * is.
+ */
 static int make_live(int fd, const char *path)
 {
 	const pid_t pid = fork();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Handles as NFS servers put them on the wire and into their logs, and the kernel's handle of a FUSE object inside.
+ * Handles as NFS servers put them on the wire and into their logs, and the kernel's handle of a
+ * FUSE object inside.
  *
  *   FUSE     12 bytes, type 0x81: number (high, low), generation, each 32 bits of this machine's
  *            order (fs/fuse/inode.c, fuse_encode_fh)
@@ -32,8 +33,9 @@ struct rvl_nfs_handle {
 };
 
 /*
- * Hex digits with or without 0x, blanks and colons between them; or the words that knfsd's debug messages show ("36: 01060081
- * …", each a number of 32 bits), with what they leave off missing. -EINVAL: not a handle of a FUSE object.
+ * Hex digits with or without 0x, blanks and colons between them; or the words that knfsd's debug
+ * messages show ("36: 01060081 …", each a number of 32 bits), with what they leave off missing.
+ * -EINVAL: not a handle of a FUSE object.
  */
 int rvl_nfs_handle_parse(const char *text, struct rvl_nfs_handle *ret);
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The layers by less than the options of the mount: what a mount, a workdir or fstab knows of them. */
+/*
+ * The layers by less than the options of the mount: what a mount, a workdir or fstab knows of them.
+ */
 #include "tools/operand.h"
 
 #include <errno.h>

@@ -111,6 +111,28 @@ static void print_lines(json_t *object, int depth)
 	}
 }
 
+const char *rvl_output_type(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		return "regular file";
+	case S_IFDIR:
+		return "directory";
+	case S_IFLNK:
+		return "symlink";
+	case S_IFCHR:
+		return "character device";
+	case S_IFBLK:
+		return "block device";
+	case S_IFIFO:
+		return "fifo";
+	case S_IFSOCK:
+		return "socket";
+	default:
+		return "unknown";
+	}
+}
+
 int rvl_output_print(json_t *root, bool is_json)
 {
 	if (!root) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * reverlayctl resolve: from a number, a path or an NFS handle to all that is known of the object: number, handles, all
- * names, layer, real object. A live mount is asked (base/stat_ioctl.h, and its own directories for the names of files
- * with several): resolve_live.c; of layers that are not mounted, layers and index are read: resolve_offline.c.
+ * reverlayctl resolve: from a number, a path or an NFS handle to all that is known of the object:
+ * number, handles, all names, layer, real object. A live mount is asked (base/stat_ioctl.h, and its
+ * own directories for the names of files with several): resolve_live.c; of layers that are not
+ * mounted, layers and index are read: resolve_offline.c.
  */
 #include "tools/resolve.h"
 
@@ -85,28 +86,6 @@ void rvl_resolve_check_handle(const struct rvl_resolve_query *query,
 
 /* ---- what is answered ---- */
 
-static const char *type_name(mode_t type)
-{
-	switch (type & S_IFMT) {
-	case S_IFREG:
-		return "regular file";
-	case S_IFDIR:
-		return "directory";
-	case S_IFLNK:
-		return "symlink";
-	case S_IFCHR:
-		return "character device";
-	case S_IFBLK:
-		return "block device";
-	case S_IFIFO:
-		return "fifo";
-	case S_IFSOCK:
-		return "socket";
-	default:
-		return "unknown";
-	}
-}
-
 static int print_answer(struct rvl_resolve_answer *answer, unsigned export_id, bool is_json)
 {
 	char text[RVL_NFS_HANDLE_TEXT_MAX];
@@ -120,7 +99,7 @@ static int print_answer(struct rvl_resolve_answer *answer, unsigned export_id, b
 		return rvl_output_print(root, is_json) ?: -ESTALE;
 	}
 	json_object_set_new(root, "generation", json_integer(answer->id.generation));
-	json_object_set_new(root, "type", json_string(type_name(answer->type)));
+	json_object_set_new(root, "type", json_string(rvl_output_type(answer->type)));
 	json_object_set(root, "paths", answer->paths);
 	json_object_set_new(root, "layer", json_string(answer->is_upper ? "upper" : "lower"));
 	json_object_set(root, "real", answer->real);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* reverlayctl resolve: what is asked, and the answer as it grows. Shared by its three files only. */
+/*
+ * reverlayctl resolve: what is asked, and the answer as it grows. Shared by its three files only.
+ */
 #ifndef RVL_TOOLS_RESOLVE_H
 #define RVL_TOOLS_RESOLVE_H
 
@@ -31,7 +33,9 @@ struct rvl_resolve_answer {
 
 /* There is no such object any more; why: for people, a constant. */
 void rvl_resolve_die(struct rvl_resolve_answer *answer, const char *why);
-/* A handle must be of this overlay, and of this generation: else the object that it means is dead. */
+/*
+ * A handle must be of this overlay, and of this generation: else the object that it means is dead.
+ */
 void rvl_resolve_check_handle(const struct rvl_resolve_query *query,
 			      struct rvl_resolve_answer *answer);
 /* One of its names, from the root of the overlay and without a leading slash. */

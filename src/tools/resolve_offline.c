@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* resolve, of layers that are not mounted: by entry and map, else by a walk of the merged tree (view.h). */
+/*
+ * resolve, of layers that are not mounted: by entry and map, else by a walk of the merged tree
+ * (view.h).
+ */
 #include "tools/resolve.h"
 
 #include <errno.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The same rules as the live mount's look-up (overlay/lookup.c), on descriptors instead of nodes. A lower file that was
- * copied up under another name has the number of its entry either way, so names alone tell everything.
+ * The same rules as the live mount's look-up (overlay/lookup.c), on descriptors instead of nodes. A
+ * lower file that was copied up under another name has the number of its entry either way, so names
+ * alone tell everything.
  */
 #include "tools/view.h"
 

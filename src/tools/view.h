@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The merged tree of layers that are not mounted, name by name, with numbers: from layers, stamps and index alone, changing
- * nothing.
+ * The merged tree of layers that are not mounted, name by name, with numbers: from layers, stamps
+ * and index alone, changing nothing.
  */
 #ifndef RVL_TOOLS_VIEW_H
 #define RVL_TOOLS_VIEW_H
@@ -29,8 +29,9 @@ int rvl_view_child(const struct rvl_layers *layers, const struct rvl_view_object
 int rvl_view_path(const struct rvl_layers *layers, const char *path, struct rvl_view_object *ret);
 
 /*
- * Walks all, and calls fn with the path (without a leading slash; "" for the root) of each name of a number, until it
- * returns non-zero, which is returned. What is damaged is skipped with a warning.
+ * Walks all, and calls fn with the path (without a leading slash; "" for the root) of each name of
+ * a number, until it returns non-zero, which is returned. What is damaged is skipped with a
+ * warning.
  */
 typedef int rvl_view_fn(void *arg, const char *path, const struct rvl_view_object *object);
 int rvl_view_find(const struct rvl_layers *layers, uint64_t number, rvl_view_fn *fn, void *arg);
