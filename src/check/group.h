@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* All facts of one number, gathered by join.c and judged there and in judge.c. Private to src/check. */
+/*
+ * All facts of one number, gathered by join.c and judged there and in judge.c. Private to
+ * src/check.
+ */
 #ifndef RVL_CHECK_GROUP_H
 #define RVL_CHECK_GROUP_H
 
@@ -44,7 +47,9 @@ int rvl_judge_unnamed(struct rvl_check *check, const struct rvl_group *group);
 int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group);
 int rvl_judge_directories(struct rvl_check *check, const struct rvl_group *group);
 
-/* Number of the directory that an item of upper lies in, as its stamp is at this moment; 0: none. */
+/*
+ * Number of the directory that an item of upper lies in, as its stamp is at this moment; 0: none.
+ */
 uint64_t rvl_parent_number(struct rvl_check *check, uint64_t item);
 /* The path of an item, or NULL (no memory, unreadable). Owned by the caller. */
 char *rvl_item_path(struct rvl_check *check, uint64_t item);

@@ -433,8 +433,10 @@ int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
 	if (!group->has_stale_place || check->config->is_online ||
 	    rvl_number_is_born(check->index, group->number))
 		return 0;
-	/* of a file the place is used for the data of a metacopy, and where the kernel had renamed it
-	 * that is looked up by the redirect: it may be any place */
+	/*
+	 * of a file the place is used for the data of a metacopy, and where the kernel had renamed
+	 * it that is looked up by the redirect: it may be any place
+	 */
 	if (fact->item && !is_malformed)
 		return 0;
 	if (fact->item)

@@ -89,7 +89,9 @@ int rvl_lower_by_handle(struct rvl_check *check, const struct rvl_handle *handle
 		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_ALL, ret_st) < 0 ||
 		    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT) || !ret_st->stx_nlink)
 			continue;
-		/* a descriptor of a file may be known by a name that is gone or was never looked up */
+		/*
+		 * a descriptor of a file may be known by a name that is gone or was never looked up
+		 */
 		if (S_ISDIR(type) && !rvl_fd_is_inside(layer, fd))
 			continue;
 		*ret_layer = layer;

@@ -22,13 +22,17 @@ void rvl_upper_at_release(struct rvl_upper_at *at);
 /* An object's stamp becomes `number`; the generation is found by the lower handle (may be NULL). */
 int rvl_mend_stamp(struct rvl_check *check, int dirfd, const char *name, const struct statx *st,
 		   uint64_t number, const struct rvl_handle *lower);
-/* Give an upper object the number of its origin if that is free, else a born one: stamp, then entry. The directories
- * above get theirs first. */
+/*
+ * Give an upper object the number of its origin if that is free, else a born one: stamp, then
+ * entry. The directories above get theirs first.
+ */
 int rvl_mend_number(struct rvl_check *check, uint64_t item);
 /* Make the missing entry of an object. */
 int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent);
-/* Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED fact, 0: none;
- * place: what it keeps of overlay.place, or NULL (its own place). */
+/*
+ * Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED
+ * fact, 0: none; place: what it keeps of overlay.place, or NULL (its own place).
+ */
 int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,
 		    uint64_t lower_item, const struct rvl_name_at *place);
 /* A name in lost+found for the object of an entry. */
@@ -39,8 +43,10 @@ int rvl_mend_lost_at(struct rvl_check *check, int dirfd, const char *name, const
 int rvl_mend_redirect(struct rvl_check *check, struct rvl_object *object);
 /* The same for one that has lost it; -ESTALE: it cannot be told. */
 int rvl_mend_lost_redirect(struct rvl_check *check, const struct rvl_upper_at *at, uint64_t number);
-/* overlay.origin anew: the handle of the lower object with its number, found by overlay.place or overlay.fh; else
- * "origin unknown". */
+/*
+ * overlay.origin anew: the handle of the lower object with its number, found by overlay.place or
+ * overlay.fh; else "origin unknown".
+ */
 int rvl_mend_origin(struct rvl_check *check, const struct rvl_object *object);
 /* A directory becomes opaque, and its entry says that it has no lower part. */
 int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64_t number);

@@ -31,7 +31,9 @@ int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64
 	return rvl_entry_put_directory(check->index, number, &record, true);
 }
 
-/* Path of a lower directory in its layer, by the handle in an entry: "" where that leads nowhere. */
+/*
+ * Path of a lower directory in its layer, by the handle in an entry: "" where that leads nowhere.
+ */
 static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, char **ret)
 {
 	char link[32], path[PATH_MAX + 1], root[PATH_MAX + 1];

@@ -45,7 +45,9 @@ static int is_any(void *arg, uint64_t number)
 	return 1;
 }
 
-/* A copy that left the private attributes out shows what was removed, and what was renamed twice. */
+/*
+ * A copy that left the private attributes out shows what was removed, and what was renamed twice.
+ */
 static int check_attributes(struct rvl_check_rebind *rb)
 {
 	const struct rvl_stack *stack = rb->config->stack;

@@ -42,8 +42,10 @@ int rvl_bind_check_new(const struct rvl_index *index);
 /* A new state's instances: import the tables of the layers, then layers, then counters. Changes
  * index->state only. */
 int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding);
-/* The same state for other layers: their roots. has_new_lowers: no filesystem's instance is used for
- * new numbers any more, those of these lowers are new. Changes index->state only. */
+/*
+ * The same state for other layers: their roots. has_new_lowers: no filesystem's instance is used
+ * for new numbers any more, those of these lowers are new. Changes index->state only.
+ */
 int rvl_bind_again(struct rvl_index *index, struct rvl_binding *binding, bool has_new_lowers);
 /* A new uuid and new counters; upper's table may still have the old one. */
 int rvl_bind_clone(struct rvl_state *state);

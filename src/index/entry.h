@@ -8,7 +8,8 @@
  *                   overlay.place; mode 0, told from an object by its overlay.path
  *   dead            tombstone: a whiteout (hard links of one, a new one at EMLINK)
  *
- * No locks: link and unlink are atomic on disk, the callers hold the object's lock where it matters.
+ * No locks: link and unlink are atomic on disk, the callers hold the object's lock where it
+ * matters.
  */
 #ifndef RVL_INDEX_ENTRY_H
 #define RVL_INDEX_ENTRY_H
@@ -29,17 +30,26 @@ enum rvl_entry_kind {
 	RVL_ENTRY_TOMBSTONE,
 };
 
-/* What a number's entry is. Returns 0 also for NONE; st only for OBJECT. -EUCLEAN: something that no entry can be. */
+/*
+ * What a number's entry is. Returns 0 also for NONE; st only for OBJECT. -EUCLEAN: something that
+ * no entry can be.
+ */
 int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind *ret_kind,
 		   struct statx *ret_st);
 
-/* Calls fn with the number of each entry, in no order, until it returns non-zero, which is returned. What has no entry's
- * name is left out. For tools: fn may change that entry, but nobody else may change the index meanwhile. */
+/*
+ * Calls fn with the number of each entry, in no order, until it returns non-zero, which is
+ * returned. What has no entry's name is left out. For tools: fn may change that entry, but nobody
+ * else may change the index meanwhile.
+ */
 typedef int rvl_entry_each_fn(void *arg, uint64_t number);
 int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg);
 
-/* Make the entry of a non-directory: a hard link of dirfd/name (name "" for an O_PATH, or O_TMPFILE descriptor).
- * -EEXIST: the number has an entry (another name won, or a tombstone). -EMLINK. */
+/*
+ * Make the entry of a non-directory: a hard link of dirfd/name (name "" for an O_PATH, or O_TMPFILE
+ * descriptor).
+ * -EEXIST: the number has an entry (another name won, or a tombstone). -EMLINK.
+ */
 int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_t number);
 
 /* A place: parent's number + name. Encoded: 8 bytes little-endian, then the name's bytes. */
@@ -58,7 +68,10 @@ struct rvl_entry_directory {
 	struct rvl_handle lower;  /* overlay.fh, of the topmost lower directory; len 0: none */
 	struct rvl_name_at place; /* overlay.place, in the merged lower view */
 };
-/* Written whole in work/, then linked into place: -EEXIST as above (is_replace: rename over it instead). */
+/*
+ * Written whole in work/, then linked into place: -EEXIST as above (is_replace: rename over it
+ * instead).
+ */
 int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const struct rvl_entry_directory *dir,
 			    bool is_replace);
 /* -ENOENT none, -EUCLEAN damaged or of another kind. */
@@ -66,7 +79,10 @@ int rvl_entry_get_directory(struct rvl_index *index, uint64_t number, struct rvl
 /* After a rename: one setxattr. */
 int rvl_entry_set_path(struct rvl_index *index, uint64_t number, const struct rvl_name_at *path);
 
-/* The object is dead. is_copied_up: a tombstone replaces the entry, else it is removed. -ENOENT is success. */
+/*
+ * The object is dead. is_copied_up: a tombstone replaces the entry, else it is removed. -ENOENT is
+ * success.
+ */
 int rvl_entry_bury(struct rvl_index *index, uint64_t number, bool is_copied_up);
 
 #endif

@@ -17,7 +17,10 @@ int rvl_map_verify(struct rvl_index *index);
 /* Calls fn for each row that is in the file, until it returns non-zero, which is returned. */
 typedef int rvl_map_scan_fn(void *arg, uint64_t number, const struct rvl_map_row *row);
 int rvl_map_scan(struct rvl_index *index, rvl_map_scan_fn *fn, void *arg);
-/* Throw all rows away, not the claims and assigned numbers: the map is made again when it is needed. */
+/*
+ * Throw all rows away, not the claims and assigned numbers: the map is made again when it is
+ * needed.
+ */
 int rvl_map_forget(struct rvl_index *index);
 
 /*

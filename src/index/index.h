@@ -9,8 +9,8 @@
  *   map        number -> place in the merged lower view (LMDB)     map.h
  *   log        what is begun and not finished                      log.h
  *
- * An index may be without a workdir (a read-only overlay): then state and map are in memory, for this mount
- * only. Thread-safe as each header says. Lock order: docs/locking.md.
+ * An index may be without a workdir (a read-only overlay): then state and map are in memory, for
+ * this mount only. Thread-safe as each header says. Lock order: docs/locking.md.
  */
 #ifndef RVL_INDEX_INDEX_H
 #define RVL_INDEX_INDEX_H
@@ -64,7 +64,8 @@ struct rvl_index_config {
 
 /*
  * Open (or create, at the first mount) the index of a stack: load and check the state, empty work/,
- * bind the layers to instances (importing tables and claims of stamped lowers), probe upper, open log and map.
+ * bind the layers to instances (importing tables and claims of stamped lowers), probe upper, open
+ * log and map.
  * Errors, message already logged, with the option, both places and the remedy:
  * -EPROTONOSUPPORT newer format; -ESTALE layers are not those of this index (names `reverlayctl rebind`) or the
  * upper has an instance table but the workdir no index (names `reverlayctl repair --rebuild`);

@@ -337,8 +337,10 @@ static int rewrite_log(struct rvl_log *log)
 /* After a record was added: keep the file short. No failure here is an operation's failure. */
 static void shorten(struct rvl_log *log)
 {
-	/* Also what has lost its end (a full disk) must go, before it is recovered over later changes:
-	 * it takes no room to make the file shorter. */
+	/*
+	 * Also what has lost its end (a full disk) must go, before it is recovered over later
+	 * changes: it takes no room to make the file shorter.
+	 */
 	if (!log->n_pending && (log->size > LOG_SHORTEN_BYTES || log->has_lost_end) &&
 	    !log->is_broken) {
 		if (!ftruncate(log->fd, sizeof(struct disk_header))) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The map (inodes/map.mdb, LMDB): number -> all places in the merged lower view (parent's number + name), with the
- * generation; the claims; and the assigned numbers. Rows come from the walk of the lower view, and one by one from nodes
- * that are dropped from memory while the kernel still knows them. Thread-safe (LMDB: many readers, one writer;
+ * The map (inodes/map.mdb, LMDB): number -> all places in the merged lower view (parent's number +
+ * name), with the generation; the claims; and the assigned numbers. Rows come from the walk of the
+ * lower view, and one by one from nodes that are dropped from memory while the kernel still knows
+ * them. Thread-safe (LMDB: many readers, one writer;
  * rows put one by one are gathered and written in one transaction).
  */
 #ifndef RVL_INDEX_MAP_H
@@ -18,23 +19,33 @@ struct rvl_map_row {
 	struct rvl_name_at at;
 };
 
-/* Add a row (idempotent). It is found by rvl_map_get at once, and in the file at the latest at rvl_map_flush. */
+/*
+ * Add a row (idempotent). It is found by rvl_map_get at once, and in the file at the latest at
+ * rvl_map_flush.
+ */
 int rvl_map_put(struct rvl_index *index, uint64_t number, const struct rvl_map_row *row);
 int rvl_map_flush(struct rvl_index *index);
 
-/* Calls fn for each row of a number until it returns non-zero, which is returned; 0 at the end; -ENOENT without rows.
- * No lock is held while fn runs: it may use the map. -EUCLEAN: the file is damaged. */
+/*
+ * Calls fn for each row of a number until it returns non-zero, which is returned; 0 at the end;
+ * -ENOENT without rows. No lock is held while fn runs: it may use the map. -EUCLEAN: the file is
+ * damaged.
+ */
 typedef int rvl_map_row_fn(void *arg, const struct rvl_map_row *row);
 int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, void *arg);
 
-/* All rows of the file in force, for tools: nothing else may use the map meanwhile. Until fn returns
- * non-zero, which is returned. */
+/*
+ * All rows of the file in force, for tools: nothing else may use the map meanwhile. Until fn
+ * returns non-zero, which is returned.
+ */
 typedef int rvl_map_each_fn(void *arg, uint64_t number, const struct rvl_map_row *row);
 int rvl_map_each(struct rvl_index *index, rvl_map_each_fn *fn, void *arg);
 
 /* Are all objects of the lower view in it? */
 bool rvl_map_is_complete(struct rvl_index *index);
-/* Did the walk that completed it leave names out, since what is above them is damaged or forbidden? */
+/*
+ * Did the walk that completed it leave names out, since what is above them is damaged or forbidden?
+ */
 bool rvl_map_has_gaps(struct rvl_index *index);
 
 /* The map as it is. */

@@ -93,8 +93,10 @@ enum rvl_map_extent {
 	RVL_MAP_COMPLETE = 1,
 	RVL_MAP_COMPLETE_WITH_GAPS = 2,
 };
-/* All rows to LMDB in one transaction, in the order of their numbers; what the map is then is marked in
- * the same one, if it is more than a part. */
+/*
+ * All rows to LMDB in one transaction, in the order of their numbers; what the map is then is
+ * marked in the same one, if it is more than a part.
+ */
 int rvl_map_pending_write(struct rvl_store *store, struct rvl_map_pending *pending,
 			  enum rvl_map_extent extent);
 

@@ -30,33 +30,44 @@ static inline bool rvl_number_is_valid(uint64_t number)
 }
 
 /*
- * Number and generation of an object of a lower layer. stx needs TYPE, INO and BTIME; its st_dev may differ from
- * the layer's (btrfs subvolumes: instances of their own, made on first sight, durable before the number is shown).
- * dirfd, name: the object, read only where its own stamp claims or st_dev are to be resolved.
- * Numbers that cannot be computed (design 3) are assigned and recorded before this returns.
+ * Number and generation of an object of a lower layer. stx needs TYPE, INO and BTIME; its st_dev
+ * may differ from the layer's (btrfs subvolumes: instances of their own, made on first sight,
+ * durable before the number is shown). dirfd, name: the object, read only where its own stamp
+ * claims or st_dev are to be resolved.
+ * Numbers that cannot be computed are assigned and recorded before this returns.
  * Errors: -EOVERFLOW: instances used up; of the map.
  */
 int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			const char *name, const struct statx *stx, struct rvl_id *ret);
 
-/* Number alone, from a directory entry (no system call). type: DT_*. -EAGAIN: not certain from the entry
- * (subvolume, inner st_dev, assigned and not yet seen): the caller stats and asks the function above. */
+/*
+ * Number alone, from a directory entry (no system call). type: DT_*. -EAGAIN: not certain from the
+ * entry (subvolume, inner st_dev, assigned and not yet seen): the caller stats and asks the
+ * function above.
+ */
 int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer, uint64_t ino,
 			 uint8_t type, uint64_t *ret);
 
-/* The next number of this overlay's counter: never given out before, not even before a crash. Lock-free but
- * for each block of a million, which is reserved on disk (durable) before its first use. */
+/*
+ * The next number of this overlay's counter: never given out before, not even before a crash.
+ * Lock-free but for each block of a million, which is reserved on disk (durable) before its first
+ * use.
+ */
 int rvl_number_born(struct rvl_index *index, struct rvl_id *ret);
 
 /* Was this number given out by this overlay's counter (rvl_number_born)? Then it is in no map. */
 bool rvl_number_is_born(const struct rvl_index *index, uint64_t number);
 
-/* Generation of a lower object, of its birth time: what rvl_number_of_lower gives with a number. A row of the map with
- * generation 0 means this. */
+/*
+ * Generation of a lower object, of its birth time: what rvl_number_of_lower gives with a number. A
+ * row of the map with generation 0 means this.
+ */
 uint32_t rvl_number_generation(const struct rvl_index *index, const struct statx *stx);
 
-/* Number for an upper object without a valid stamp whose lower origin has number `lower`: that, if no entry and no
- * other object has it, else a born one. origin may be NULL. */
+/*
+ * Number for an upper object without a valid stamp whose lower origin has number `lower`: that, if
+ * no entry and no other object has it, else a born one. origin may be NULL.
+ */
 int rvl_number_for_unstamped(struct rvl_index *index, const struct rvl_id *origin, struct rvl_id *ret);
 
 #endif

@@ -34,9 +34,9 @@ int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct
 /* -ENOENT: no object has it by record. */
 int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *ret);
 /*
- * Record that `real` has this number and generation. When it returns 0 it can be shown. -EEXIST: one of both is
- * recorded already (with the other or another). If the disk is full the record holds for this
- * mount only, with a warning.
+ * Record that `real` has this number and generation. When it returns 0 it can be shown. -EEXIST:
+ * one of both is recorded already (with the other or another). If the disk is full the record holds
+ * for this mount only, with a warning.
  */
 int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, const struct rvl_id *id);
 /* All records to LMDB, durable; the journal is emptied. */

@@ -54,8 +54,10 @@ struct rvl_rebind_sink {
 	void (*note)(void *arg, enum rvl_rebind_note what, uint64_t number, const char *path);
 	/* Called in the middle of the walk: to be remembered only. */
 	int (*split)(void *arg, const struct rvl_rebind_split *split);
-	/* Where the lower object lies that an object in upper was copied up from: handles of it that
-	 * are kept can be made true again. */
+	/*
+	 * Where the lower object lies that an object in upper was copied up from: handles of it
+	 * that are kept can be made true again.
+	 */
 	int (*origin)(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
 		      const char *path);
 };

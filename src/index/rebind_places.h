@@ -36,8 +36,10 @@ int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const ch
 size_t rvl_old_places_count(const struct rvl_old_places *places);
 struct rvl_old_place *rvl_old_places_at(struct rvl_old_places *places, size_t i);
 
-/* Path in the merged lower view of a place, for people: "/a/b". Owned by the caller; NULL: not to be
- * told. */
+/*
+ * Path in the merged lower view of a place, for people: "/a/b". Owned by the caller; NULL: not to
+ * be told.
+ */
 char *rvl_old_places_path(struct rvl_old_places *places, const struct rvl_old_place *place);
 
 #endif

@@ -193,8 +193,10 @@ static int compare(const struct tree *tree, struct bytes a, struct bytes b)
 	return r ?: (a.len > b.len) - (a.len < b.len);
 }
 
-/* The keys of a page are in order, and low <= key < high (NULL: no bound). The first key of a branch
- * stands for all that is below. */
+/*
+ * The keys of a page are in order, and low <= key < high (NULL: no bound). The first key of a
+ * branch stands for all that is below.
+ */
 static int check_keys(const struct tree *tree, const uint8_t *page, int n, bool is_branch,
 		      const struct bytes *low, const struct bytes *high)
 {

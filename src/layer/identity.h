@@ -34,9 +34,9 @@ struct rvl_identity {
 
 /*
  * Identity of the filesystem with st_dev == dev that was met in this layer at dirfd: its root, or a
- * directory inside where st_dev changed (btrfs subvolumes). Where st_dev is not a disk's and there is
- * no uuid, two layers on one filesystem may have different digests: the caller asks once for each
- * st_dev.
+ * directory inside where st_dev changed (btrfs subvolumes). Where st_dev is not a disk's and there
+ * is no uuid, two layers on one filesystem may have different digests: the caller asks once for
+ * each st_dev.
  * Errors: only those that pass or that make the layer unusable (-EMFILE, -ENOMEM, -EIO, …); what
  * the filesystem cannot or the caller may not is no error.
  */

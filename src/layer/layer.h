@@ -29,8 +29,10 @@ struct rvl_layer {
 	bool is_upper;
 	bool is_data_only; /* A::D: reached by absolute redirects of metacopy files only */
 	bool has_xattrs;   /* false: the filesystem answers EOPNOTSUPP */
-	/* names ".wh.…" are AUFS whiteouts; not so in upper, nor where the root has an instance table: what
-	 * was an upper of reverlay has such names only as users made them */
+	/*
+	 * names ".wh.…" are AUFS whiteouts; not so in upper, nor where the root has an instance
+	 * table: what was an upper of reverlay has such names only as users made them
+	 */
 	bool has_aufs;
 	bool has_ino_in_dirents; /* getdents gives st_ino (not so: btrfs, overlay, fuse, nfs) */
 	dev_t dev;		 /* st_dev of the root */

@@ -6,9 +6,10 @@
 #include "layer/layer.h"
 
 /*
- * flock(2) LOCK_EX on upper and workdir (descriptors of their own, owned by ret_fds), waiting up to timeout_ms for a server whose
- * mount is gone, with one message when it starts to wait. Also looks into /proc/self/mountinfo for a kernel overlay
- * that has the same upper or workdir. -EBUSY, message logged with the path and the holder where it can be found.
+ * flock(2) LOCK_EX on upper and workdir (descriptors of their own, owned by ret_fds), waiting up to
+ * timeout_ms for a server whose mount is gone, with one message when it starts to wait. Also looks
+ * into /proc/self/mountinfo for a kernel overlay that has the same upper or workdir. -EBUSY,
+ * message logged with the path and the holder where it can be found.
  */
 int rvl_stack_lock(const struct rvl_stack *stack, int timeout_ms, int ret_fds[2]);
 

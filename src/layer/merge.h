@@ -68,7 +68,10 @@ struct rvl_listing;
 int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent,
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret);
-/* The same for a caller that has the directory of parent->v[0] open: top_fd (may be O_PATH; -EBADF: not). */
+/*
+ * The same for a caller that has the directory of parent->v[0] open: top_fd (may be O_PATH; -EBADF:
+ * not).
+ */
 int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent, int top_fd,
 			const char *name, const char *redirect, const struct rvl_listing *hint,
 			struct rvl_found *ret);

@@ -71,9 +71,11 @@ int rvl_xattr_remove(const struct rvl_xattr_names *names, int dirfd, const char 
  */
 /* Is it an attribute of this overlay itself (not an escaped one)? */
 bool rvl_xattr_is_private(const struct rvl_xattr_names *names, const char *name);
-/* Name in the layer for a name that a user gives; buf of XATTR_NAME_MAX + 1 bytes. Returns 0,
+/*
+ * Name in the layer for a name that a user gives; buf of XATTR_NAME_MAX + 1 bytes. Returns 0,
  * -ENAMETOOLONG (kernel: EOPNOTSUPP) if the escaped one does not fit, -EINVAL if nothing follows the
- * prefix. *ret points to buf or to name. */
+ * prefix. *ret points to buf or to name.
+ */
 int rvl_xattr_to_layer(const struct rvl_xattr_names *names, const char *name, char *buf,
 		       const char **ret);
 /* Rewrites a list as listxattr(2) gave it: drops private names, unescapes. Returns the new

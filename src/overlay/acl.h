@@ -21,8 +21,10 @@ struct rvl_inherited {
 	uint8_t *large; /* owned; for both, where buf is too small */
 };
 
-/* dir: the locked parent. ret is zeroed, and to be released also after errors. -EUCLEAN: its default ACL
- * is malformed. */
+/*
+ * dir: the locked parent. ret is zeroed, and to be released also after errors. -EUCLEAN: its
+ * default ACL is malformed.
+ */
 int rvl_inherit(struct rvl_dir *dir, const struct rvl_cred *cred, mode_t mode,
 		struct rvl_inherited *ret);
 void rvl_inherited_release(struct rvl_inherited *inherited);

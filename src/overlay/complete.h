@@ -25,7 +25,9 @@ bool rvl_complete_is_going(struct rvl_overlay *ov);
 /* Until it has ended. No locks held. */
 void rvl_complete_wait(struct rvl_overlay *ov);
 
-/* A directory was renamed while the walk may go on: it is looked into once more, where it is now. */
+/*
+ * A directory was renamed while the walk may go on: it is looked into once more, where it is now.
+ */
 void rvl_complete_moved(struct rvl_node *dir);
 
 #endif

@@ -15,8 +15,8 @@
  * With userxattr the stamp comes before the mode, which could forbid it, and a stamp without an
  * entry is a half-made object.
  *
- * Where a whiteout has the name (and for symlinks and what inherits an ACL, which cannot be told half
- * made), 2 to 4 happen in work/, then 5, then a rename takes the name.
+ * Where a whiteout has the name (and for symlinks and what inherits an ACL, which cannot be told
+ * half made), 2 to 4 happen in work/, then 5, then a rename takes the name.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -72,13 +72,17 @@ static int check_free(struct creation *c)
 	return upper.exists || (c->is_hiding && !c->has_whiteout) ? -EEXIST : 0;
 }
 
-/* Over a whiteout; and what cannot be told half made: a symlink, and where an ACL changes the mode. */
+/*
+ * Over a whiteout; and what cannot be told half made: a symlink, and where an ACL changes the mode.
+ */
 static bool is_made_in_work(const struct creation *c)
 {
 	return c->has_whiteout || S_ISLNK(c->inherited.mode) || c->inherited.access_len;
 }
 
-/* Is its stamp the last step? With userxattr the mode could forbid it; in work/ it is all the same. */
+/*
+ * Is its stamp the last step? With userxattr the mode could forbid it; in work/ it is all the same.
+ */
 static bool is_stamped_last(const struct creation *c)
 {
 	return !c->ov->stack->xattr.is_user && !is_made_in_work(c);
@@ -132,7 +136,9 @@ static int make(struct creation *c)
 	return r;
 }
 
-/* One system call makes it as it should be: no ACL, and the owner whom the server's new files have. */
+/*
+ * One system call makes it as it should be: no ACL, and the owner whom the server's new files have.
+ */
 static bool is_made_at_once(const struct creation *c)
 {
 	const struct rvl_inherited *in = &c->inherited;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Decoding a number. The entry of a non-directory is the object. For a directory, and for what is
- * only in lower, parent's number and name are known (from the entry, or from the map): the parent is
- * found in the same way, the name is looked up in it, and the number must come out. So nothing
+ * only in lower, parent's number and name are known (from the entry, or from the map): the parent
+ * is found in the same way, the name is looked up in it, and the number must come out. So nothing
  * outside the merged tree can be reached, whatever number a stranger makes up.
  *
  * The names of a file from lower are not counted alone: lower may have links of it outside the

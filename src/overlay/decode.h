@@ -14,8 +14,8 @@ struct rvl_overlay;
 int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret);
 
 /*
- * Has a file from lower, of which upper has no name left, one that the tree shows? Else -ESTALE, and
- * it is buried. 0 also for objects that are not such, and without may_walk where the map is not
+ * Has a file from lower, of which upper has no name left, one that the tree shows? Else -ESTALE,
+ * and it is buried. 0 also for objects that are not such, and without may_walk where the map is not
  * complete: the map is not built for this then. No lock may be held, and the kernel does not know
  * the object.
  */

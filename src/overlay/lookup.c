@@ -19,8 +19,10 @@
 #include "overlay/nlink.h"
 #include "overlay/special.h"
 
-/* A listing of a thousand names costs as much as hundreds of looks into a layer: for the few names that a
- * decode or a path needs it is not read. */
+/*
+ * A listing of a thousand names costs as much as hundreds of looks into a layer: for the few names
+ * that a decode or a path needs it is not read.
+ */
 #define LOOKS_WITHOUT_LISTING 16
 #define LOOKUP_LISTING_MAX 4096 /* names; larger lower directories are looked up layer by layer */
 
@@ -184,9 +186,12 @@ static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node,
 	return 0;
 }
 
-/* Is this the node of what a name leads to? When an upper object was moved offline, what lower has at
- * its old name is seen again, and has the number that was the moved one's: but it is another object.
- * Only the lower names of a file with several are names of upper's object. ino 0: found in lower. */
+/*
+ * Is this the node of what a name leads to? When an upper object was moved offline, what lower has
+ * at its old name is seen again, and has the number that was the moved one's: but it is another
+ * object. Only the lower names of a file with several are names of upper's object. ino 0: found in
+ * lower.
+ */
 static bool is_same(const struct rvl_node *node, uint64_t ino, const struct statx *st)
 {
 	if (ino)
@@ -308,7 +313,10 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 	return 0;
 }
 
-/* A lower name of an object that is in upper; its data, if upper has the attributes alone, are the lower object's. */
+/*
+ * A lower name of an object that is in upper; its data, if upper has the attributes alone, are the
+ * lower object's.
+ */
 static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const struct rvl_id *id,
 			 const struct statx *stx, struct rvl_node **ret)
 {

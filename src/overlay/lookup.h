@@ -53,15 +53,20 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_no
 /* Take the lock, look up, let go. */
 int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 
-/* Node of an upper non-directory found through its entry; stx as rvl_entry_look gave it. data: of a metacopy
- * file, where its data are (moved out of it; layer NULL: nowhere); NULL: it is none. has_name: a name led here; else
- * -ESTALE if it has no name left and is not open. */
+/*
+ * Node of an upper non-directory found through its entry; stx as rvl_entry_look gave it. data: of a
+ * metacopy file, where its data are (moved out of it; layer NULL: nowhere); NULL: it is none.
+ * has_name: a name led here; else
+ * -ESTALE if it has no name left and is not open.
+ */
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
 			struct rvl_place *data, bool has_name, struct rvl_node **ret);
 
-/* The listing of the lower part, counted; NULL where there is none. It is kept within the limit of listings.h. For
- * a look-up the result is 0 always, and *ret NULL also where it cannot be read or would cost more than asking the
- * layers for one name. */
+/*
+ * The listing of the lower part, counted; NULL where there is none. It is kept within the limit of
+ * listings.h. For a look-up the result is 0 always, and *ret NULL also where it cannot be read or
+ * would cost more than asking the layers for one name.
+ */
 int rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup, struct rvl_listing **ret);
 
 #endif

@@ -22,8 +22,11 @@ static int parse(const char *value, int *ret)
 	n = strtol(value + 1, &end, 10);
 	if (errno || *end || n < -LINKS_MAX || n > LINKS_MAX)
 		return -EUCLEAN;
-	/* Relative to lower, as the kernel writes it at times: what that makes of our count is not known here, so nothing is
-	 * taken off. A count too high keeps an entry, one too low would bury a living object. */
+	/*
+	 * Relative to lower, as the kernel writes it at times: what that makes of our count is not
+	 * known here, so nothing is taken off. A count too high keeps an entry, one too low would
+	 * bury a living object.
+	 */
 	*ret = value[0] == 'L' ? 0 : (int)n;
 	return 0;
 }

@@ -61,8 +61,10 @@ struct rvl_node {
 	int nlink_diff;
 	bool has_nlink_xattr;
 	_Atomic int prot; /* overlay/prot.h */
-	/* directory: changes with each default ACL that is set, so that what was read before is not taken as
-	 * true after it */
+	/*
+	 * directory: changes with each default ACL that is set, so that what was read before is not
+	 * taken as true after it
+	 */
 	_Atomic unsigned default_acl;
 #define RVL_NO_DEFAULT_ACL 1U /* in default_acl: known to have none */
 	/* owned; upper directory: as it was before its removal, for who has it open when its
@@ -164,8 +166,11 @@ void rvl_node_copy_end(struct rvl_node *node);
 /* Calls fn for each orphan in memory (no locks held, referenced): at the end of the mount. */
 void rvl_node_each_orphan(struct rvl_overlay *ov, void (*fn)(struct rvl_node *));
 
-/* A directory and those above it, the first one first, up to but not with the first for which is_end
- * says true (the root at the latest). For walks that must not recurse: depth is in users' hands. */
+/*
+ * A directory and those above it, the first one first, up to but not with the first for which
+ * is_end says true (the root at the latest). For walks that must not recurse: depth is in users'
+ * hands.
+ */
 struct rvl_chain {
 	struct rvl_node **v; /* owned; the nodes counted */
 	size_t n;

@@ -54,15 +54,19 @@ void rvl_overlay_close(struct rvl_overlay *ov);
  * (-EINTR).
  */
 int rvl_overlay_build_map(struct rvl_overlay *ov);
-/* Complete the index after an unclean stop of the machine (complete.c): the same. Must be called, if
- * is_incomplete says so: some requests wait for it. */
+/*
+ * Complete the index after an unclean stop of the machine (complete.c): the same. Must be called,
+ * if is_incomplete says so: some requests wait for it.
+ */
 int rvl_overlay_complete(struct rvl_overlay *ov);
 bool rvl_overlay_is_incomplete(const struct rvl_overlay *ov);
 struct rvl_map_info;
 /* What the map is (index/map.h). */
 int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret);
-/* Makes the index entries of new objects, which are owed when the reply is sent; for a thread of the
- * caller's. Returns after rvl_overlay_stop. Without it who makes objects pays for older ones. */
+/*
+ * Makes the index entries of new objects, which are owed when the reply is sent; for a thread of
+ * the caller's. Returns after rvl_overlay_stop. Without it who makes objects pays for older ones.
+ */
 void rvl_overlay_pay_debts(struct rvl_overlay *ov);
 /* Long work ends soon. */
 void rvl_overlay_stop(struct rvl_overlay *ov);
@@ -167,8 +171,8 @@ int rvl_overlay_pin_read(struct rvl_overlay *ov, uint64_t number, struct rvl_pin
 int rvl_overlay_pin_write(struct rvl_overlay *ov, uint64_t number, off_t offset,
 			  struct rvl_pin *ret);
 /*
- * A descriptor on the data where they stay for as long as the object lives: in upper, and free to be
- * read and written by who has it open. -EOPNOTSUPP: they are in lower, or changes are restricted
+ * A descriptor on the data where they stay for as long as the object lives: in upper, and free to
+ * be read and written by who has it open. -EOPNOTSUPP: they are in lower, or changes are restricted
  * (immutable, append-only).
  */
 int rvl_overlay_pin_backing(struct rvl_overlay *ov, uint64_t number, struct rvl_pin *ret);

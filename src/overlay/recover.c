@@ -115,8 +115,10 @@ static int bury_if_unnamed(struct recovery *rc)
 	return r;
 }
 
-/* The link difference was `before`, and is one less when the step is done. Any other value is that of
- * a later change: the record is older than it, its end was lost. */
+/*
+ * The link difference was `before`, and is one less when the step is done. Any other value is that
+ * of a later change: the record is older than it, its end was lost.
+ */
 static int set_nlink(struct recovery *rc, int before, bool is_done)
 {
 	struct rvl_index *index = rc->ov->index;
@@ -354,9 +356,12 @@ done:
 	return is_passing(r);
 }
 
-/* ---- whole objects without an entry, before all else ----
- * A place is found through the directories above it, which may themselves be without an entry as yet: those of a directory
- * that was moved below a newer one have older records. So in rounds: the topmost of them is found in each. */
+/*
+ * ---- whole objects without an entry, before all else ----
+ * A place is found through the directories above it, which may themselves be without an entry as
+ * yet: those of a directory that was moved below a newer one have older records. So in rounds: the
+ * topmost of them is found in each.
+ */
 
 struct round {
 	struct rvl_overlay *ov;

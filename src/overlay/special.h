@@ -15,8 +15,8 @@
 #define RVL_USER_WHITEOUT_RDEV makedev(0, 1)
 
 /*
- * For RENAME_WHITEOUT (create.c): made before the rename, in work/ and with its entry, so that after
- * it one more rename gives it the name. The directory is locked for writing.
+ * For RENAME_WHITEOUT (create.c): made before the rename, in work/ and with its entry, so that
+ * after it one more rename gives it the name. The directory is locked for writing.
  */
 struct rvl_user_whiteout {
 	struct rvl_id id;

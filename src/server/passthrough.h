@@ -37,8 +37,8 @@ int rvl_passthrough_open(struct rvl_passthrough *passthrough, uint64_t number, u
 void rvl_passthrough_release(struct rvl_passthrough *passthrough, uint64_t number, int flags);
 
 /*
- * May its data and times be changing with no word to us? Stores through a shared mapping, which only
- * an open for reading and writing allows. Then the kernel must not keep attributes.
+ * May its data and times be changing with no word to us? Stores through a shared mapping, which
+ * only an open for reading and writing allows. Then the kernel must not keep attributes.
  */
 bool rvl_passthrough_is_mapped(struct rvl_passthrough *passthrough, uint64_t number);
 

@@ -112,8 +112,8 @@ void rvl_req_read(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 
 /*
  * Pages that were stored to through a mapping (FUSE_WRITE_CACHE). A local filesystem takes no
- * capability from a file for them (that is done where write(2) begins: file_remove_privs in fs/inode.c),
- * but our write does: it is put back.
+ * capability from a file for them (that is done where write(2) begins: file_remove_privs in
+ * fs/inode.c), but our write does: it is put back.
  */
 static ssize_t write_pages(int fd, struct fuse_bufvec *to, struct fuse_bufvec *from)
 {

@@ -69,7 +69,10 @@ static int make_config(struct rvl_server *server)
 	fprintf(to, "source=%s%c", server->options.fsname ?: "reverlay", '\0');
 	if (is_read_only(server))
 		fprintf(to, "read_only%c", '\0');
-	/* Not "uuid", which is an option of the kernel's. Without a workdir it is drawn at each mount. */
+	/*
+	 * Not "uuid", which is an option of the kernel's. Without a workdir it is drawn at each
+	 * mount.
+	 */
 	fputs("overlay_uuid=", to);
 	for (size_t i = 0; i < sizeof(server->index->uuid); i++)
 		fprintf(to, "%02x", server->index->uuid[i]);

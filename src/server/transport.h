@@ -25,8 +25,8 @@ int rvl_transport_serve(struct rvl_transport *transport);
 void rvl_transport_stop(struct rvl_transport *transport);
 
 /*
- * For the request that this thread serves: memory for a reply's data of up to size bytes from which they
- * need not be copied once more, or NULL. The request is lost once it is written to.
+ * For the request that this thread serves: memory for a reply's data of up to size bytes from which
+ * they need not be copied once more, or NULL. The request is lost once it is written to.
  */
 char *rvl_transport_payload(size_t size);
 
