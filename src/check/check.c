@@ -203,6 +203,16 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 	return false;
 }
 
+void rvl_problem_note(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
+		      const char *detail)
+{
+	const enum rvl_check_mode mode = check->mode;
+
+	check->mode = RVL_CHECK_LOOK;
+	(void)rvl_problem_begin(check, id, number, NULL, detail ? "%s" : NULL, detail);
+	check->mode = mode;
+}
+
 /* The medium, not the object: the rest would fail as well. */
 static bool is_fatal(int r)
 {

@@ -189,30 +189,45 @@ static uint64_t hidden_links(struct rvl_check *check, const struct rvl_group *gr
 	return n;
 }
 
+/*
+ * Links that the object of an entry shows, by its overlay.nlink: 1 where it has one, 0 where it has none.
+ * -EUCLEAN: malformed, which is said elsewhere, or the kernel's, which is relative to lower.
+ */
+static int read_nlink(struct rvl_check *check, const char *entry, const struct statx *st,
+		      int64_t *ret_shown)
+{
+	char value[32];
+	ssize_t n = rvl_upper_xattr_get(check->index, check->index->inodes_fd, entry, st->stx_mode,
+					st->stx_ino, RVL_XATTR_NLINK, value, sizeof(value) - 1);
+
+	value[n < 0 ? 0 : n] = '\0';
+	if ((n < 0 && n != -ENODATA) || value[0] == 'L')
+		return -EUCLEAN;
+	*ret_shown = (int64_t)st->stx_nlink + (n > 0 ? strtol(value + 1, NULL, 10) : -1);
+	return n > 0;
+}
+
 int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names)
 {
-	int inodes_fd = check->index->inodes_fd;
 	int64_t names = (int64_t)(n_names + group->n_seen), shown, most;
-	char path[RVL_ENTRY_PATH_SIZE], value[32];
+	char path[RVL_ENTRY_PATH_SIZE];
+	bool has_value;
 	struct statx st;
-	ssize_t n;
 	int r;
 
 	/* a file that was born here has no overlay.nlink, and names that come and go have a log */
 	if (check->config->is_online || rvl_number_is_born(check->index, group->number))
 		return 0;
 	rvl_entry_path(group->number, path);
-	r = rvl_path_statx(inodes_fd, path, RVL_STATX_ALL, &st);
+	r = rvl_path_statx(check->index->inodes_fd, path, RVL_STATX_ALL, &st);
 	if (r)
 		return r == -ENOENT ? 0 : r;
-	n = rvl_upper_xattr_get(check->index, inodes_fd, path, st.stx_mode, st.stx_ino,
-				RVL_XATTR_NLINK, value, sizeof(value) - 1);
-	value[n < 0 ? 0 : n] = '\0';
-	if ((n < 0 && n != -ENODATA) || value[0] == 'L')
-		return 0; /* said elsewhere; or the kernel's, relative to lower */
-	shown = (int64_t)st.stx_nlink + (n > 0 ? strtol(value + 1, NULL, 10) : -1);
+	r = read_nlink(check, path, &st, &shown);
+	if (r < 0)
+		return 0;
+	has_value = r > 0;
 	most = names + (int64_t)hidden_links(check, group);
-	if (shown >= names && (n < 0 || !group->n_views || shown <= most))
+	if (shown >= names && (!has_value || !group->n_views || shown <= most))
 		return 0;
 	return rvl_defer_nlink(
 		check, &(struct rvl_late_nlink){ .number = group->number,
@@ -356,6 +371,7 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 	char entry[RVL_ENTRY_PATH_SIZE];
 	struct rvl_found lower;
 	struct statx st;
+	int64_t shown;
 	bool is_hidden;
 	int r;
 
@@ -369,9 +385,14 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 		return r;
 	}
 	rvl_entry_path(group->number, entry);
+	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
+	/* lower names that it was still served under are none that are shown: its last one was removed */
+	if (!r && st.stx_nlink == 1 && read_nlink(check, entry, &st, &shown) >= 0 && shown > 0) {
+		rvl_problem_note(check, RVL_P_ENTRY_DEAD, group->number, NULL);
+		return 0;
+	}
 	if (!rvl_problem_begin(check, RVL_P_ENTRY_WITHOUT_NAME, group->number, NULL, NULL))
 		return 0;
-	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
 	return rvl_problem_end(check, r ?: rvl_mend_lost(check, group->number, &st));
 }
 

@@ -74,6 +74,9 @@ enum rvl_severity {
 	X(ENTRY_WITHOUT_NAME, "entry-without-name", RVL_ERROR, false,					\
 	  "an object is in the index and has no name",							\
 	  "it gets a name in lost+found")								\
+	X(ENTRY_DEAD, "entry-dead", RVL_NOTE, true,							\
+	  "a removed object still has its entry: it had lower names that are not shown",		\
+	  "left to the mount, which buries it when its number is asked for")				\
 	X(ENTRY_HIDDEN, "entry-hidden", RVL_ERROR, false,						\
 	  "an object was copied up, but its only name leads to the lower one",				\
 	  "the same data: the entry goes; else it gets a new number and a name in "			\

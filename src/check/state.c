@@ -117,12 +117,10 @@ static int check_log(struct rvl_check *check, int inodes_fd)
 		r = rvl_problem_end(check, 0); /* cut at the open */
 	/* Never mended here: what was begun is finished by who knows how. */
 	if (!r && n && !check->config->is_online) {
-		enum rvl_check_mode mode = check->mode;
+		char detail[48];
 
-		check->mode = RVL_CHECK_LOOK;
-		(void)rvl_problem_begin(check, RVL_P_LOG_PENDING, 0, NULL, "%zu operation%s", n,
-					n == 1 ? "" : "s");
-		check->mode = mode;
+		snprintf(detail, sizeof(detail), "%zu operation%s", n, n == 1 ? "" : "s");
+		rvl_problem_note(check, RVL_P_LOG_PENDING, 0, detail);
 	}
 	rvl_log_close(log);
 	return r;

@@ -80,6 +80,22 @@ def test_user_namespace_of_attributes(ov):
     assert os.readlink(ov.mount() / "lost+found" / os.listdir(ov.mnt / "lost+found")[0]) == "x"
 
 
+def test_last_visible_name(ov):
+    """A lower file that was removed under its last visible name, with others that lower hides, is dead: no error, and
+    nothing for lost+found."""
+    with ov.layer() as low:
+        write(low / "d/a")
+        os.link(low / "d/a", low / "hidden")
+    with ov.layer() as top:
+        os.mknod(top / "hidden", 0o600 | stat.S_IFCHR, 0)
+    mnt = ov.mount()
+    os.unlink(mnt / "d/a")
+    ov.umount()
+    assert ids(ov.ctl("check", "-v")[1]) <= {"entry-dead"}
+    assert ov.ctl("repair", "-y")[0] == 0
+    assert os.listdir(ov.mount()) == ["d"]
+
+
 def test_claims(overlays):
     """Numbers that a lower layer brought with it, and of which there is no record, are recorded."""
     first = overlays()
