@@ -22,6 +22,7 @@
 #include "layer/layer.h"
 
 struct rvl_overlay; /* private: overlay/private.h */
+struct rvl_node; /* private: overlay/node.h */
 
 enum rvl_redirect_mode {
 	RVL_REDIRECT_ON,
@@ -126,6 +127,21 @@ ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf
 int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *name,
 			 const void *value, size_t size, int flags, bool is_acl_kill_sgid);
 int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char *name);
+/*
+ * Around a write of pages that were stored to through a mapping: a local filesystem takes no capability
+ * from a file for them (that is done where write(2) begins: file_remove_privs in fs/inode.c), but the
+ * server's write does. It is put back at the end; who sets one waits for that. fd: of the pinned
+ * data. Between the two nothing else of the overlay may be called for this object but the unpin.
+ */
+struct rvl_page_write {
+	struct rvl_node *node; /* counted */
+	int fd; /* borrowed */
+	ssize_t len;
+	char capability[64]; /* vfs_ns_cap_data has 24 bytes */
+};
+int rvl_overlay_page_write_begin(struct rvl_overlay *ov, uint64_t number, int fd,
+				 struct rvl_page_write *ret);
+void rvl_overlay_page_write_end(struct rvl_page_write *write);
 
 /* ---- making (create.c) ---- type, mode, ACL inheritance and setgid directories are handled here.
  */

@@ -12,9 +12,29 @@
 #include "overlay/file.h"
 #include "overlay/prot.h"
 
+#define CAPABILITY "security.capability"
+
 static bool is_acl(const char *name)
 {
 	return strncmp(name, "system.posix_acl_", 17) == 0;
+}
+
+/*
+ * The capability of a file in upper is away for a moment while pages are written or data are fetched, in the
+ * turn of a copier: who reads or changes it takes a turn as well.
+ */
+static bool begin_turn(struct rvl_node *node, bool is_capability)
+{
+	if (!is_capability || !S_ISREG(node->type) || !rvl_node_has_upper(node))
+		return false;
+	rvl_node_copy_begin(node);
+	return true;
+}
+
+static void end_turn(struct rvl_node *node, bool is_turn)
+{
+	if (is_turn)
+		rvl_node_copy_end(node);
 }
 
 static bool is_known_namespace(const char *name)
@@ -30,6 +50,7 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 	struct rvl_real _cleanup_real_ real = {};
 	char escaped[XATTR_NAME_MAX + 1];
 	const char *layer_name;
+	bool is_turn;
 	ssize_t n;
 	int r = rvl_xattr_to_layer(&ov->stack->xattr, name, escaped, &layer_name);
 
@@ -39,7 +60,9 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 		r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
+	is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
 	n = rvl_xattrat_get(real.dirfd, real.name, layer_name, buf, size);
+	end_turn(node, is_turn);
 	/* a lower that knows no xattrs has none; the overlay does know them */
 	if (n == -EOPNOTSUPP && !real.is_upper && is_known_namespace(name))
 		return -ENODATA;
@@ -51,6 +74,7 @@ ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};
 	_cleanup_free_ char *list = NULL;
+	bool is_turn;
 	ssize_t n;
 	int r = rvl_node_get(ov, number, &node);
 
@@ -62,7 +86,9 @@ ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf
 	list = malloc(RVL_XATTR_LIST_MAX);
 	if (!list)
 		return -ENOMEM;
+	is_turn = begin_turn(node, true);
 	n = rvl_xattrat_list(real.dirfd, real.name, list, RVL_XATTR_LIST_MAX);
+	end_turn(node, is_turn);
 	if (n == -EOPNOTSUPP)
 		return 0;
 	if (n < 0)
@@ -114,10 +140,14 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 	struct rvl_real _cleanup_real_ real = {};
 	char escaped[XATTR_NAME_MAX + 1];
 	const char *layer_name;
+	bool is_turn;
 	int r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
 
-	if (r == 0)
+	if (r == 0) {
+		is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
 		r = rvl_xattrat_set(real.dirfd, real.name, layer_name, value, size, flags);
+		end_turn(node, is_turn);
+	}
 	if (node && is_acl(name))
 		atomic_store(&node->default_acl,
 			     (atomic_load(&node->default_acl) | RVL_NO_DEFAULT_ACL) + 1);
@@ -132,6 +162,7 @@ int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char 
 	struct rvl_real _cleanup_real_ real = {};
 	char escaped[XATTR_NAME_MAX + 1];
 	const char *layer_name;
+	bool is_turn;
 	ssize_t n = 0;
 	int r;
 
@@ -142,7 +173,32 @@ int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char 
 	if (n < 0)
 		return (int)n;
 	r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
-	if (r == 0)
+	if (r == 0) {
+		is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
 		r = rvl_xattrat_remove(real.dirfd, real.name, layer_name);
+		end_turn(node, is_turn);
+	}
 	return r == -ENOENT ? -ESTALE : r;
+}
+
+int rvl_overlay_page_write_begin(struct rvl_overlay *ov, uint64_t number, int fd,
+				 struct rvl_page_write *ret)
+{
+	int r = rvl_node_get(ov, number, &ret->node);
+
+	if (r < 0)
+		return r;
+	rvl_node_copy_begin(ret->node);
+	ret->fd = fd;
+	ret->len = rvl_xattrat_get(fd, "", CAPABILITY, ret->capability, sizeof(ret->capability));
+	return 0;
+}
+
+void rvl_overlay_page_write_end(struct rvl_page_write *write)
+{
+	if (write->len > 0)
+		(void)rvl_xattrat_set(write->fd, "", CAPABILITY, write->capability,
+				      (size_t)write->len, 0);
+	rvl_node_copy_end(write->node);
+	rvl_node_put(write->node);
 }

@@ -9,14 +9,11 @@
 #include <unistd.h>
 
 #include "base/counters.h"
-#include "layer/xattr.h"
 #include "server/caller.h"
 #include "server/passthrough.h"
 #include "server/reply.h"
 #include "server/requests.h"
 #include "server/transport.h"
-
-#define CAPABILITY_SIZE 64 /* vfs_ns_cap_data has 24 bytes */
 
 /*
  * Has the caller no CAP_FSETID, so that setuid and setgid are to go? (FUSE_CAP_HANDLE_KILLPRIV_V2)
@@ -110,20 +107,16 @@ void rvl_req_read(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 	rvl_overlay_unpin(overlay, &pin);
 }
 
-/*
- * Pages that were stored to through a mapping (FUSE_WRITE_CACHE). A local filesystem takes no
- * capability from a file for them (that is done where write(2) begins: file_remove_privs in
- * fs/inode.c), but our write does: it is put back.
- */
-static ssize_t write_pages(int fd, struct fuse_bufvec *to, struct fuse_bufvec *from)
+static ssize_t write_pages(struct rvl_overlay *overlay, uint64_t number, struct fuse_bufvec *to,
+			   struct fuse_bufvec *from)
 {
-	char capability[CAPABILITY_SIZE];
-	ssize_t len =
-		rvl_xattrat_get(fd, "", "security.capability", capability, sizeof(capability));
-	ssize_t n = fuse_buf_copy(to, from, 0);
+	struct rvl_page_write write;
+	ssize_t n = rvl_overlay_page_write_begin(overlay, number, to->buf[0].fd, &write);
 
-	if (len > 0)
-		(void)rvl_xattrat_set(fd, "", "security.capability", capability, (size_t)len, 0);
+	if (n < 0)
+		return n;
+	n = fuse_buf_copy(to, from, 0);
+	rvl_overlay_page_write_end(&write);
 	return n;
 }
 
@@ -149,7 +142,7 @@ void rvl_req_write_buf(fuse_req_t req, fuse_ino_t number, struct fuse_bufvec *fr
 	to.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
 	to.buf[0].fd = pin.fd;
 	to.buf[0].pos = offset;
-	n = fi->writepage ? write_pages(pin.fd, &to, from) : fuse_buf_copy(&to, from, 0);
+	n = fi->writepage ? write_pages(overlay, number, &to, from) : fuse_buf_copy(&to, from, 0);
 	rvl_overlay_unpin(overlay, &pin);
 	rvl_reply_written(req, n);
 }

@@ -371,6 +371,38 @@ def test_mapping_keeps_capabilities(ov):
     assert (ov.upper / "f").read_bytes()[:4] == b"abcx"
 
 
+@pytest.mark.reverlay_only("its server writes the pages")
+def test_capability_while_pages_are_written(ov):
+    """What is set or removed while stores through a mapping are on their way is there, or is not, at once and for good."""
+    with ov.lower() as low:
+        write(low / "f", b"0" * 8192)
+    path = ov.mount() / "f"
+    ends = threading.Event()
+
+    def store(number):
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 8192) as area:
+            while not ends.is_set():
+                area[number * 4096] = (area[number * 4096] + 1) % 256
+                area.flush(number * 4096, 4096)
+
+    os.chmod(path, 0o644)
+    with open(path, "rb"):  # so that it is not passed through
+        threads = [threading.Thread(target=store, args=(n,)) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(60):
+                os.setxattr(path, "security.capability", CAPS)
+                assert os.getxattr(path, "security.capability") == CAPS
+                assert os.getxattr(path, "security.capability") == CAPS
+                os.removexattr(path, "security.capability")
+                assert "security.capability" not in os.listxattr(path)
+        finally:
+            ends.set()
+            for thread in threads:
+                thread.join()
+
+
 def test_parallel_copyup(ov):
     """Many threads that write to one lower file, through several names, get one object."""
     with ov.lower() as low:
