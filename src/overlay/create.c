@@ -190,6 +190,9 @@ static int make_in_place(struct creation *c)
 	rvl_temp_begin_at(&c->temp, c->ov, c->dir.fd.fd.fd, c->name);
 	r = is_made_at_once(c) ? make_at_once(c) : make(c);
 	c->is_owed = is_stamped_last(c);
+	/* for the reply, which must not need the entry that is owed */
+	if (r == 0 && c->is_owed && !c->st.stx_mode)
+		r = rvl_path_statx(c->temp.dirfd, c->temp.name, RVL_STATX_MASK, &c->st);
 	if (r == 0 && !c->is_owed)
 		r = make_entry(c, c->temp.dirfd, c->temp.name);
 	if (r == 0)

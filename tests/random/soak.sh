@@ -81,7 +81,8 @@ reset_cmd="rm -rf $base/upper $base/work && mkdir $base/upper $base/work && chmo
 # What was used and unmounted is clean.
 check_index() {
 	[ "$fs" != kernel ] || return 0
-	sh -c "$umount_cmd" && "$(dirname "$program")/reverlayctl" check -q -v \
+	# shellcheck disable=SC2046  # the program may have a prefix, which is for this one too
+	sh -c "$umount_cmd" && $(dirname "$program")/reverlayctl check -q -v \
 		-o "lowerdir=$lowers,upperdir=$base/upper,workdir=$base/work$options"
 }
 
