@@ -9,6 +9,7 @@ number and content, or be ESTALE. A restart of reverlay always gives the mount a
 import itertools
 import json
 import os
+import time
 import stat
 import sys
 import zlib
@@ -153,13 +154,18 @@ class Row:
         self.dead.update(paths)
 
     def check_dead(self, path, what, may_be_open):
-        try:
-            attr = self.client.getattr(self.expected[path][0])
-        except NfsError as error:
-            assert error.args[0] == "STALE", what
-            return
-        assert may_be_open, f"{what}: {attr}"
-        assert (attr["nlink"], attr["fileid"]) == (0, self.expected[path][2]), what
+        """The server hears a moment later that the kernel has dropped the inode (FORGET): till then it may open."""
+        end = time.monotonic() + 10
+        while True:
+            try:
+                attr = self.client.getattr(self.expected[path][0])
+            except NfsError as error:
+                assert error.args[0] == "STALE", what
+                return
+            assert (attr["nlink"], attr["fileid"]) == (0, self.expected[path][2]), what
+            if may_be_open:
+                return
+            assert time.monotonic() < end, f"{what}: {attr}"
 
     def check(self, when, may_be_open=False):
         """may_be_open: Ganesha may have a descriptor on what was removed without its knowledge."""
