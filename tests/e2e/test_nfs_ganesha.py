@@ -9,9 +9,9 @@ number and content, or be ESTALE. A restart of reverlay always gives the mount a
 import itertools
 import json
 import os
-import time
 import stat
 import sys
+import time
 import zlib
 from pathlib import Path
 
