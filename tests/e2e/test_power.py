@@ -77,6 +77,8 @@ class Machine:
 
     def restart(self):
         run("umount", self.disk)
+        # files that are passed through hold the filesystem till the last of them is closed
+        wait_until(lambda: not run("losetup", "-j", self.image).stdout.strip(), "end of the disk")
         run("mount", "-o", "loop", self.image, self.disk)
         self.boot.write_text(f"{uuid.uuid4()}\n")
         self.start()
