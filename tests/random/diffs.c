@@ -54,6 +54,9 @@ static const struct {
 	[DIFF_SETID_CAPABILITY] = { "setid-capability", ALWAYS,
 				    "the kernel's FUSE client asks for the same thing when root writes to a file with a "
 				    "capability as when it does chown(-1, -1): setuid goes in both cases; left out" },
+	[DIFF_SETID_CHOWN] = { "setid-chown", ALWAYS,
+			       "chown(-1, -1) of a setuid file by a stranger is EPERM, but the kernel's FUSE client asks for "
+			       "the same as when one who may writes to it; left out" },
 	[DIFF_EMPTY_TRUNCATE] = { "empty-truncate", ALWAYS,
 				  "truncate(path, 0) of an empty file changes its times: the kernel's FUSE client asks for "
 				  "the same at open with O_TRUNC, which has to; left out" },

@@ -37,6 +37,16 @@ static bool is_capability_on_setid(const struct side *s, const struct op *o)
 	return r == 0 && st.st_mode & 06000 && diff_ok(DIFF_SETID_CAPABILITY);
 }
 
+/* DIFF_SETID_CHOWN: who owns the file may change in another thread, so no user but root asks for nothing. */
+static gid_t chown_group(const struct op *o)
+{
+	bool is_nothing = o->off == -1 && o->len == -1;
+
+	return is_nothing && rnd_users[o->user].uid && diff_ok(DIFF_SETID_CHOWN) ?
+		       rnd_users[o->user].gid :
+		       (gid_t)o->len;
+}
+
 void exec_mode(struct side *s, const struct op *o, struct res *r)
 {
 	switch (o->kind) {
@@ -47,10 +57,10 @@ void exec_mode(struct side *s, const struct op *o, struct res *r)
 		res_set(r, fchmod(slot_fd(s, o->slot), mode_without_setid(s, o)));
 		break;
 	case OP_CHOWN:
-		res_set(r, fchownat(AT_FDCWD, o->p, (uid_t)o->off, (gid_t)o->len, (int)o->flags));
+		res_set(r, fchownat(AT_FDCWD, o->p, (uid_t)o->off, chown_group(o), (int)o->flags));
 		break;
 	case OP_FCHOWN:
-		res_set(r, fchown(slot_fd(s, o->slot), (uid_t)o->off, (gid_t)o->len));
+		res_set(r, fchown(slot_fd(s, o->slot), (uid_t)o->off, chown_group(o)));
 		break;
 	case OP_UMASK:
 		umask(o->mode); /* of this thread: it has its own fs_struct */
