@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "check/private.h"
 #include "check/rebuild.h"
+#include "index/log.h"
 #include "index/state.h"
 #include "layer/path.h"
 
@@ -242,6 +243,27 @@ static int open_index(struct rvl_check *check)
 	return rvl_index_open(&config, &check->index);
 }
 
+/*
+ * What was begun and not finished, before anything is judged: as a mount does. What of it has to
+ * wait is then left alone by all passes.
+ */
+static int recover(struct rvl_check *check)
+{
+	struct rvl_log *log = check->index->log;
+	size_t n = log ? rvl_log_pending(log) : 0;
+	int r;
+
+	if (!n || check->mode == RVL_CHECK_LOOK || !check->config->recover ||
+	    !rvl_problem_begin(check, RVL_P_LOG_PENDING, 0, NULL, "%zu operation%s", n,
+			       n == 1 ? "" : "s"))
+		return 0;
+	r = check->config->recover(check->stack, check->index);
+	r = r ?: rvl_check_note_pending(check, log);
+	if (!r && rvl_log_pending(log))
+		r = -EAGAIN; /* said in the log, with the reason */
+	return rvl_problem_end(check, r);
+}
+
 static int run_passes(struct rvl_check *check)
 {
 	bool has_index = check->index;
@@ -260,7 +282,7 @@ static int run_passes(struct rvl_check *check)
 	r = r ?: rvl_sorter_new(0, &check->sorter);
 	r = r ?: rvl_check_state(check, &has_index);
 	if (!r && has_index && !check->index)
-		r = open_index(check);
+		r = open_index(check) ?: recover(check);
 	if (!r && check->index) {
 		r = rvl_check_claims(check);
 		r = r ?: rvl_check_entries(check);

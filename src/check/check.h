@@ -13,6 +13,8 @@
 #include "check/problem.h"
 #include "layer/layer.h"
 
+struct rvl_index;
+
 enum rvl_check_mode {
 	RVL_CHECK_LOOK, /* change nothing */
 	RVL_CHECK_PREEN, /* mend what is safe to mend unasked */
@@ -39,6 +41,11 @@ struct rvl_check_config {
 	enum rvl_check_mode mode;
 	bool is_online; /* LOOK only: on a live mount, only what is still so at a second look counts */
 	bool is_rebuild; /* make the index again if it is lost or its state damaged */
+	/*
+	 * Finish what the log says was begun, on an index that was opened for repair (the live
+	 * filesystem knows how). -errno; records that have to wait stay pending. NULL: all do.
+	 */
+	int (*recover)(const struct rvl_stack *stack, struct rvl_index *index);
 	const _Atomic bool *stop; /* becomes true: end soon, with -ECANCELED. May be NULL */
 };
 

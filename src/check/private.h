@@ -94,8 +94,8 @@ void rvl_problem_note(struct rvl_check *check, enum rvl_problem_id id, uint64_t 
 /* state.c: before the index is opened. *ret_has_index: false: never mounted, or lost and not to be
  * made again. */
 int rvl_check_state(struct rvl_check *check, bool *ret_has_index);
-/* state.c: with the open index: log, table, what is left over. */
-int rvl_check_workdir(struct rvl_check *check);
+/* state.c: the numbers that pending records name are not judged. */
+int rvl_check_note_pending(struct rvl_check *check, struct rvl_log *log);
 /* entries.c: everything in inodes/xx. */
 int rvl_check_entries(struct rvl_check *check);
 /* An inode of upper was met: its companion, if it has one, is not left over. */

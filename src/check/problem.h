@@ -41,7 +41,7 @@ enum rvl_severity {
 	  "a torn end is cut off; what is no log at all is kept as log.damaged")			\
 	X(LOG_PENDING, "log-pending", RVL_NOTE, true,							\
 	  "operations were begun and not finished; what they touch is not judged",			\
-	  "left to the next mount, which finishes them")						\
+	  "finished or undone, as each mount does")							\
 	X(COUNTER_BEHIND, "counter-behind", RVL_ERROR, true,						\
 	  "numbers are in use that the counter would give out again",					\
 	  "a counter instance of its own is opened")							\

@@ -78,7 +78,7 @@ static int check_table(struct rvl_check *check, const struct rvl_state *state)
 
 /* ---- the log ---- */
 
-static int note_pending(void *arg, const struct rvl_log_record *record)
+static int add_pending(void *arg, const struct rvl_log_record *record)
 {
 	struct rvl_check *check = arg;
 	const uint64_t numbers[] = { record->number, record->number2, record->at.parent,
@@ -90,6 +90,12 @@ static int note_pending(void *arg, const struct rvl_log_record *record)
 		if (numbers[i] > RVL_NUMBER_ROOT)
 			r = rvl_number_set_add(&check->pending, numbers[i], 1);
 	return r;
+}
+
+int rvl_check_note_pending(struct rvl_check *check, struct rvl_log *log)
+{
+	rvl_number_set_release(&check->pending);
+	return rvl_log_each(log, add_pending, check);
 }
 
 static int check_log(struct rvl_check *check, int inodes_fd)
@@ -111,17 +117,15 @@ static int check_log(struct rvl_check *check, int inodes_fd)
 	if (r)
 		return r;
 	n = rvl_log_pending(log);
-	r = rvl_log_replay(log, note_pending, check);
+	r = rvl_check_note_pending(check, log);
 	if (!r && rvl_log_is_torn(log) && !check->config->is_online &&
 	    rvl_problem_begin(check, RVL_P_LOG_DAMAGED, 0, NULL, "its end is torn"))
 		r = rvl_problem_end(check, 0); /* cut at the open */
-	/* Never mended here: what was begun is finished by who knows how. */
-	if (!r && n && !check->config->is_online) {
-		char detail[48];
-
-		snprintf(detail, sizeof(detail), "%zu operation%s", n, n == 1 ? "" : "s");
-		rvl_problem_note(check, RVL_P_LOG_PENDING, 0, detail);
-	}
+	/* a repair finishes them when the index is open */
+	if (!r && n && !check->config->is_online &&
+	    (check->mode == RVL_CHECK_LOOK || !check->config->recover))
+		(void)rvl_problem_begin(check, RVL_P_LOG_PENDING, 0, NULL, "%zu operation%s", n,
+					n == 1 ? "" : "s");
 	rvl_log_close(log);
 	return r;
 }

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "check/check.h"
+#include "overlay/overlay.h"
 #include "tools/commands.h"
 #include "tools/findings.h"
 #include "tools/layers.h"
@@ -162,6 +163,20 @@ static bool is_clean(const struct rvl_layers *layers)
 	return rvl_check_is_clean(&layers->stack);
 }
 
+/* What a server that died had begun: the recovery of a mount, without one. */
+static int recover(const struct rvl_stack *stack, struct rvl_index *index)
+{
+	const struct rvl_overlay_config config = {
+		.stack = stack, .index = index, .sync = RVL_SYNC_AUTO
+	};
+	struct rvl_overlay *ov;
+	int r = rvl_overlay_open(&config, &ov);
+
+	if (r == 0)
+		rvl_overlay_close(ov);
+	return r;
+}
+
 static int run(struct request *request)
 {
 	const struct sigaction action = { .sa_handler = on_signal };
@@ -183,6 +198,7 @@ static int run(struct request *request)
 	request->config.stack = &layers.stack;
 	request->config.sink = &sink;
 	request->config.stop = &stop;
+	request->config.recover = recover;
 	r = say_error(rvl_check_run(&request->config, &result));
 	code = exit_code(request, r, &result);
 	rvl_findings_end(&request->findings, &result, code);

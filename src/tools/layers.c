@@ -145,7 +145,7 @@ int rvl_layers_open_writable(const char *options, struct rvl_layers *ret)
 		r = -EINVAL;
 	} else if (!(ret->index->state->flags & RVL_STATE_CLEAN)) {
 		rvl_error(
-			"workdir=%s: the last mount did not end cleanly; mount and umount it first",
+			"workdir=%s: the last mount did not end cleanly; mount and umount it first, or run reverlayctl repair",
 			ret->stack.work_path);
 		r = -EBUSY;
 	}

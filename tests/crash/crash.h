@@ -39,6 +39,7 @@ struct options {
 	const char *filter; /* part of a case's name; NULL: all */
 	bool is_all; /* not only the first point of its kind */
 	bool is_nested; /* also kill the recovery, at each of its steps */
+	bool is_repaired; /* by reverlayctl, before the next mount */
 	bool is_verbose;
 	unsigned long only_point; /* 0: all */
 	unsigned part, n_parts; /* of the cases */
@@ -133,6 +134,8 @@ void tree_print_difference(const char *a, const char *b);
 /* With nothing mounted after a clean end: all entries lead to what the tree shows, all of upper has
  * its entry, nothing is pending, work/ is empty. */
 bool index_check(const struct world *world);
+/* Of that: nothing is pending, work/ is empty. */
+bool index_is_finished(const struct world *world);
 
 /* ---- trace.c ---- */
 

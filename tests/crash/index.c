@@ -149,7 +149,7 @@ static bool check_log(const char *dir)
 	return r == 0;
 }
 
-bool index_check(const struct world *world)
+bool index_is_finished(const struct world *world)
 {
 	char dir[PATH_MAX];
 
@@ -157,6 +157,14 @@ bool index_check(const struct world *world)
 	if (!each(dir, check_work, NULL))
 		return false;
 	snprintf(dir, sizeof(dir), "%.3000s/inodes", world->work);
-	return check_log(dir) && each(dir, check_entries, NULL) &&
+	return check_log(dir);
+}
+
+bool index_check(const struct world *world)
+{
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%.3000s/inodes", world->work);
+	return index_is_finished(world) && each(dir, check_entries, NULL) &&
 	       each(world->upper, check_upper, (void *)world);
 }

@@ -9,6 +9,7 @@
  *   --recovery       kill the recovery of these points too, at each of its own steps
  *   --options O      more mount options
  *   --check CTL      reverlayctl check must find nothing
+ *   --repair         and before the next mount a repair must finish all, and leave nothing to find
  *   --part I/N       every N-th case, from I on
  *   --jobs N, --verbose
  *
@@ -114,15 +115,13 @@ static int use_verify(void *arg)
 
 /* ---- one point ---- */
 
-/* All of it: reverlayctl check, where it is there. */
-static bool run_check(void)
+/* reverlayctl by a name that it knows, with one argument and the layers: its exit code. */
+static int run_ctl(const char *name, const char *argument)
 {
 	char text[8 * PATH_MAX];
 	int status;
 	pid_t pid;
 
-	if (!options.ctl)
-		return true;
 	snprintf(text, sizeof(text), "lowerdir=%s:%s,upperdir=%s,workdir=%s%s%s", world.lower[0],
 		 world.lower[1], world.upper, world.work, *options.mount_options ? "," : "",
 		 options.mount_options);
@@ -130,14 +129,32 @@ static bool run_check(void)
 	if (pid == 0) {
 		if (!freopen(world.log, "a", stdout) || !freopen(world.log, "a", stderr))
 			_exit(126);
-		execl(options.ctl, options.ctl, "check", "-o", text, NULL);
+		execl(options.ctl, name, argument, "-o", text, NULL);
 		_exit(127);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status)) {
-		complain("reverlayctl check finds something");
-		return false;
-	}
-	return true;
+	if (pid < 0 || waitpid(pid, &status, 0) < 0 || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
+/* All of it: reverlayctl check, where it is there. */
+static bool run_check(void)
+{
+	if (!options.ctl || run_ctl("reverlayctl", "check") == 0)
+		return true;
+	complain("reverlayctl check finds something");
+	return false;
+}
+
+/* What the next mount would finish is finished without it. */
+static bool run_repair(void)
+{
+	int code = run_ctl("fsck.reverlay", "-y");
+
+	if (code == 0 || code == 1)
+		return index_is_finished(&world) && run_check();
+	complain("fsck.reverlay -y: exit code %d", code);
+	return false;
 }
 
 /* Mount again, look, unmount, look at what is on disk. */
@@ -155,7 +172,7 @@ static bool verify(const struct test_case *c)
 	char *before;
 	bool is_good;
 
-	if (!verify_life())
+	if ((options.is_repaired && !run_repair()) || !verify_life())
 		return false;
 	if (!tree_is(texts[n_done]) &&
 	    !(n_done < steps_count(c->steps) && tree_is(texts[n_done + 1]))) {
@@ -371,6 +388,7 @@ static void parse(int argc, char **argv)
 		{ "recovery", no_argument, NULL, 'r' },
 		{ "options", required_argument, NULL, 'o' },
 		{ "check", required_argument, NULL, 'k' },
+		{ "repair", no_argument, NULL, 'f' },
 		{ "jobs", required_argument, NULL, 'j' },
 		{ "part", required_argument, NULL, 'i' },
 		{ "verbose", no_argument, NULL, 'v' },
@@ -402,6 +420,9 @@ static void parse(int argc, char **argv)
 		case 'k':
 			options.ctl = optarg;
 			break;
+		case 'f':
+			options.is_repaired = true;
+			break;
 		case 'j':
 			options.n_workers = (unsigned)strtoul(optarg, NULL, 10);
 			break;
@@ -420,7 +441,7 @@ static void parse(int argc, char **argv)
 			exit(2);
 		}
 	}
-	if (!options.program || argc - optind != 1)
+	if (!options.program || argc - optind != 1 || (options.is_repaired && !options.ctl))
 		die("usage: rvl-crash [options] --program REVERLAY DIR");
 	options.base = realpath(argv[optind], NULL);
 	if (!options.base)

@@ -181,7 +181,6 @@ def killed_with_an_orphan(c):
         os.unlink(mnt / "orphan")
         c.ov.kill()
     c.finds = {"not-clean"}
-    c.stays = {"log-pending"}
 
 
 @case("counter-behind")

@@ -26,6 +26,16 @@ def test_kill_at_every_step(images, scratch, part):
     crash(images, scratch, f"part{part}", "--part", f"{part}/{PARTS}")
 
 
+@pytest.mark.slow
+@pytest.mark.seconds(400)
+def test_kill_and_repair(images, scratch):
+    """The same, for some of the cases, with a repair instead of a mount to finish what was begun.
+
+    It leaves nothing pending and nothing to find, and the mount after it shows a tree as above.
+    """
+    crash(images, scratch, "repair", "--repair", "--part", "1/12")
+
+
 @pytest.mark.parametrize("case,point", [("renwht bf bf2", 11), ("rename ldir memp2", 24)])
 def test_kill_recovery(images, scratch, case, point):
     """The recovery is killed at each of its own steps, after a death in the middle of a rename."""

@@ -21,7 +21,7 @@ MAY_INCLUDE = {
     "overlay": {"index", "layer", "base"},
     "check": {"index", "layer", "base"},
     "server": {"overlay", "check", "index", "layer", "base"},
-    "tools": {"check", "index", "layer", "base"},
+    "tools": {"overlay", "check", "index", "layer", "base"},
 }
 # Libraries that only these directories may see.
 HOME = [
