@@ -25,7 +25,8 @@ static const struct {
 	[DIFF_SPECIAL_MTIME] = { "special-mtime", ALWAYS,
 				 "reads and writes of fifos and devices need not reach the inode's times" },
 	[DIFF_HIDDEN_LINKS] = { "hidden-links", ALWAYS,
-				"st_nlink of a lower file may count names that upper layers hide" },
+				"st_nlink of a lower file may count names that upper layers hide; so it can be linked by "
+				"descriptor when its last visible name is gone (left out)" },
 	[DIFF_HOLES] = { "holes", ALWAYS,
 			 "where SEEK_DATA finds holes is up to the filesystem; no data may be taken for a hole" },
 	[DIFF_WH_NAMES] = { "wh-names", ALWAYS,

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statfs.h>
@@ -197,6 +198,15 @@ static bool is_excused(const struct op *o, const struct res *a, const struct res
 	return false;
 }
 
+/* Has it no name on the oracle, but one on the mount that a layer hides? */
+static bool is_hidden_link(const struct world *w, const struct op *o)
+{
+	struct stat st;
+
+	return o->kind == OP_LINKFD && o->slot >= 0 && fstat(w->ora.fd[o->slot], &st) == 0 && st.st_nlink == 0 &&
+	       ident_bias(st.st_ino) && diff_ok(DIFF_HIDDEN_LINKS);
+}
+
 /* Where the oracle's own filesystem is known to answer in another way. */
 static bool is_left_out_on_fs(const struct world *w, const struct op *o)
 {
@@ -215,6 +225,30 @@ static bool is_left_out_on_fs(const struct world *w, const struct op *o)
 	       diff_ok(DIFF_BTRFS_PUNCH);
 }
 
+/* Held for reading while an op is done on one side and not yet on the other; who waits goes first. */
+static pthread_rwlock_t half_done = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+
+void world_settle(void)
+{
+	pthread_rwlock_wrlock(&half_done);
+	pthread_rwlock_unlock(&half_done);
+}
+
+/* The mount first: only it may refuse by a documented difference (1), and the oracle is left as it was. */
+static int exec_both(struct world *w, const struct op *o, struct res *ret_ora, struct res *ret_mnt)
+{
+	bool is_refused;
+
+	w->ora.buf = w->mnt.buf = w->buf;
+	pthread_rwlock_rdlock(&half_done);
+	side_exec(&w->mnt, o, ret_mnt);
+	is_refused = o->kind == OP_RENAME && ret_mnt->err == EXDEV && diff_ok(DIFF_K_REDIRECT);
+	if (!is_refused)
+		side_exec(&w->ora, o, ret_ora);
+	pthread_rwlock_unlock(&half_done);
+	return is_refused;
+}
+
 int world_exec(struct world *w, const struct op *o)
 {
 	struct res a = { 0 }, b = { 0 };
@@ -222,18 +256,15 @@ int world_exec(struct world *w, const struct op *o)
 	bool is_stale = o->slot >= 0 && w->slot_rdonly[o->slot] && is_stale_kind(o->kind) &&
 			diff_ok(DIFF_K_STALE_FD);
 
-	if (is_left_out_on_fs(w, o))
+	if (is_left_out_on_fs(w, o) || is_hidden_link(w, o))
 		return 0;
 	if (o->kind == OP_TMPFILE && o->base >= 0 && fstat(w->ora.fd[o->base], &st) == 0 &&
 	    st.st_nlink == 0 && diff_ok(DIFF_DEAD_DIR_TMPFILE))
 		return 0;
 	if (is_left_out(w, o, is_stale))
 		return 0;
-	w->ora.buf = w->mnt.buf = w->buf;
-	side_exec(&w->mnt, o, &b);
-	if (o->kind == OP_RENAME && b.err == EXDEV && diff_ok(DIFF_K_REDIRECT))
+	if (exec_both(w, o, &a, &b))
 		return 0;
-	side_exec(&w->ora, o, &a);
 	note(w, o, &a);
 	if (!is_stale && !is_excused(o, &a, &b) && compare_results(w, &a, &b) < 0)
 		return -1;

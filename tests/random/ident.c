@@ -139,14 +139,19 @@ static bool pin_is_dead(int pin)
 	return pin >= 0 && fstat(pin, &st) == 0 && st.st_nlink == 0;
 }
 
-/* A number met for the first time for @obj: it must be nobody else's, living or dead. Caller holds the lock. */
-static int claim(struct world *w, struct object *obj, ino_t mino, const char *what)
+/*
+ * A number met for the first time for @obj: it must be nobody else's, living or dead. 1: it is that of one who may be dead
+ * as soon as all operations have been done on both sides. Caller holds the lock.
+ */
+static int claim(struct world *w, struct object *obj, ino_t mino, const char *what, bool is_settled)
 {
 	uint32_t other;
 
 	if (map_get(&by_mount, mino, &other) && objects[other].mino == mino) {
 		bool is_dead = pin_is_dead(objects[other].pin);
 
+		if (!is_dead && !is_settled && diff_ok(DIFF_K_INO_REUSE))
+			return 1;
 		if (!is_dead || !diff_ok(DIFF_K_INO_REUSE))
 			return rnd_fail(w, "ino-shared",
 					"%s: number %llu is also that of another %s object", what,
@@ -161,8 +166,8 @@ static int claim(struct world *w, struct object *obj, ino_t mino, const char *wh
 	return 0;
 }
 
-int ident_check(struct world *w, const struct stat *o, const struct stat *m, int ofd,
-		const char *what)
+static int check(struct world *w, const struct stat *o, const struct stat *m, int ofd,
+		 const char *what, bool is_settled)
 {
 	struct object *obj;
 	int r = 0;
@@ -172,12 +177,23 @@ int ident_check(struct world *w, const struct stat *o, const struct stat *m, int
 	if (obj->pin < 0)
 		obj->pin = pin_open(ofd);
 	if (!obj->mino)
-		r = claim(w, obj, m->st_ino, what);
+		r = claim(w, obj, m->st_ino, what, is_settled);
 	else if (obj->mino != m->st_ino)
 		r = rnd_fail(w, "ino-changed", "%s: its number was %llu and is now %llu", what,
 			     (unsigned long long)obj->mino, (unsigned long long)m->st_ino);
 	pthread_mutex_unlock(&lock);
 	return r;
+}
+
+int ident_check(struct world *w, const struct stat *o, const struct stat *m, int ofd,
+		const char *what)
+{
+	int r = check(w, o, m, ofd, what, false);
+
+	if (r <= 0)
+		return r;
+	world_settle();
+	return check(w, o, m, ofd, what, true);
 }
 
 bool ident_mtime_is_loose(ino_t oracle_ino)

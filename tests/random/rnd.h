@@ -308,6 +308,8 @@ struct world {
 void world_gen(struct world *w, struct op *ret_op); /* gen.c */
 /* Runs one op on both sides and compares. 0, or -1 when rnd_fail() was called. */
 int world_exec(struct world *w, const struct op *o);
+/* Waits till no other thread has done an op on one side only. Not to be called while one is being done. */
+void world_settle(void);
 
 /* One whole run in this process: mount, ops, umount. 0 = no difference. @list NULL: generate. */
 int run_all(const struct op_list *list);
