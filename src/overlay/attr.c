@@ -69,29 +69,23 @@ int rvl_overlay_getattr(struct rvl_overlay *ov, uint64_t number, struct rvl_entr
 	return r < 0 ? r : rvl_node_stat(node, ret);
 }
 
-static int set_size(struct rvl_node *node, off_t size)
+/*
+ * ftruncate(2) changes the times in any case, truncate(2) to the size that the file has as the
+ * filesystem beneath does. To 0 both are alike: that may as well be an open with O_TRUNC, and the
+ * kernel does not say which.
+ */
+static int set_size(struct rvl_node *node, off_t size, bool is_open)
 {
 	struct rvl_filefd _cleanup_filefd_ file = { .ov = node->ov };
+	char path[FD_PATH_SIZE];
 	int r = rvl_file_pin(node, true, &file.fd);
 
 	if (r < 0)
 		return r;
-	return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
-}
-
-/* truncate(2) to the size that the file has leaves its times alone. Not so to 0: that may as well
- * be an open with O_TRUNC, which changes them, and the kernel does not say which. */
-static int drop_same_size(struct rvl_node *node, const struct stat *attr, unsigned *mask)
-{
-	struct rvl_entry entry;
-	int r;
-
-	if (!(*mask & RVL_SET_SIZE) || *mask & RVL_SET_OPEN || attr->st_size == 0)
-		return 0;
-	r = rvl_node_stat(node, &entry);
-	if (r == 0 && entry.st.st_size == attr->st_size)
-		*mask &= ~(unsigned)RVL_SET_SIZE;
-	return r;
+	if (is_open || size == 0)
+		return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
+	fd_path(file.fd.fd, path);
+	return truncate(path, size) < 0 ? -errno : 0;
 }
 
 static int set_real(const struct rvl_real *real, const struct stat *attr, unsigned mask)
@@ -134,7 +128,6 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_real _cleanup_real_ real = {};
-	const unsigned copy_flags = copy_up_flags(attr, mask);
 	int r = rvl_node_get(ov, number, &node);
 
 	if (r == 0)
@@ -143,13 +136,11 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 		r = rvl_prot_check(node,
 				   is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
 	if (r == 0)
-		r = drop_same_size(node, attr, &mask);
-	if (r == 0)
-		r = rvl_copy_up(node, copy_flags);
+		r = rvl_copy_up(node, copy_up_flags(attr, mask));
 	if (r == 0)
 		r = rvl_real_get(node, &real);
 	if (r == 0 && mask & RVL_SET_SIZE)
-		r = set_size(node, attr->st_size);
+		r = set_size(node, attr->st_size, mask & RVL_SET_OPEN);
 	if (r == 0)
 		r = set_real(&real, attr, mask);
 	return r < 0 ? (r == -ENOENT ? -ESTALE : r) : rvl_node_stat(node, ret);

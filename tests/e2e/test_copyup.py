@@ -331,6 +331,30 @@ def test_truncate_on_open(ov):
         assert st.st_ino == numbers[name]
 
 
+@pytest.mark.layouts("ext4", "tmpfs", "xfs", "btrfs")
+def test_truncate_to_the_same_size(ov):
+    """What happens to the times is up to the filesystem beneath: by name, by descriptor, in lower and in upper."""
+    def times_after(path):
+        result = []
+        for _ in range(2):
+            os.utime(path, (OLD // 10**9, OLD // 10**9))
+            os.truncate(path, 5000)
+            result.append(os.stat(path).st_mtime == OLD // 10**9)
+        with open(path, "r+b") as file:
+            file.truncate(5000)
+        result.append(os.stat(path).st_mtime == OLD // 10**9)
+        assert path.read_bytes() == b"x" * 5000
+        return result
+
+    with ov.lower() as low:
+        write(low / "old", b"x" * 5000)
+    mnt = ov.mount()
+    expected = times_after(write(ov.base / "plain", b"x" * 5000))
+    assert expected[2] is False
+    assert times_after(mnt / "old") == expected
+    assert times_after(write(mnt / "new", b"x" * 5000)) == expected
+
+
 def test_file_capabilities(ov):
     """File capabilities come along with a chmod, and a write takes them and setuid away."""
     with ov.lower() as low:
