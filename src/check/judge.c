@@ -366,6 +366,19 @@ static int judge_hidden(struct rvl_check *check, const struct rvl_group *group,
 	return rvl_problem_end(check, r);
 }
 
+/*
+ * Did a living filesystem take its last name, after our last mount? Then that was meant: a name
+ * that is lost with a damaged directory leaves the object's ctime as it was.
+ */
+static bool is_removed(const struct rvl_check *check, const struct statx *st)
+{
+	const struct statx_timestamp *end = &check->clean_end, *changed = &st->stx_ctime;
+
+	return end->tv_sec && st->stx_nlink == 1 &&
+	       (changed->tv_sec > end->tv_sec ||
+		(changed->tv_sec == end->tv_sec && changed->tv_nsec > end->tv_nsec));
+}
+
 static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *group)
 {
 	char entry[RVL_ENTRY_PATH_SIZE];
@@ -390,6 +403,14 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 	if (!r && st.stx_nlink == 1 && read_nlink(check, entry, &st, &shown) >= 0 && shown > 0) {
 		rvl_problem_note(check, RVL_P_ENTRY_DEAD, group->number, NULL);
 		return 0;
+	}
+	if (!r && is_removed(check, &st)) {
+		if (!rvl_problem_begin(check, RVL_P_ENTRY_REMOVED, group->number, NULL, NULL))
+			return 0;
+		return rvl_problem_end(check,
+				       rvl_entry_bury(check->index, group->number,
+						      !rvl_number_is_born(check->index,
+									  group->number)));
 	}
 	if (!rvl_problem_begin(check, RVL_P_ENTRY_WITHOUT_NAME, group->number, NULL, NULL))
 		return 0;

@@ -63,6 +63,8 @@ struct rvl_check {
 	uint64_t born_max; /* the highest number in use of the born counter's instance */
 	uint64_t lost_dir; /* number of lost+found once it is there, else 0 */
 	int lost_fd; /* owned */
+	/* when the last mount had ended cleanly, by the clock of upper's filesystem; 0: it has not */
+	struct statx_timestamp clean_end;
 	struct rvl_late_nlink *late; /* owned */
 	size_t n_late, late_size;
 	bool is_tree_unsure; /* directories were found that show something else than they should */

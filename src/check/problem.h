@@ -77,6 +77,9 @@ enum rvl_severity {
 	X(ENTRY_DEAD, "entry-dead", RVL_NOTE, true,							\
 	  "a removed object still has its entry: it had lower names that are not shown",		\
 	  "left to the mount, which buries it when its number is asked for")				\
+	X(ENTRY_REMOVED, "entry-removed", RVL_NOTE, false,						\
+	  "an object lost its last name after the last mount had ended: to the kernel's overlayfs, say", \
+	  "the entry, which alone has its data, is removed, or made a tombstone")			\
 	X(ENTRY_HIDDEN, "entry-hidden", RVL_ERROR, false,						\
 	  "an object was copied up, but its only name leads to the lower one",				\
 	  "the same data: the entry goes; else it gets a new number and a name in "			\

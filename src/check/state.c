@@ -218,6 +218,17 @@ static int check_clean(struct rvl_check *check, const struct rvl_state *state)
 	return 0;
 }
 
+/* The state was written last: what has a later time was changed by somebody else. */
+static void note_clean_end(struct rvl_check *check, const struct rvl_state *state, int inodes_fd)
+{
+	struct statx st;
+
+	if (check->index || !(state->flags & RVL_STATE_CLEAN) ||
+	    rvl_path_statx(inodes_fd, "state", STATX_MTIME, &st))
+		return;
+	check->clean_end = st.stx_mtime;
+}
+
 /* There is no state. Has there been one? */
 static int check_lost(struct rvl_check *check)
 {
@@ -242,6 +253,7 @@ static int load_state(struct rvl_check *check, int inodes_fd, bool *ret_has_inde
 	switch (r) {
 	case 0:
 		*ret_has_index = true;
+		note_clean_end(check, state, inodes_fd);
 		r = check_clean(check, state);
 		r = r ?: check_table(check, state);
 		if (!r && !check->config->is_online && !check->index)

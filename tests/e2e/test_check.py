@@ -254,10 +254,27 @@ def removed_directory(c):
 
 
 @case("entry-without-name")
+def lost_file(c):
+    os.unlink(c.upper / "newdir/x")
+    # a name that is lost with its directory leaves the file's ctime as it was
+    os.utime(c.work / "inodes/state")
+    c.changes = {"newdir/x"}
+    c.adds = {f"#{c.number['newdir/x']}"}
+
+
+@case("entry-removed")
 def removed_file(c):
     os.unlink(c.upper / "newdir/x")
     c.changes = {"newdir/x"}
-    c.adds = {f"#{c.number['newdir/x']}"}
+
+
+@case("entry-removed")
+def removed_by_the_kernel(c):
+    mnt = c.ov.mount(kernel=True)
+    os.unlink(mnt / "newdir/x")
+    os.unlink(mnt / "other/a")
+    c.ov.umount()
+    c.changes = {"newdir/x", "other/a"}
 
 
 @case("entry-hidden")
