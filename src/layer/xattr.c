@@ -19,6 +19,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "layer/lift.h"
+
 /* The numbers are the same on all architectures; libc's headers may be older than the kernel. */
 #define NR_SETXATTRAT 463
 #define NR_GETXATTRAT 464
@@ -185,16 +187,44 @@ ssize_t rvl_xattr_get(const struct rvl_xattr_names *names, int dirfd, const char
 	return n == -EOPNOTSUPP ? -ENODATA : n;
 }
 
+struct change {
+	const struct rvl_lift *object;
+	const char *xattr;
+	const void *value;
+	size_t size;
+	bool is_removed;
+};
+
+static int do_change(void *arg)
+{
+	const struct change *c = arg;
+
+	if (c->is_removed)
+		return rvl_xattrat_remove(c->object->dirfd, c->object->name, c->xattr);
+	return rvl_xattrat_set(c->object->dirfd, c->object->name, c->xattr, c->value, c->size, 0);
+}
+
+/* user.* of a read-only file are refused to its owner, too. */
+static int change(struct change *c)
+{
+	int r = do_change(c);
+
+	return r == -EACCES ? rvl_lift_call(c->object, 1, do_change, c) : r;
+}
+
 int rvl_xattr_set(const struct rvl_xattr_names *names, int dirfd, const char *name,
 		  enum rvl_xattr which, const void *buf, size_t size)
 {
-	return rvl_xattrat_set(dirfd, name, names->name[which], buf, size, 0);
+	const struct rvl_lift object = { dirfd, name };
+
+	return change(&(struct change){ &object, names->name[which], buf, size, false });
 }
 
 int rvl_xattr_remove(const struct rvl_xattr_names *names, int dirfd, const char *name,
 		     enum rvl_xattr which)
 {
-	int r = rvl_xattrat_remove(dirfd, name, names->name[which]);
+	const struct rvl_lift object = { dirfd, name };
+	int r = change(&(struct change){ &object, names->name[which], .is_removed = true });
 
 	return r == -EOPNOTSUPP ? -ENODATA : r;
 }

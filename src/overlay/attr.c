@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <linux/fs.h>
 
+#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/file.h"
@@ -26,17 +27,26 @@ static void fd_path(int fd, char ret[FD_PATH_SIZE])
 	snprintf(ret, FD_PATH_SIZE, "/proc/self/fd/%d", fd);
 }
 
-int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
+static int change_mode(const struct rvl_real *real, mode_t mode)
 {
 	char path[FD_PATH_SIZE];
-	int r;
 
 	if (real->is_open)
-		return fchmod(real->dirfd, mode & 07777) < 0 ? -errno : 0;
+		return fchmod(real->dirfd, mode);
+	if (real->name[0])
+		return fchmodat(real->dirfd, real->name, mode, 0);
 	fd_path(real->dirfd, path);
-	r = real->name[0] ? fchmodat(real->dirfd, real->name, mode & 07777, 0) :
-			    chmod(path, mode & 07777);
-	return r < 0 ? -errno : 0;
+	return chmod(path, mode);
+}
+
+int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
+{
+	int r;
+
+	rvl_lift_lock();
+	r = change_mode(real, mode & 07777) < 0 ? -errno : 0;
+	rvl_lift_unlock();
+	return r;
 }
 
 int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid)

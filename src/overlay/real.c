@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 
 #include "index/stamp.h"
+#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/debt.h"
 #include "overlay/decode.h"
@@ -178,10 +179,28 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 	return r;
 }
 
+struct opening {
+	const struct rvl_real *real;
+	int flags;
+};
+
+static int open_real(void *arg)
+{
+	const struct opening *o = arg;
+	const struct rvl_real *real = o->real;
+
+	return real->name[0] ? rvl_path_open(real->dirfd, real->name, (uint64_t)o->flags, 0) :
+			       rvl_fd_reopen(real->dirfd, o->flags);
+}
+
 int rvl_real_open(const struct rvl_real *real, int flags)
 {
-	return real->name[0] ? rvl_path_open(real->dirfd, real->name, (uint64_t)flags, 0) :
-			       rvl_fd_reopen(real->dirfd, flags);
+	const struct rvl_lift object = { real->dirfd, real->name };
+	struct opening o = { real, flags };
+	int fd = open_real(&o);
+
+	/* who opened it before its mode changed may go on */
+	return fd == -EACCES && real->is_upper ? rvl_lift_call(&object, 1, open_real, &o) : fd;
 }
 
 void rvl_real_put(struct rvl_real *real)

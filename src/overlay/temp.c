@@ -9,6 +9,7 @@
 #include <sys/xattr.h>
 
 #include "index/stamp.h"
+#include "layer/lift.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 #include "overlay/real.h"
@@ -167,10 +168,41 @@ int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode
 	return r < 0 ? -errno : 0;
 }
 
+struct publication {
+	const struct rvl_temp *temp;
+	int dirfd;
+	const char *name;
+	unsigned flags;
+};
+
+static int do_publish(void *arg)
+{
+	const struct publication *p = arg;
+
+	return renameat2(p->temp->dirfd, p->temp->name, p->dirfd, p->name, p->flags) < 0 ? -errno :
+											   0;
+}
+
+/* A copy-up changes a read-only directory; one that is read-only itself changes its parent. */
+static int publish_read_only(struct publication *p)
+{
+	const struct rvl_lift objects[] = { { p->dirfd, "" },
+					    { p->temp->dirfd, p->temp->name },
+					    { p->dirfd, p->name } };
+
+	return rvl_lift_call(objects, p->flags & RENAME_EXCHANGE ? 3 : S_ISDIR(p->temp->type) ? 2 : 1,
+			     do_publish, p);
+}
+
 int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigned flags)
 {
-	if (renameat2(temp->dirfd, temp->name, dirfd, name, flags) < 0)
-		return -errno;
+	struct publication p = { temp, dirfd, name, flags };
+	int r = do_publish(&p);
+
+	if (r == -EACCES)
+		r = publish_read_only(&p);
+	if (r < 0)
+		return r;
 	temp->is_named = flags & RENAME_EXCHANGE;
 	return 0;
 }

@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -158,39 +159,142 @@ def test_through_mount_fuse3(ready):
     leave(ready)
 
 
-def test_another_user(ready, fuse_device):
-    """A user without privileges mounts his own layers by fusermount3, and others see nothing."""
-    base = ready.base / "his"
-    for name in ("lower", "upper", "work", "mnt"):
-        (base / name).mkdir(parents=True)
-    write(base / "lower/f")
-    run("chown", "-R", "nobody:nogroup", base)
-    ready.check_lower = False
-    options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work,userxattr"
-    result = run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", REVERLAY, "-o",
-                 options, base / "mnt", check=False)
-    assert result.returncode == 0, result.stdout
-    pids = rvl.servers_of(base / "mnt")
-    try:
-        def user():
-            assert (base / "mnt/f").read_text() == "data\n"
-            write(base / "mnt/f", "changed\n")
-            write(base / "mnt/d/new")
-            os.rename(base / "mnt/d", base / "mnt/e")
-            os.unlink(base / "mnt/e/new")
+NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
-        sysc.as_user(65534, 65534, user)
-        assert (base / "upper/f").read_text() == "changed\n"
-        sysc.as_user(4321, 4321, lambda: sysc.fails(errno.EACCES, os.listdir, base / "mnt"))
-        run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "fusermount3", "-u",
-            base / "mnt")
-        for pid in pids:
+
+class Users:
+    """An overlay that a user without privileges mounts by fusermount3."""
+
+    def __init__(self, base):
+        self.base = base
+        self.mnt = base / "mnt"
+        for name in ("lower", "upper", "work", "mnt"):
+            (base / name).mkdir(parents=True)
+        self.options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work,userxattr"
+        self.pids = []
+
+    def mount(self):
+        result = run(*NOBODY, REVERLAY, "-o", self.options, self.mnt, check=False)
+        assert result.returncode == 0, result.stdout
+        self.pids = rvl.servers_of(self.mnt)
+
+    def umount(self):
+        run(*NOBODY, "fusermount3", "-u", self.mnt)
+        for pid in self.pids:
             wait_gone(pid)
-    finally:
-        run("umount", "-l", base / "mnt", check=False)
-        for pid in pids:
+
+    def destroy(self):
+        run("umount", "-l", self.mnt, check=False)
+        for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
+
+
+@pytest.fixture
+def his(ready, fuse_device):
+    ready.check_lower = False
+    users = Users(ready.base / "his")
+    yield users
+    users.destroy()
+
+
+def test_another_user(his):
+    """A user without privileges mounts his own layers by fusermount3, and others see nothing."""
+    write(his.base / "lower/f")
+    run("chown", "-R", "nobody:nogroup", his.base)
+    his.mount()
+
+    def user():
+        assert (his.mnt / "f").read_text() == "data\n"
+        write(his.mnt / "f", "changed\n")
+        write(his.mnt / "d/new")
+        os.rename(his.mnt / "d", his.mnt / "e")
+        os.unlink(his.mnt / "e/new")
+
+    sysc.as_user(65534, 65534, user)
+    assert (his.base / "upper/f").read_text() == "changed\n"
+    sysc.as_user(4321, 4321, lambda: sysc.fails(errno.EACCES, os.listdir, his.mnt))
+    his.umount()
+
+
+def read_only_files(mnt):
+    """What the owner of read-only files does with them."""
+    os.chmod(mnt / "chmod", 0o440)
+    os.rename(mnt / "rename", mnt / "renamed")
+    os.rename(mnt / "chmod", mnt / "ro/../chmoded")
+    os.unlink(mnt / "unlink")
+    os.utime(mnt / "utimes", (1, 1))
+    # attributes alone are copied up, then the name changes, then the data
+    os.chmod(mnt / "chmoded", 0o444)
+    os.rename(mnt / "chmoded", mnt / "again")
+    # all names of a hard link, which need a count on the inode
+    os.link(mnt / "hard1", mnt / "hard3")
+    os.rename(mnt / "hard2", mnt / "hard4")
+    os.unlink(mnt / "hard1")
+    assert [os.stat(mnt / n).st_nlink for n in ("hard3", "hard4")] == [2, 2]
+    for name in ("renamed", "again", "hard3"):
+        sysc.fails(errno.EACCES, open, mnt / name, "w")
+        assert (mnt / name).read_text() == "data\n"
+        os.chmod(mnt / name, 0o644)
+        write(mnt / name, "changed\n")
+        os.chmod(mnt / name, 0o444)
+    assert (mnt / "hard4").read_text() == "changed\n"
+    # who has it open goes on writing, also when the server has closed its descriptor
+    fd = os.open(mnt / "git", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
+    os.chmod(mnt / "open", 0o644)
+    old = os.open(mnt / "open", os.O_RDWR)
+    os.chmod(mnt / "open", 0)
+    for i in range(2000):
+        os.close(os.open(mnt / f"many{i}", os.O_WRONLY | os.O_CREAT, 0o444))
+    os.write(fd, b"object\n")
+    assert os.pread(old, 9, 0) == b"data\n"
+    os.pwrite(old, b"DATA", 0)
+    os.close(fd)
+    os.close(old)
+    # in a read-only directory, and that itself
+    sysc.fails(errno.EACCES, os.unlink, mnt / "ro/in")
+    os.chmod(mnt / "ro/in", 0o400)
+    os.chmod(mnt / "closed", 0o755)
+    write(mnt / "closed/new")
+    os.chmod(mnt / "closed", 0o555)
+    os.rmdir(mnt / "empty")
+    for name, mode in (("open", 0), ("git", 0o444), ("ro", 0o555), ("ro/in", 0o400),
+                       ("closed", 0o555), ("hard3", 0o444), ("renamed", 0o444)):
+        assert stat.S_IMODE(os.stat(mnt / name).st_mode) == mode, name
+    os.chmod(mnt / "open", 0o444)
+    assert (mnt / "open").read_text() == "DATA\n"
+
+
+def test_read_only_files_of_a_user(his):
+    """A server without privileges does for its user what the owner of read-only files may do."""
+    low = his.base / "lower"
+    for name in ("chmod", "rename", "unlink", "utimes", "hard1", "open", "ro/in", "closed/in"):
+        write(low / name, mode=0o444)
+    os.link(low / "hard1", low / "hard2")
+    (low / "empty").mkdir()
+    for name in ("ro", "closed", "empty"):
+        (low / name).chmod(0o555)
+    run("chown", "-R", "nobody:nogroup", his.base)
+    his.mount()
+    seen = his.base / "seen"
+
+    def see():
+        return json.dumps({n: [os.stat(his.mnt / n).st_ino, os.stat(his.mnt / n).st_mode]
+                           for n in sorted(os.listdir(his.mnt))})
+
+    def use():
+        read_only_files(his.mnt)
+        seen.write_text(see())
+
+    def see_again():
+        assert see() == seen.read_text()
+
+    sysc.as_user(65534, 65534, use)
+    his.umount()
+    his.mount()
+    sysc.as_user(65534, 65534, see_again)
+    his.umount()
+    run(*NOBODY, rvl.CTL, "check", "-o", his.options)
 
 
 def test_user_namespace(ready, fuse_device):

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Write permission for one call, see lift.h. */
+#include "layer/lift.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "layer/path.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+void rvl_lift_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void rvl_lift_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+static int set_mode(int fd, mode_t mode)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return chmod(path, mode & 07777) < 0 ? -errno : 0;
+}
+
+struct lifted {
+	int fd; /* fn may move the object */
+	mode_t mode; /* with its type; 0: it can be written as it is */
+};
+
+static int lift(const struct rvl_lift *object, struct lifted *ret)
+{
+	struct statx stx;
+	mode_t needed;
+	int r;
+
+	ret->mode = 0;
+	ret->fd = *object->name ? rvl_path_open(object->dirfd, object->name, O_PATH, 0) :
+				  fcntl(object->dirfd, F_DUPFD_CLOEXEC, 0);
+	if (ret->fd < 0)
+		return *object->name ? ret->fd : -errno;
+	r = rvl_path_statx(ret->fd, "", STATX_BASIC_STATS, &stx);
+	if (r < 0)
+		return r;
+	needed = S_ISDIR(stx.stx_mode) ? S_IRWXU : S_IRUSR | S_IWUSR;
+	if (stx.stx_uid != geteuid() || S_ISLNK(stx.stx_mode))
+		return -EACCES;
+	if ((stx.stx_mode & needed) == needed)
+		return 0;
+	r = set_mode(ret->fd, stx.stx_mode | needed);
+	if (r == 0)
+		ret->mode = stx.stx_mode;
+	return r;
+}
+
+static void put_back(struct lifted *lifted)
+{
+	if (lifted->mode)
+		(void)set_mode(lifted->fd, lifted->mode);
+	rvl_close(lifted->fd);
+}
+
+int rvl_lift_call(const struct rvl_lift *objects, unsigned n, int (*fn)(void *arg), void *arg)
+{
+	struct lifted lifted[RVL_LIFTS_MAX];
+	unsigned n_lifted = 0;
+	int r = 0;
+
+	if (n > RVL_LIFTS_MAX)
+		return -EINVAL;
+	rvl_lift_lock();
+	while (r == 0 && n_lifted < n) {
+		r = lift(&objects[n_lifted], &lifted[n_lifted]);
+		n_lifted++;
+	}
+	if (r == 0)
+		r = fn(arg);
+	while (n_lifted > 0)
+		put_back(&lifted[--n_lifted]);
+	rvl_lift_unlock();
+	return r;
+}

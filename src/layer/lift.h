@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Read-only objects of a server without privileges (a mount by fusermount3). Private attributes,
+ * data that whoever opened the file before may write, and moves of directories need write permission
+ * on the object. Its owner gives it to himself for the time of one call, which EACCES refused, and
+ * takes it back. A death in between leaves it to him.
+ */
+#ifndef RVL_LAYER_LIFT_H
+#define RVL_LAYER_LIFT_H
+
+#include <sys/stat.h>
+
+#define RVL_LIFTS_MAX 3
+
+/* dirfd and a path beneath it, or "" and a descriptor (O_PATH will do). */
+struct rvl_lift {
+	int dirfd;
+	const char *name;
+};
+
+/*
+ * Calls fn(arg) while the n objects (others than symlinks) can be written by their owner, and returns
+ * what it returns. -EACCES: one of them is not ours; fn was not called. Takes the lock of
+ * rvl_lift_lock.
+ */
+int rvl_lift_call(const struct rvl_lift *objects, unsigned n, int (*fn)(void *arg), void *arg);
+
+/* Held by whoever changes a mode: a mode that is lifted is put back as it was. A leaf. */
+void rvl_lift_lock(void);
+void rvl_lift_unlock(void);
+
+#endif
