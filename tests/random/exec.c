@@ -198,6 +198,49 @@ static bool is_excused(const struct op *o, const struct res *a, const struct res
 	return false;
 }
 
+/* Is it a name in the directory that the threads share? */
+static bool is_shared_name(const struct world *w, const struct op *o, const char *path)
+{
+	char *parent = w->sub[0] && o->base < 0 && path ? parent_of(path) : NULL;
+	bool is_shared = w->sub[0] && o->base < 0 && path && !parent;
+
+	free(parent);
+	return is_shared;
+}
+
+static bool is_symlink(const struct world *w, const struct op *o, const char *path)
+{
+	struct stat st;
+
+	return fstatat(o->base < 0 ? w->ora.root : w->ora.fd[o->base], path, &st,
+		       AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISLNK(st.st_mode);
+}
+
+/*
+ * Would there be a symlink in the shared directory? What is made through it has a name of its target, which is in that
+ * directory too, and not this thread's.
+ */
+static bool is_shared_symlink(const struct world *w, const struct op *o)
+{
+	struct stat st;
+
+	switch (o->kind) {
+	case OP_SYMLINK:
+		return is_shared_name(w, o, o->p);
+	case OP_LINK:
+		return is_shared_name(w, o, o->q) && is_symlink(w, o, o->p);
+	case OP_RENAME:
+		return (is_shared_name(w, o, o->q) && is_symlink(w, o, o->p)) ||
+		       (is_shared_name(w, o, o->p) && is_symlink(w, o, o->q));
+	case OP_LINKFD:
+		return is_shared_name(w, o, o->p) && o->slot >= 0 &&
+		       fstat(w->ora.fd[o->slot], &st) == 0 && S_ISLNK(st.st_mode);
+	default:
+		return false;
+	}
+}
+
 /* Has it no name on the oracle, but one on the mount that a layer hides? */
 static bool is_hidden_link(const struct world *w, const struct op *o)
 {
@@ -256,7 +299,7 @@ int world_exec(struct world *w, const struct op *o)
 	bool is_stale = o->slot >= 0 && w->slot_rdonly[o->slot] && is_stale_kind(o->kind) &&
 			diff_ok(DIFF_K_STALE_FD);
 
-	if (is_left_out_on_fs(w, o) || is_hidden_link(w, o))
+	if (is_left_out_on_fs(w, o) || is_hidden_link(w, o) || is_shared_symlink(w, o))
 		return 0;
 	if (o->kind == OP_TMPFILE && o->base >= 0 && fstat(w->ora.fd[o->base], &st) == 0 &&
 	    st.st_nlink == 0 && diff_ok(DIFF_DEAD_DIR_TMPFILE))
