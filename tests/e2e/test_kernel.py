@@ -56,7 +56,6 @@ def test_by_turns(ov, options, first):
             write(low / f"turn{i}/sub/deep", str(i))
             write(low / f"victim{i}")
     ov.options = [o for o in options if not o.startswith("xino")]
-    ov.check_clean = False  # places of directories that the kernel has renamed are told
     mnt = ov.mount(kernel=first == "kernel")
     kernel = first == "kernel"
     for i in range(6):
