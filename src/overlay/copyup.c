@@ -312,9 +312,13 @@ static int publish(struct copy_up *c)
 	if (c->parent && !(c->flags & RVL_COPY_UP_NO_PUBLISH))
 		r = rvl_dir_lock_write(c->parent, &dir);
 	if (r < 0) {
-		/* removed meanwhile, or to be removed: the index alone has it */
 		if (r != -ENOENT || rvl_node_is_dir(c->node))
 			return r;
+		/* living, and with no other name: it has moved, so look where it is now */
+		if (c->parent && !(c->flags & RVL_COPY_UP_NO_PUBLISH) && c->st.stx_nlink == 1 &&
+		    !atomic_load(&c->node->is_dead))
+			return -ESTALE;
+		/* removed meanwhile, or to be removed: the index alone has it */
 		pthread_rwlock_wrlock(&c->node->lock);
 		if (c->st.stx_nlink > 1)
 			c->node->nlink_diff = (int)c->st.stx_nlink - 1;
@@ -444,7 +448,7 @@ static int take_existing(struct rvl_node *node, bool *ret_is_taken)
 	rvl_entry_path(node->id.number, path);
 	pthread_rwlock_wrlock(&node->lock);
 	node->upper_ino = stx.stx_ino;
-	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
+	r = rvl_nlink_read(node, ov->index->inodes_fd, path, stx.stx_nlink);
 	if (r == 0 && S_ISREG(stx.stx_mode)) {
 		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
 		atomic_store(&node->is_metacopy, r > 0);

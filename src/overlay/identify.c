@@ -155,15 +155,37 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 	return r == 0 ? 1 : r == -EEXIST ? 0 : r;
 }
 
+int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t type,
+		    const struct rvl_layer **ret_layer, struct statx *ret_st)
+{
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	struct rvl_handle origin;
+	ssize_t n = rvl_xattr_get(&ov->stack->xattr, dirfd, name, RVL_XATTR_ORIGIN, value,
+				  sizeof(value));
+
+	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin) < 0)
+		return -ESTALE;
+	for (unsigned i = 1; i < ov->stack->n; i++) {
+		const struct rvl_layer *layer = &ov->stack->layers[i];
+		_cleanup_close_ int fd = rvl_handle_open(layer->fd, &origin);
+
+		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, ret_st) < 0 ||
+		    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT))
+			continue;
+		*ret_layer = layer;
+		return rvl_take_fd(&fd);
+	}
+	return -ESTALE;
+}
+
 /* The number of the lower object that a stranger was copied up from by the kernel (overlay.origin);
  * 0: none. */
 static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 {
 	struct rvl_overlay *ov = overlay_of(s);
-	uint8_t value[RVL_HANDLE_ENCODED_MAX];
-	struct rvl_handle origin;
+	_cleanup_close_ int fd = -EBADF;
+	const struct rvl_layer *layer;
 	struct statx stx;
-	ssize_t n;
 
 	ret->number = 0;
 	if (is_dir(s) && s->lower->places.n) {
@@ -172,24 +194,11 @@ static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 		return rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path,
 					   &s->lower->st, ret);
 	}
-	n = rvl_xattr_get(&ov->stack->xattr, s->dir->fd.fd.fd, s->name, RVL_XATTR_ORIGIN, value,
-			  sizeof(value));
-	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin) < 0)
-		return 0;
-	for (unsigned i = 1; i < ov->stack->n; i++) {
-		const struct rvl_layer *layer = &ov->stack->layers[i];
-		_cleanup_close_ int fd = rvl_handle_open(layer->fd, &origin);
-
-		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &stx) < 0)
-			continue;
-		if ((stx.stx_mode & S_IFMT) != (s->upper->st.stx_mode & S_IFMT))
-			continue;
-		return rvl_number_of_lower(ov->index, layer, fd, "", &stx, ret);
-	}
-	return 0;
+	fd = rvl_origin_open(ov, s->dir->fd.fd.fd, s->name, s->upper->st.stx_mode, &layer, &stx);
+	return fd < 0 ? 0 : rvl_number_of_lower(ov->index, layer, fd, "", &stx, ret);
 }
 
-/* The kernel's link count does not know our index link. */
+/* The kernel's link count does not know our index link. st: of before that. */
 static int correct_nlink(struct rvl_overlay *ov, int dirfd, const char *name,
 			 const struct statx *st, const struct rvl_id *id)
 {
@@ -200,7 +209,7 @@ static int correct_nlink(struct rvl_overlay *ov, int dirfd, const char *name,
 	if (!node)
 		return -ENOMEM;
 	node->upper_ino = st->stx_ino;
-	r = rvl_nlink_read(node, dirfd, name);
+	r = rvl_nlink_read(node, dirfd, name, st->stx_nlink);
 	if (r == 0 && node->has_nlink_xattr)
 		r = rvl_upper_xattr_set(ov->index, dirfd, name, node->type, node->upper_ino,
 					RVL_XATTR_NLINK, value,

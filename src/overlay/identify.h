@@ -23,4 +23,11 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 int rvl_identify_kernel_index(struct rvl_overlay *ov, const struct rvl_found *lower,
 			      const struct rvl_id *id);
 
+/*
+ * The lower object that an upper one says it was copied up from (overlay.origin), if it is of this
+ * type: an O_PATH descriptor (owned by the caller), its layer and stat. -ESTALE: none can be found.
+ */
+int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t type,
+		    const struct rvl_layer **ret_layer, struct statx *ret_st);
+
 #endif

@@ -264,7 +264,7 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	if (rvl_node_is_dir(node))
 		r = take_lower(dir->node, name, upper->redirect, lower, node);
 	else
-		r = rvl_nlink_read(node, dir->fd.fd.fd, name);
+		r = rvl_nlink_read(node, dir->fd.fd.fd, name, upper->st.stx_nlink);
 	if (r == 0 && upper->is_metacopy) {
 		r = rvl_merge_lookup_data(ov->stack, &dir->node->lower, name, upper->redirect, 0,
 					  &node->data);
@@ -298,7 +298,7 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 	}
 	rvl_entry_path(id->number, path);
 	node->is_user_whiteout = rvl_is_user_whiteout(ov, ov->index->inodes_fd, path, stx);
-	r = rvl_nlink_read(node, ov->index->inodes_fd, path);
+	r = rvl_nlink_read(node, ov->index->inodes_fd, path, stx->stx_nlink);
 	if (r == 0 && !has_name && (long)stx->stx_nlink + node->nlink_diff <= 0) {
 		/* dead, but for an open one, which would be in memory */
 		*ret = rvl_node_find(ov, id->number);

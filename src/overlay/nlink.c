@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "index/stamp.h"
+#include "overlay/identify.h"
 #include "overlay/real.h"
 
 #define LINKS_MAX (1 << 20)
@@ -22,16 +23,30 @@ static int parse(const char *value, int *ret)
 	n = strtol(value + 1, &end, 10);
 	if (errno || *end || n < -LINKS_MAX || n > LINKS_MAX)
 		return -EUCLEAN;
-	/*
-	 * Relative to lower, as the kernel writes it at times: what that makes of our count is not
-	 * known here, so nothing is taken off. A count too high keeps an entry, one too low would
-	 * bury a living object.
-	 */
-	*ret = value[0] == 'L' ? 0 : (int)n;
+	*ret = (int)n;
 	return 0;
 }
 
-int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
+/*
+ * The kernel writes a count relative to the lower object before it links a further name into upper,
+ * and leaves it so if it dies then (ovl_link_up in fs/overlayfs/copy_up.c). Where the lower object
+ * cannot be found nothing is taken off: a count too high keeps an entry, one too low would bury a
+ * living object.
+ */
+static int relative_to_lower(const struct rvl_node *node, int dirfd, const char *name,
+			     uint32_t upper_nlink, int diff)
+{
+	const struct rvl_layer *layer;
+	struct statx st;
+	_cleanup_close_ int fd =
+		rvl_origin_open(node->ov, dirfd, name, node->type, &layer, &st);
+
+	return fd < 0 || st.stx_nlink > LINKS_MAX || upper_nlink > LINKS_MAX ?
+		       0 :
+		       (int)st.stx_nlink + diff - (int)upper_nlink;
+}
+
+int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name, uint32_t upper_nlink)
 {
 	struct rvl_overlay *ov = node->ov;
 	char value[RVL_NLINK_VALUE_SIZE + 1];
@@ -49,6 +64,9 @@ int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name)
 	value[n < 0 ? 0 : n] = '\0';
 	node->has_nlink_xattr = true;
 	r = parse(value, &node->nlink_diff);
+	if (r == 0 && value[0] == 'L')
+		node->nlink_diff = relative_to_lower(node, dirfd, name, upper_nlink,
+						     node->nlink_diff);
 	if (r == -EUCLEAN) {
 		rvl_count(damaged);
 		rvl_warn_limited("%s: damaged overlay.nlink", name);

@@ -15,9 +15,9 @@
 
 #include "overlay/private.h"
 
-/* Read the difference of an upper object into a node that nobody else has yet. -EUCLEAN: malformed.
- */
-int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name);
+/* Read the difference of an upper object, whose st_nlink is upper_nlink, into a node that nobody else
+ * has yet. -EUCLEAN: malformed. */
+int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name, uint32_t upper_nlink);
 /* The value as it is written: "U%+d". */
 #define RVL_NLINK_VALUE_SIZE 16
 unsigned rvl_nlink_format(int diff, char ret[RVL_NLINK_VALUE_SIZE]);

@@ -165,6 +165,33 @@ def test_kernel_nlink_is_one_higher(ov):
     assert os.stat(mnt / "a").st_nlink == os.stat(mnt / "born").st_nlink == 1
 
 
+def test_kernels_nlink_relative_to_lower(ov):
+    """A count that the kernel, dead in between, has left relative to lower means what the kernel takes it for."""
+    with ov.lower() as low:
+        write(low / "a", "x\n")
+        for name in ("b", "c", "d"):
+            os.link(low / "a", low / name)
+    ov.options = ["index=on"]
+    mnt = ov.mount(kernel=True)
+    write(mnt / "a", "changed\n")
+    os.unlink(mnt / "b")
+    assert os.stat(mnt / "d").st_nlink == 3
+    ov.umount()
+    os.setxattr(ov.upper / "a", "trusted.overlay.nlink", b"L-1")
+    ov.mount(kernel=True)
+    assert os.stat(mnt / "d").st_nlink == 3
+    ov.remount(kernel=False)
+    assert {os.stat(mnt / name).st_nlink for name in "acd"} == {3}
+    fh = sysc.handle(mnt / "d")
+    for i, name in enumerate("acd"):
+        os.unlink(mnt / name)
+        assert {os.stat(mnt / n).st_nlink for n in "acd"[i + 1:]} <= {2 - i}
+    ov.remount()
+    root = os.open(mnt, os.O_RDONLY)
+    sysc.fails(errno.ESTALE, sysc.open_handle, root, fh)
+    os.close(root)
+
+
 def test_removed_by_the_kernel(ov):
     """What the kernel removed is gone, and its number is never another object's."""
     ov.check_clean = False  # the kernel leaves the index links of what it removes
