@@ -29,59 +29,6 @@
 #define ROUNDS_MAX 6
 #define PROGRESS_NAMES 1000 /* between two looks at `stop` and calls of progress */
 
-/* ---- sets of numbers ---- */
-
-static size_t slot_of(const struct rvl_number_set *set, uint64_t key)
-{
-	size_t i = rvl_hash(&key, sizeof(key)) & (set->size - 1);
-
-	while (set->v[i].key && set->v[i].key != key)
-		i = (i + 1) & (set->size - 1);
-	return i;
-}
-
-static int set_grow(struct rvl_number_set *set)
-{
-	struct rvl_number_set bigger = { .size = set->size ? set->size * 2 : 256 };
-
-	bigger.v = calloc(bigger.size, sizeof(*bigger.v));
-	if (!bigger.v)
-		return -ENOMEM;
-	for (size_t i = 0; i < set->size; i++)
-		if (set->v[i].key)
-			bigger.v[slot_of(&bigger, set->v[i].key)] = set->v[i];
-	bigger.n = set->n;
-	free(set->v);
-	*set = bigger;
-	return 0;
-}
-
-int rvl_number_set_add(struct rvl_number_set *set, uint64_t key, uint64_t value)
-{
-	int r = set->n * 2 >= set->size ? set_grow(set) : 0;
-	size_t i;
-
-	if (r || !key)
-		return r;
-	i = slot_of(set, key);
-	if (!set->v[i].key && set->n++ >= RVL_NUMBER_SET_MAX)
-		return -E2BIG;
-	set->v[i].key = key;
-	set->v[i].value = value;
-	return 0;
-}
-
-uint64_t rvl_number_set_get(const struct rvl_number_set *set, uint64_t key)
-{
-	return set->n ? set->v[slot_of(set, key)].value : 0;
-}
-
-void rvl_number_set_release(struct rvl_number_set *set)
-{
-	free(set->v);
-	*set = (struct rvl_number_set){ 0 };
-}
-
 /* ---- common ---- */
 
 void rvl_check_pass(struct rvl_check *check, const char *title)
@@ -139,7 +86,7 @@ static bool is_passing(struct rvl_check *check)
 		return false;
 	if (check->is_second_look)
 		return !rvl_number_set_get(&check->suspects, hash);
-	(void)rvl_number_set_add(&check->suspects, hash, 1);
+	(void)rvl_number_set_add(&check->suspects, hash, 1, RVL_NUMBER_SET_MAX);
 	return true;
 }
 

@@ -122,7 +122,7 @@ static int wrong_stamp(struct rvl_check *check, uint64_t number, int dirfd, cons
 		       const struct statx *st, const struct rvl_handle *lower, const char *what)
 {
 	/* from now on this object is `number`, mended or not */
-	int r = rvl_number_set_add(&check->known, st->stx_ino, number);
+	int r = rvl_number_set_add(&check->known, st->stx_ino, number, RVL_NUMBER_SET_MAX);
 
 	if (r == -E2BIG) /* then it is found as unstamped, too */
 		r = 0;
@@ -334,13 +334,16 @@ static int check_shelf(struct rvl_check *check, unsigned low)
 void rvl_check_met(struct rvl_check *check, uint64_t ino)
 {
 	if (rvl_number_set_get(&check->companions, ino))
-		(void)rvl_number_set_add(&check->companions, ino, RVL_COMPANION_MET);
+		(void)rvl_number_set_add(&check->companions, ino, RVL_COMPANION_MET,
+					 RVL_NUMBER_SET_MAX);
 }
 
 static int note_companion(struct shelf *shelf, const char *name)
 {
 	uint64_t ino = parse_decimal(name);
-	int r = ino ? rvl_number_set_add(&shelf->check->companions, ino, RVL_COMPANION_THERE) : 0;
+	int r = ino ? rvl_number_set_add(&shelf->check->companions, ino, RVL_COMPANION_THERE,
+					 RVL_NUMBER_SET_MAX) :
+		      0;
 
 	return r == -E2BIG ? 0 : r; /* more than that are not checked */
 }

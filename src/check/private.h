@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/number_set.h"
 #include "check/check.h"
 #include "check/sorter.h"
 #include "check/spool.h"
@@ -17,19 +18,8 @@
 #define RVL_WALK_DIRECTORIES_MAX (1 << 22) /* found and not yet walked */
 #define RVL_STATX_ALL (STATX_BASIC_STATS | STATX_BTIME)
 
-/* Numbers by which a real object of upper is known by its entry, whatever its stamp says; and
- * numbers that are not judged. Open hashing; bounded by RVL_NUMBER_SET_MAX. */
-struct rvl_number_set {
-	struct {
-		uint64_t key, value;
-	} * v; /* owned; key 0: free */
-	size_t n, size;
-};
+/* Of each of the sets of numbers below. */
 #define RVL_NUMBER_SET_MAX (1 << 20)
-int rvl_number_set_add(struct rvl_number_set *set, uint64_t key, uint64_t value);
-/* 0: not in it (values are not 0). */
-uint64_t rvl_number_set_get(const struct rvl_number_set *set, uint64_t key);
-void rvl_number_set_release(struct rvl_number_set *set);
 
 /* A link count that does not fit the names. It is judged when all else is: names may be hidden, or
  * shown twice, by a directory that is to be mended. */

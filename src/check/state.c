@@ -88,7 +88,8 @@ static int add_pending(void *arg, const struct rvl_log_record *record)
 	/* a second number that is only a flag is no harm */
 	for (unsigned i = 0; !r && i < 4; i++)
 		if (numbers[i] > RVL_NUMBER_ROOT)
-			r = rvl_number_set_add(&check->pending, numbers[i], 1);
+			r = rvl_number_set_add(&check->pending, numbers[i], 1,
+					       RVL_NUMBER_SET_MAX);
 	return r;
 }
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/number_set.h"
 #include "index/map.h"
 #include "overlay/decode.h"
 #include "overlay/private.h"
@@ -22,6 +23,7 @@
 #define NODES_DEFAULT 100000
 #define NODES_MIN 1024
 #define CHAIN_MAX (1 << 16) /* ancestors */
+#define UNCOUNTED_MAX (1 << 15) /* a shard; of more the counts are taken for whole */
 
 struct shard {
 	pthread_mutex_t lock;
@@ -29,6 +31,8 @@ struct shard {
 	struct rvl_node **buckets;
 	struct rvl_node *oldest, *newest; /* refs == 0, nothing forbids dropping */
 	unsigned n;
+	/* nodes that were dropped while the kernel knew them: it may know more than is counted */
+	struct rvl_number_set uncounted; /* owned */
 };
 
 struct rvl_node_cache {
@@ -147,6 +151,7 @@ void rvl_node_cache_free(struct rvl_node_cache *cache)
 			}
 		}
 		free(shard->buckets);
+		rvl_number_set_release(&shard->uncounted);
 		pthread_cond_destroy(&shard->copied);
 		pthread_mutex_destroy(&shard->lock);
 	}
@@ -179,7 +184,7 @@ static void spill(struct rvl_node *node)
 				   .at.parent = node->parent };
 	int r;
 
-	if (node->n_lookups == 0 || !node->name || rvl_node_has_upper(node) ||
+	if ((node->n_lookups == 0 && !node->is_uncounted) || !node->name || rvl_node_has_upper(node) ||
 	    atomic_load(&node->is_dead))
 		return;
 	snprintf(row.at.name, sizeof(row.at.name), "%s", node->name);
@@ -197,6 +202,8 @@ static struct rvl_node *take_oldest(struct rvl_node_cache *cache, struct shard *
 	if (!node || shard->n <= cache->limit)
 		return NULL;
 	spill(node);
+	if (node->n_lookups || node->is_uncounted)
+		(void)rvl_number_set_add(&shard->uncounted, node->id.number, 1, UNCOUNTED_MAX);
 	list_remove(shard, node);
 	*find(cache, shard, node->id.number) = node->hash_next;
 	shard->n--;
@@ -226,6 +233,7 @@ struct rvl_node *rvl_node_insert(struct rvl_node *node)
 		ref(shard, ret);
 	} else {
 		node->hash_next = NULL;
+		node->is_uncounted = rvl_number_set_take(&shard->uncounted, node->id.number);
 		*p = node;
 		shard->n++;
 		rvl_count(nodes);
@@ -344,17 +352,35 @@ void rvl_node_count_lookup(struct rvl_node *node)
 	pthread_mutex_unlock(&shard->lock);
 }
 
+/* By the kernel. With the shard's lock. */
+static bool is_known(const struct rvl_node *node)
+{
+	return node->n_open || node->n_lookups || node->is_uncounted;
+}
+
 bool rvl_node_forget(struct rvl_node *node, uint64_t n)
 {
 	struct shard *shard = shard_of_node(node);
 	bool is_unknown;
 
-	/* A node that was dropped and found again has counted less than the kernel. */
+	/* A node that was dropped and found again has counted less than the kernel, which gives a
+	 * part back at times; only what is more than was counted is all. */
 	pthread_mutex_lock(&shard->lock);
+	if (n > node->n_lookups)
+		node->is_uncounted = false;
 	node->n_lookups -= n < node->n_lookups ? n : node->n_lookups;
-	is_unknown = node->n_lookups == 0 && node->n_open == 0;
+	is_unknown = !is_known(node);
 	pthread_mutex_unlock(&shard->lock);
 	return is_unknown;
+}
+
+void rvl_node_forget_dropped(struct rvl_overlay *ov, uint64_t number)
+{
+	struct shard *shard = shard_of(ov->nodes, number);
+
+	pthread_mutex_lock(&shard->lock);
+	(void)rvl_number_set_take(&shard->uncounted, number);
+	pthread_mutex_unlock(&shard->lock);
 }
 
 void rvl_node_count_open(struct rvl_node *node)
@@ -375,7 +401,7 @@ bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed)
 	if (node->n_open)
 		node->n_open--;
 	*ret_is_closed = node->n_open == 0;
-	is_unknown = node->n_lookups == 0 && node->n_open == 0;
+	is_unknown = !is_known(node);
 	pthread_mutex_unlock(&shard->lock);
 	return is_unknown;
 }
@@ -383,12 +409,12 @@ bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed)
 bool rvl_node_is_known(struct rvl_node *node)
 {
 	struct shard *shard = shard_of_node(node);
-	bool is_known;
+	bool ret;
 
 	pthread_mutex_lock(&shard->lock);
-	is_known = node->n_open != 0 || node->n_lookups != 0;
+	ret = is_known(node);
 	pthread_mutex_unlock(&shard->lock);
-	return is_known;
+	return ret;
 }
 
 bool rvl_node_count_living(struct rvl_node *node)
@@ -397,7 +423,7 @@ bool rvl_node_count_living(struct rvl_node *node)
 	bool is_living;
 
 	pthread_mutex_lock(&shard->lock);
-	is_living = !atomic_load(&node->is_dead) || node->n_open != 0 || node->n_lookups != 0;
+	is_living = !atomic_load(&node->is_dead) || is_known(node);
 	node->n_lookups += is_living;
 	pthread_mutex_unlock(&shard->lock);
 	return is_living;

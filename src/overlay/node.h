@@ -96,6 +96,7 @@ struct rvl_node {
 	unsigned refs;
 	unsigned n_open; /* opens of the kernel */
 	uint64_t n_lookups;
+	bool is_uncounted; /* found again: the kernel has look-ups that n_lookups lacks */
 	bool is_copying;
 	/* where it is: a directory's place in the overlay; of a lower non-directory a place where
 	 * it was seen */
@@ -151,6 +152,8 @@ int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name)
  * both. */
 void rvl_node_count_lookup(struct rvl_node *node);
 bool rvl_node_forget(struct rvl_node *node, uint64_t n);
+/* The kernel knows a node no more that is not in memory. */
+void rvl_node_forget_dropped(struct rvl_overlay *ov, uint64_t number);
 void rvl_node_count_open(struct rvl_node *node);
 /* ret_is_closed: no open is left. */
 bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);

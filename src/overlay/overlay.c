@@ -182,6 +182,8 @@ void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_look
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
 
+	if (!node)
+		rvl_node_forget_dropped(ov, number);
 	if (!node || !rvl_node_forget(node, n_lookups))
 		return;
 	if (atomic_load(&node->is_dead))
