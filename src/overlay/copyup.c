@@ -502,6 +502,47 @@ static int complete(struct rvl_node *node, unsigned flags)
 	return rvl_metacopy_fetch(node, flags & RVL_COPY_UP_NO_DATA);
 }
 
+static bool is_removed_dir(const struct rvl_node *node)
+{
+	return rvl_node_is_dir(node) && atomic_load(&node->is_dead);
+}
+
+/*
+ * A directory that was removed while it was open, and was never in upper: one without a name, which
+ * a descriptor keeps like one that was removed from there.
+ */
+static int copy_up_removed(struct rvl_node *node)
+{
+	struct copy_up c = { .ov = node->ov, .node = node, .temp.fd = -EBADF };
+	int r = 0;
+
+	rvl_node_copy_begin(node);
+	if (rvl_node_has_upper(node))
+		goto done;
+	r = rvl_real_get(node, &c.lower);
+	if (r == 0)
+		r = rvl_path_statx(c.lower.dirfd, c.lower.name, RVL_STATX_MASK, &c.st);
+	if (r == 0)
+		r = make_temp(&c);
+	if (r == 0)
+		r = set_attributes(&c);
+	if (r == 0)
+		r = rvl_dir_keep_attributes(node, c.temp.fd);
+	rvl_temp_release_name(&c.temp);
+	if (r == 0) {
+		node->upper_ino = c.temp.ino;
+		rvl_fdcache_put(node->ov->fds, node->id.number, RVL_FD_UPPER_DIR,
+				rvl_take_fd(&c.temp.fd));
+		atomic_store_explicit(&node->has_upper, true, memory_order_release);
+		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_LOWER);
+	}
+	rvl_temp_release(&c.temp);
+	rvl_real_put(&c.lower);
+done:
+	rvl_node_copy_end(node);
+	return r;
+}
+
 /* One object whose parent, if it has one, is in upper. */
 static int copy_up_one(struct rvl_node *node, unsigned flags)
 {
@@ -509,8 +550,8 @@ static int copy_up_one(struct rvl_node *node, unsigned flags)
 	bool is_taken = false;
 	int r = 0;
 
-	if (rvl_node_is_dir(node) && atomic_load(&node->is_dead))
-		return -ENOENT;
+	if (is_removed_dir(node))
+		return copy_up_removed(node);
 	if (!rvl_node_has_upper(node))
 		r = find_parent(&c);
 	if (r == 0) {
@@ -565,7 +606,7 @@ int rvl_copy_up(struct rvl_node *node, unsigned flags)
 	/* Another look-up may give a file with several names another place on the way. */
 	for (unsigned i = 0; i < PLACE_RETRIES && (r == -ENOENT || r == -ESTALE); i++) {
 		r = rvl_check_writable(node->ov);
-		if (r == 0 && !rvl_node_has_upper(node))
+		if (r == 0 && !rvl_node_has_upper(node) && !is_removed_dir(node))
 			r = copy_up_ancestors(node);
 		if (r == 0)
 			r = copy_up_one(node, flags);

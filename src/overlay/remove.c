@@ -279,9 +279,7 @@ int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name
 
 /* ---- directories ---- */
 
-/* A directory that is to be removed: nothing on disk leads to it then but a descriptor, which the
- * cache may drop. */
-static int keep_attributes(struct rvl_node *node, int upper_fd)
+int rvl_dir_keep_attributes(struct rvl_node *node, int upper_fd)
 {
 	if (!node->removed)
 		node->removed = calloc(1, sizeof(*node->removed));
@@ -314,7 +312,7 @@ int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)
 		r = -ENOTEMPTY;
 	rvl_listing_put(merged);
 	rvl_listing_put(lower);
-	return r < 0 ? r : keep_attributes(node, upper_fd);
+	return r < 0 ? r : rvl_dir_keep_attributes(node, upper_fd);
 }
 
 int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd)

@@ -35,5 +35,8 @@ void rvl_node_removed_dir(struct rvl_node *node);
 int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque);
 /* Make an empty upper directory really empty: opaque first, then its whiteouts go. */
 int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd);
+/* Of a directory that has no name, or is about to lose it: nothing on disk leads to it then but a
+ * descriptor, which the cache may drop. */
+int rvl_dir_keep_attributes(struct rvl_node *node, int upper_fd);
 
 #endif

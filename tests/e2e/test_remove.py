@@ -8,7 +8,7 @@ import stat
 import pytest
 
 import sysc
-from rvl import (IS_KERNEL, ino, listing, opaque, run, standard_tree, whiteout, write)
+from rvl import (IS_KERNEL, OLD, ino, listing, opaque, run, standard_tree, whiteout, write)
 
 
 def is_whiteout(path):
@@ -246,3 +246,36 @@ def test_full_disk(ov, images):
     for name in left:
         os.unlink(mnt / "d" / name)
     assert listing(mnt / "d") == []
+
+
+@pytest.mark.kernel_differs("a removed lower directory cannot be copied up: ENOENT")
+@pytest.mark.layouts("ext4", "tmpfs", "squashfs")
+def test_attributes_of_a_removed_directory(ov):
+    """Who has a removed directory open changes its attributes, wherever it was; nothing of it is left in upper."""
+    with ov.lower() as low:
+        for name in ("lower", "merged", "inner/lower"):
+            (low / name).mkdir(parents=True)
+            os.setxattr(low / name, "user.old", b"1")
+    mnt = ov.mount()
+    (mnt / "born").mkdir()
+    write(mnt / "merged/new")
+    os.unlink(mnt / "merged/new")
+    for name in ("lower", "merged", "inner/lower", "born"):
+        number = ino(mnt / name)
+        fd = os.open(mnt / name, os.O_RDONLY | os.O_DIRECTORY)
+        os.rmdir(mnt / name)
+        if name == "inner/lower":
+            os.rmdir(mnt / "inner")
+        os.fchmod(fd, 0o701)
+        os.fchown(fd, 12, 13)
+        os.utime(fd, ns=(OLD, OLD + 1))
+        os.setxattr(fd, "user.new", b"2")
+        st = os.fstat(fd)
+        assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, st.st_ino, st.st_nlink) \
+            == (0o701, 12, 13, OLD + 1, number, 0), name
+        assert os.getxattr(fd, "user.new") == b"2"
+        assert name == "born" or os.getxattr(fd, "user.old") == b"1"
+        assert os.listdir(fd) == []
+        sysc.fails(errno.ENOENT, os.mkdir, "x", dir_fd=fd)
+        os.close(fd)
+    assert listing(mnt) == [] and listing(ov.work / "work") in ([], ["whiteout"], ["incompat"])
