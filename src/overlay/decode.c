@@ -49,34 +49,18 @@ static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_nam
 	return r;
 }
 
-/* Where the data of an upper metacopy file are, by its place in the merged lower view. */
-static int find_data_by_place(struct rvl_overlay *ov, const char *path, const struct statx *stx,
-			      const char *redirect, struct rvl_place *ret)
+/* fn with each place that the map has for a number, until it returns 1: then 0. The map is built if
+ * it is not complete. -ESTALE: there is none left. */
+static int each_row(struct rvl_overlay *ov, uint64_t number, rvl_map_row_fn *fn, void *arg)
 {
-	struct rvl_node _cleanup_node_ *dir = NULL;
-	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
-	struct rvl_name_at at;
-	ssize_t n = rvl_upper_xattr_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode,
-					stx->stx_ino, RVL_XATTR_PLACE, value, sizeof(value));
-	int r = n < 0 ? (int)n : rvl_name_at_decode(value, (size_t)n, &at);
+	int r = rvl_map_get(ov->index, number, fn, arg);
 
-	if (r == 0)
-		r = rvl_node_get_dir(ov, at.parent, &dir);
-	return r < 0 ? r : rvl_merge_lookup_data(ov->stack, &dir->lower, at.name, redirect, 0, ret);
-}
-
-/* Nowhere is no error: the attributes can be had all the same. */
-static int find_data(struct rvl_overlay *ov, const char *path, const struct statx *stx,
-		     struct rvl_place *ret)
-{
-	_cleanup_free_ char *redirect = NULL;
-	int r = rvl_redirect_get(ov->stack, ov->index->inodes_fd, path, &redirect);
-
-	if (r == 0 && redirect && redirect[0] == '/')
-		r = rvl_merge_lookup_data(ov->stack, &ov->root->lower, path, redirect, 0, ret);
-	else if (r == 0)
-		r = find_data_by_place(ov, path, stx, redirect, ret);
-	return r == -ENODATA || r == -ENOENT || r == -ESTALE || r == -EIO ? 0 : r;
+	if ((r == 0 || r == -ENOENT) && !rvl_map_is_complete(ov->index)) {
+		r = rvl_overlay_build_map(ov);
+		if (r == 0)
+			r = rvl_map_get(ov->index, number, fn, arg);
+	}
+	return r == 1 ? 0 : r == 0 || r == -ENOENT ? -ESTALE : r;
 }
 
 struct row_search {
@@ -96,14 +80,63 @@ static int try_row(void *arg, const struct rvl_map_row *row)
 static int by_map(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 {
 	struct row_search search = { ov, number, ret };
-	int r = rvl_map_get(ov->index, number, try_row, &search);
 
-	if ((r == 0 || r == -ENOENT) && !rvl_map_is_complete(ov->index)) {
-		r = rvl_overlay_build_map(ov);
-		if (r == 0)
-			r = rvl_map_get(ov->index, number, try_row, &search);
-	}
-	return r == 1 ? 0 : r == 0 || r == -ENOENT ? -ESTALE : r;
+	return each_row(ov, number, try_row, &search);
+}
+
+/* ---- data of an upper metacopy file ---- */
+
+static int find_data_at(struct rvl_overlay *ov, const struct rvl_name_at *at, const char *redirect,
+			struct rvl_place *ret)
+{
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	int r = rvl_node_get_dir(ov, at->parent, &dir);
+
+	return r < 0 ? r : rvl_merge_lookup_data(ov->stack, &dir->lower, at->name, redirect, 0, ret);
+}
+
+struct data_search {
+	struct rvl_overlay *ov;
+	struct rvl_place *ret;
+};
+
+static int try_data(void *arg, const struct rvl_map_row *row)
+{
+	struct data_search *search = arg;
+	int r = find_data_at(search->ov, &row->at, NULL, search->ret);
+
+	return r == -ESTALE || r == -ENOENT || r == -ENODATA ? 0 : r == 0 ? 1 : r;
+}
+
+/* By its place in the merged lower view; or by another name there, if the directory of that was
+ * removed. */
+static int find_data_by_place(struct rvl_overlay *ov, uint64_t number, const char *path,
+			      const struct statx *stx, const char *redirect, struct rvl_place *ret)
+{
+	struct data_search search = { ov, ret };
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_name_at at;
+	ssize_t n = rvl_upper_xattr_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode,
+					stx->stx_ino, RVL_XATTR_PLACE, value, sizeof(value));
+	int r = n < 0 ? (int)n : rvl_name_at_decode(value, (size_t)n, &at);
+
+	if (r == 0)
+		r = find_data_at(ov, &at, redirect, ret);
+	return r == -ESTALE ? each_row(ov, number, try_data, &search) : r;
+}
+
+/* Nowhere is no error: the attributes can be had all the same. */
+static int find_data(struct rvl_overlay *ov, uint64_t number, const char *path,
+		     const struct statx *stx, struct rvl_place *ret)
+{
+	_cleanup_free_ char *redirect = NULL;
+	int r = rvl_redirect_get(ov->stack, ov->index->inodes_fd, path, &redirect);
+
+	if (r == 0 && redirect && redirect[0] == '/')
+		r = rvl_merge_lookup_data(ov->stack, &ov->root->lower, path, redirect, 0, ret);
+	else if (r == 0)
+		r = find_data_by_place(ov, number, path, stx, redirect, ret);
+	return r == -ENODATA || r == -ENOENT || r == -ESTALE || r == -EIO ? 0 : r;
 }
 
 /* Can only names of lower be left of it? */
@@ -162,7 +195,7 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
 		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
 		if (r > 0) {
-			r = find_data(ov, path, stx, &data);
+			r = find_data(ov, number, path, stx, &data);
 			is_metacopy = true;
 		}
 	}

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shutil
 import stat
 
 import pytest
@@ -245,3 +246,28 @@ def test_unlinked_alias_copies_nothing(ov):
         assert len(entries) == 1 and not has_data(entries[0])
     ov.remount()
     assert (mnt / "b").read_bytes() == DATA
+
+
+def test_data_when_the_directory_of_the_place_is_gone(ov):
+    """A hard link of lower that was copied up by the other name, whose directory was removed: its data stay."""
+    with ov.lower() as low:
+        write(low / "old/dir/a", DATA)
+        os.link(low / "old/dir/a", low / "b")
+    mnt = ov.mount()
+    os.chmod(mnt / "old/dir/a", 0o600)
+    if not IS_KERNEL:
+        taken = sysc.handle(mnt / "b")
+    shutil.rmtree(mnt / "old")
+    for _ in range(2):
+        ov.remount()
+        if not IS_KERNEL:
+            root = os.open(mnt, os.O_RDONLY)
+            fd = sysc.open_handle(root, taken)
+            assert os.pread(fd, len(DATA), 0) == DATA
+            os.close(fd)
+            os.close(root)
+        assert (mnt / "b").read_bytes() == DATA
+    with open(mnt / "b", "ab") as file:
+        file.write(b"more")
+    ov.remount()
+    assert (mnt / "b").read_bytes() == DATA + b"more"
