@@ -27,6 +27,8 @@
 	X(listing_bytes, "bytes", "memory of the listings of lower directories that are kept")    \
 	X(stamped_on_sight, "objects", "upper objects without a valid stamp that were given one") \
 	X(stamps_refused, "objects", "stamps not believed, since the index disagrees")            \
+	X(maps_retired, "maps",                                                                   \
+	  "maps of a rebind that were lost: untouched objects of lower layers have new numbers")  \
 	X(damaged, "objects", "objects refused because of damaged metadata")                      \
 	X(paths_mended, "entries", "stored paths that were out of step and mended at use")        \
 	X(recovered, "operations", "unfinished operations completed or undone at mount")          \

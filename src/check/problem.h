@@ -52,6 +52,10 @@ enum rvl_severity {
 	X(MAP_DAMAGED, "map-damaged", RVL_WARNING, true,						\
 	  "inodes/map.mdb cannot be read or does not fit its seal",					\
 	  "thrown away; it is made again when it is needed")						\
+	X(MAP_LOST, "map-lost", RVL_ERROR, true,							\
+	  "inodes/map.mdb, which alone has numbers from before a rebind, is damaged or missing",	\
+	  "its instances are retired, as by the next mount: untouched objects of lower layers get "	\
+	  "new numbers")										\
 	X(MAP_STALE, "map-stale", RVL_WARNING, true,							\
 	  "the map has places that lower does not have, or lacks some",					\
 	  "its places are thrown away; they are found again when needed")				\

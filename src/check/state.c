@@ -260,6 +260,9 @@ static int load_state(struct rvl_check *check, int inodes_fd, bool *ret_has_inde
 		if (!r && !check->config->is_online && !check->index)
 			r = rvl_check_map_file(check, state->map_serial,
 					       state->flags & RVL_STATE_MAP_IS_TRUTH, inodes_fd);
+		/* no number of a lower object can be told */
+		if (check->is_map_unusable && state->flags & RVL_STATE_MAP_IS_TRUTH)
+			*ret_has_index = false;
 		break;
 	case -ENOENT:
 		r = check_lost(check);

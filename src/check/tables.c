@@ -13,6 +13,7 @@
 #include "check/private.h"
 #include "index/fsck.h"
 #include "index/map.h"
+#include "index/rebind.h"
 
 #define PROBE_SECONDS 3600 /* whoever takes longer goes round in circles */
 #define PROBE_SOUND 0
@@ -34,17 +35,14 @@ static int probe(struct rvl_check *check)
 	return !r ? PROBE_SOUND : r == -ENOENT ? PROBE_NONE : PROBE_DAMAGED;
 }
 
-int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, int inodes_fd)
+/* Whether it is sound. */
+static int run_probe(struct rvl_check *check, int inodes_fd, const char *name)
 {
-	char data[32], seal[32];
 	pid_t pid;
-	int status, r;
+	int status;
 
-	check->has_map = false;
-	snprintf(data, sizeof(data), serial ? "map.mdb.%u" : "map.mdb", serial);
-	snprintf(seal, sizeof(seal), serial ? "map.seal.%u" : "map.seal", serial);
-	if (faccessat(inodes_fd, data, F_OK, AT_SYMLINK_NOFOLLOW))
-		return errno == ENOENT ? 0 : -errno;
+	if (faccessat(inodes_fd, name, F_OK, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? PROBE_NONE : -errno;
 	pid = fork();
 	if (pid < 0)
 		return -errno;
@@ -53,15 +51,31 @@ int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, 
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
-	check->has_map = WIFEXITED(status) && WEXITSTATUS(status) == PROBE_SOUND;
-	if (check->has_map || (WIFEXITED(status) && WEXITSTATUS(status) == PROBE_NONE))
+	return WIFEXITED(status) ? WEXITSTATUS(status) : PROBE_DAMAGED;
+}
+
+int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, int inodes_fd)
+{
+	char data[32], seal[32];
+	int r;
+
+	snprintf(data, sizeof(data), serial ? "map.mdb.%u" : "map.mdb", serial);
+	snprintf(seal, sizeof(seal), serial ? "map.seal.%u" : "map.seal", serial);
+	r = run_probe(check, inodes_fd, data);
+	if (r < 0)
+		return r;
+	check->has_map = r == PROBE_SOUND;
+	check->is_map_unusable = r == PROBE_DAMAGED || (is_truth && r == PROBE_NONE);
+	if (!check->is_map_unusable)
 		return 0;
-	check->is_map_unusable = true;
-	if (!rvl_problem_begin(check, RVL_P_MAP_DAMAGED, 0, NULL, "inodes/%s", data))
+	if (!rvl_problem_begin(check, is_truth ? RVL_P_MAP_LOST : RVL_P_MAP_DAMAGED, 0, NULL,
+			       "inodes/%s", data))
 		return 0;
-	/* the numbers from before a rebind are nowhere else */
-	if (is_truth)
-		return rvl_problem_end(check, -EOPNOTSUPP);
+	if (is_truth) {
+		r = rvl_rebind_retire(check->stack);
+		check->is_map_unusable = r;
+		return rvl_problem_end(check, r);
+	}
 	r = unlinkat(inodes_fd, data, 0) ? -errno : 0;
 	if (!r && unlinkat(inodes_fd, seal, 0) && errno != ENOENT)
 		r = -errno;

@@ -13,8 +13,8 @@
 #include "index/bind.h"
 #include "index/map_private.h"
 #include "index/number_private.h"
+#include "index/real.h"
 
-#define REAL_KEY_SIZE 10 /* as real.c */
 #define WRONG_MAX 65536 /* records mended at a time; the rest the next time */
 
 static struct rvl_store *open_store(struct rvl_index *index)
@@ -115,7 +115,7 @@ int rvl_map_forget(struct rvl_index *index)
 /* ---- claims and assigned numbers ---- */
 
 struct wrong {
-	uint8_t real[REAL_KEY_SIZE];
+	uint8_t real[RVL_REAL_KEY_SIZE];
 	uint64_t number;
 	bool is_owner; /* of the table number -> real */
 	bool is_missing; /* no contradiction: its other half is not there */
@@ -128,7 +128,7 @@ struct reals_check {
 	uint64_t n_wrong, max;
 };
 
-static void real_of_key(const uint8_t key[REAL_KEY_SIZE], struct rvl_real *ret)
+static void real_of_key(const uint8_t key[RVL_REAL_KEY_SIZE], struct rvl_real *ret)
 {
 	uint16_t instance;
 	uint64_t ino;
@@ -139,7 +139,7 @@ static void real_of_key(const uint8_t key[REAL_KEY_SIZE], struct rvl_real *ret)
 	ret->ino = be64toh(ino);
 }
 
-static int add_wrong(struct reals_check *check, const uint8_t real[REAL_KEY_SIZE], uint64_t number,
+static int add_wrong(struct reals_check *check, const uint8_t real[RVL_REAL_KEY_SIZE], uint64_t number,
 		     bool is_owner, bool is_missing)
 {
 	struct wrong *wrong = &check->wrong[check->n];
@@ -148,7 +148,7 @@ static int add_wrong(struct reals_check *check, const uint8_t real[REAL_KEY_SIZE
 	if (check->n == WRONG_MAX)
 		return 0;
 	*wrong = (struct wrong){ .number = number, .is_owner = is_owner, .is_missing = is_missing };
-	memcpy(wrong->real, real, REAL_KEY_SIZE);
+	memcpy(wrong->real, real, RVL_REAL_KEY_SIZE);
 	check->n++;
 	return 0;
 }
@@ -161,7 +161,7 @@ static int check_real(void *arg, const MDB_val *key, const MDB_val *value)
 	uint64_t number;
 	int r;
 
-	if (key->mv_size != REAL_KEY_SIZE || value->mv_size < sizeof(number))
+	if (key->mv_size != RVL_REAL_KEY_SIZE || value->mv_size < sizeof(number))
 		return -EUCLEAN;
 	number = rvl_get_le64(value->mv_data);
 	real_of_key(key->mv_data, &real);
@@ -183,7 +183,7 @@ static int check_owner(void *arg, const MDB_val *key, const MDB_val *value)
 	uint64_t number;
 	int r;
 
-	if (key->mv_size != sizeof(number) || value->mv_size != REAL_KEY_SIZE)
+	if (key->mv_size != sizeof(number) || value->mv_size != RVL_REAL_KEY_SIZE)
 		return -EUCLEAN;
 	memcpy(&number, key->mv_data, sizeof(number));
 	real_of_key(value->mv_data, &real);
@@ -197,7 +197,7 @@ static int check_owner(void *arg, const MDB_val *key, const MDB_val *value)
 
 static int mend_wrong(struct rvl_store *store, MDB_txn *txn, struct wrong *wrong)
 {
-	MDB_val real = { .mv_data = wrong->real, .mv_size = REAL_KEY_SIZE };
+	MDB_val real = { .mv_data = wrong->real, .mv_size = RVL_REAL_KEY_SIZE };
 	MDB_val number = { .mv_data = &wrong->number, .mv_size = sizeof(wrong->number) };
 	int rc;
 

@@ -22,6 +22,7 @@
 #include "index/log.h"
 #include "index/map_private.h"
 #include "index/number_private.h"
+#include "index/rebind.h"
 #include "index/state.h"
 #include "index/workdir.h"
 
@@ -174,18 +175,17 @@ static int begin_use(struct rvl_index *index, const struct rvl_index_config *con
 static int open_reals(struct rvl_index *index)
 {
 	struct rvl_state *state = index->state;
-	int r;
+	bool is_truth = index->is_persistent && (state->flags & RVL_STATE_MAP_IS_TRUTH);
+	int r = 0;
 
-	if (index->is_persistent && (state->flags & RVL_STATE_HAS_REALS)) {
+	if (index->is_persistent && (state->flags & RVL_STATE_HAS_REALS))
 		r = rvl_map_ensure(index, false);
-		if (r)
-			return r;
-	}
-	if (index->is_persistent && (state->flags & RVL_STATE_MAP_IS_TRUTH) && !index->map->store &&
-	    !index->map->below) {
-		rvl_map_tell_lost(index);
+	if (is_truth && !index->map->store && !index->map->below && (!r || r == -EUCLEAN)) {
+		index->is_map_lost = true;
 		return -EUCLEAN;
 	}
+	if (r)
+		return r;
 	if (index->is_writable && (state->flags & RVL_STATE_REALS_IN_MAP) &&
 	    (index->map->was_discarded || !index->map->store)) {
 		struct rvl_state_instance *old = rvl_state_instance_by_id(
@@ -220,7 +220,8 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 	r = r ?: rvl_bind_layers(index, binding);
 	r = r ?: rvl_companions_open(index);
 	if (r) {
-		rvl_error("the index cannot be opened: %s", strerror(-r));
+		if (!index->is_map_lost)
+			rvl_error("the index cannot be opened: %s", strerror(-r));
 		return r;
 	}
 	r = begin_use(index, config);
@@ -239,7 +240,29 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 	return r;
 }
 
-int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret)
+/*
+ * The map that alone has numbers from before a rebind is lost. 1: its instances were retired. Not
+ * after an unclean stop of the machine: upper may have objects of which the index does not know
+ * yet.
+ */
+static int settle_lost_map(const struct rvl_index *index)
+{
+	int r = -ESTALE;
+
+	if (index->is_writable && !index->is_incomplete) {
+		rvl_info("workdir=%s: the map is damaged or lost: the lower layers are walked",
+			 index->stack->work_path);
+		r = rvl_rebind_retire(index->stack);
+	}
+	if (r == -ESTALE) {
+		rvl_map_tell_lost(index);
+		return -EUCLEAN;
+	}
+	return r ?: 1;
+}
+
+/* 1: to be done again. */
+static int open_all(const struct rvl_index_config *config, struct rvl_index **ret)
 {
 	struct rvl_index *index = index_alloc(config);
 	struct rvl_binding binding = { 0 };
@@ -269,12 +292,23 @@ int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret
 		r = rvl_workdir_empty(index->stack, index->temp_fd);
 	r = r ?: open_parts(index, &binding, config);
 	rvl_binding_release(&binding);
+	if (r && index->is_map_lost)
+		r = settle_lost_map(index);
 	if (r) {
 		index_free(index);
 		return r;
 	}
 	*ret = index;
 	return 0;
+}
+
+int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret)
+{
+	int r = open_all(config, ret);
+
+	if (r > 0)
+		r = open_all(config, ret);
+	return r > 0 ? -EUCLEAN : r;
 }
 
 int rvl_index_load_state(const struct rvl_stack *stack, struct rvl_state **ret)

@@ -45,6 +45,7 @@ struct rvl_index {
 	bool is_writable;		     /* has a workdir, and may change what is in it */
 	bool is_volatile;		     /* no fsync */
 	bool is_prepared; /* being made by a rebind beside the one in force: the state is not saved */
+	bool is_map_lost; /* that of a rebind; while it is opened */
 	bool stays_unclean; /* a close is not to mark it clean: a repair that left something */
 	pthread_mutex_t companions_lock; /* the making of inodes/c */
 	pthread_mutex_t tombstone_lock;	 /* replacing the shared tombstone at EMLINK */

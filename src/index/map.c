@@ -488,9 +488,7 @@ int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, vo
 
 		r = rvl_map_row_decode(found.v + at + 2, rvl_get_le16(found.v + at), &row);
 		if (r) {
-			rvl_count(damaged);
-			rvl_warn_limited("inodes/%s: a damaged row of number %llu", MAP_NAME,
-					 (unsigned long long)number);
+			rvl_map_tell_damaged(index->map, "number", number);
 		} else if (found.n > REPEATS_CHECKED_MAX || !is_repeated(&found, at)) {
 			r = fn(arg, &row);
 		}

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "index/number.h"
+#include "index/real.h"
 
 typedef int record_fn(struct rvl_store *store, MDB_txn *txn, const MDB_val *key,
 		      const MDB_val *value);
@@ -39,8 +40,11 @@ static int check_owner(struct rvl_store *store, MDB_txn *txn, const MDB_val *key
 	if (rc)
 		return rc == MDB_NOTFOUND ? -EUCLEAN : rvl_store_errno(rc);
 	memcpy(&number, key->mv_data, sizeof(number));
-	return found.mv_size >= sizeof(number) && rvl_get_le64(found.mv_data) == number ? 0 :
-											   -EUCLEAN;
+	return value->mv_size == RVL_REAL_KEY_SIZE && found.mv_size == RVL_REAL_VALUE_SIZE &&
+			       rvl_number_is_valid(number) &&
+			       rvl_get_le64(found.mv_data) == number ?
+		       0 :
+		       -EUCLEAN;
 }
 
 static int check_all(struct rvl_store *store, MDB_txn *txn, MDB_dbi table, record_fn *fn)

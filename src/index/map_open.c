@@ -70,6 +70,14 @@ void rvl_map_tell_lost(const struct rvl_index *index)
 		index->stack->work_path, options ?: "");
 }
 
+void rvl_map_tell_damaged(struct rvl_map *map, const char *of, uint64_t key)
+{
+	atomic_store_explicit(&map->is_damaged, true, memory_order_relaxed);
+	rvl_count(damaged);
+	rvl_warn_limited("inodes/%s: a damaged record of %s %llu; the next mount checks the map",
+			 MAP_NAME, of, (unsigned long long)key);
+}
+
 static enum rvl_map_extent read_extent(struct rvl_store *store)
 {
 	MDB_val key = { .mv_data = (void *)RVL_STORE_META_COMPLETE,
@@ -107,7 +115,7 @@ static int open_file(struct rvl_index *index, bool is_create, struct rvl_store *
 	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
 	fd = openat(index->inodes_fd, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0)
-		return errno == ELOOP ? -EUCLEAN : -errno;
+		return errno == ELOOP || errno == EISDIR ? -EUCLEAN : -errno;
 	if (fstat(fd, &st))
 		return -errno;
 	if (S_ISREG(st.st_mode) && st.st_size == 0 && !is_create)
@@ -142,17 +150,16 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 	if (r != -EUCLEAN)
 		return r;
 	rvl_count(damaged);
-	if (index->state->flags & RVL_STATE_MAP_IS_TRUTH) {
-		rvl_map_tell_lost(index);
+	if (index->state->flags & RVL_STATE_MAP_IS_TRUTH)
 		return r;
-	}
 	if (!index->is_writable) {
 		rvl_warn("inodes/%s is damaged and not used", MAP_NAME);
 		return -ENOENT;
 	}
 	rvl_warn("inodes/%s is damaged or another overlay's: it is made anew", MAP_NAME);
 	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
-	if (unlinkat(index->inodes_fd, name, 0))
+	if (unlinkat(index->inodes_fd, name, 0) &&
+	    (errno != EISDIR || unlinkat(index->inodes_fd, name, AT_REMOVEDIR)))
 		return -errno;
 	r = rvl_map_seal_break(index);
 	if (r)

@@ -43,6 +43,7 @@ struct rvl_map {
 	_Atomic bool is_opened;
 	_Atomic bool is_complete, has_gaps;
 	bool was_discarded; /* the file was damaged and made anew */
+	_Atomic bool is_damaged; /* found while it is in use: it gets no seal, so the next open checks it */
 	struct rvl_store
 		*_Atomic store; /* owned; where rows go: file or memory. NULL until it is needed */
 	struct rvl_store
@@ -69,6 +70,9 @@ void rvl_map_tell_lost(const struct rvl_index *index);
 /* Open what there is; is_create: make it where there is none. After 0 map->store may still be NULL
  * without is_create. */
 int rvl_map_ensure(struct rvl_index *index, bool is_create);
+
+/* A record makes no sense: count it, say so, and have the file checked. of: what the key is. */
+void rvl_map_tell_damaged(struct rvl_map *map, const char *of, uint64_t key);
 
 void rvl_map_set_complete(struct rvl_map *map, bool has_gaps);
 /* The disk is full: rows go to memory for the rest of the mount. */

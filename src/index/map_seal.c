@@ -126,7 +126,8 @@ int rvl_map_seal(struct rvl_index *index)
 	int r;
 
 	static_assert(sizeof(SEAL_MAGIC) == 8, "the magic");
-	if (!index->is_writable || !index->map->store || index->map->is_in_memory)
+	if (!index->is_writable || !index->map->store || index->map->is_in_memory ||
+	    index->map->is_damaged)
 		return 0;
 	r = rvl_store_sync(index->map->store);
 	r = r ?: rvl_store_errno(mdb_env_get_fd(index->map->store->env, &fd));

@@ -28,8 +28,6 @@
 #include "index/state.h"
 
 #define JOURNAL_MAX_BYTES (64 << 20) /* more than pending records can ever make */
-#define VALUE_SIZE 12 /* number, generation */
-#define REAL_KEY_SIZE 10 /* instance, real ino; big-endian, so that neighbours are neighbours */
 
 struct disk_record {
 	uint32_t checksum; /* of what follows */
@@ -93,7 +91,7 @@ int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, st
 	return 0;
 }
 
-static void real_key(const struct rvl_real *real, uint8_t key[REAL_KEY_SIZE])
+static void real_key(const struct rvl_real *real, uint8_t key[RVL_REAL_KEY_SIZE])
 {
 	uint16_t instance = htobe16(real->instance);
 	uint64_t ino = htobe64(real->ino);
@@ -107,7 +105,7 @@ static int real_from_key(const void *key, size_t len, struct rvl_real *ret)
 	uint16_t instance;
 	uint64_t ino;
 
-	if (len != REAL_KEY_SIZE)
+	if (len != RVL_REAL_KEY_SIZE)
 		return -EUCLEAN;
 	memcpy(&instance, key, sizeof(instance));
 	memcpy(&ino, (const uint8_t *)key + sizeof(instance), sizeof(ino));
@@ -118,7 +116,7 @@ static int real_from_key(const void *key, size_t len, struct rvl_real *ret)
 
 static size_t hash_real(const struct rvl_real *real)
 {
-	uint8_t key[REAL_KEY_SIZE];
+	uint8_t key[RVL_REAL_KEY_SIZE];
 
 	real_key(real, key);
 	return rvl_hash(key, sizeof(key));
@@ -245,7 +243,7 @@ static bool is_in_store(const struct rvl_index *index)
 static int number_locked(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
 {
 	const struct record *record = find_real(index->reals, real);
-	uint8_t key[REAL_KEY_SIZE], value[VALUE_SIZE];
+	uint8_t key[RVL_REAL_KEY_SIZE], value[RVL_REAL_VALUE_SIZE];
 	ssize_t n;
 
 	if (record) {
@@ -268,7 +266,7 @@ static int number_locked(struct rvl_index *index, const struct rvl_real *real, s
 static int owner_locked(struct rvl_index *index, uint64_t number, struct rvl_real *ret)
 {
 	const struct record *record = find_number(index->reals, number);
-	uint8_t value[REAL_KEY_SIZE];
+	uint8_t value[RVL_REAL_KEY_SIZE];
 	ssize_t n;
 
 	if (record) {
@@ -295,6 +293,8 @@ int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct
 	pthread_rwlock_rdlock(&index->reals->lock);
 	r = number_locked(index, real, ret);
 	pthread_rwlock_unlock(&index->reals->lock);
+	if (r == -EUCLEAN)
+		rvl_map_tell_damaged(index->map, "real inode", real->ino);
 	return r;
 }
 
@@ -307,6 +307,8 @@ int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *re
 	pthread_rwlock_rdlock(&index->reals->lock);
 	r = owner_locked(index, number, ret);
 	pthread_rwlock_unlock(&index->reals->lock);
+	if (r == -EUCLEAN)
+		rvl_map_tell_damaged(index->map, "number", number);
 	return r;
 }
 
@@ -375,7 +377,7 @@ static int put_all(struct rvl_reals *reals, struct rvl_store *store, MDB_txn *tx
 {
 	for (size_t i = 0; i < reals->n; i++) {
 		const struct record *record = &reals->records[i];
-		uint8_t key[REAL_KEY_SIZE], id[VALUE_SIZE];
+		uint8_t key[RVL_REAL_KEY_SIZE], id[RVL_REAL_VALUE_SIZE];
 		uint64_t native = record->id.number;
 		MDB_val k = { .mv_data = key, .mv_size = sizeof(key) };
 		MDB_val v = { .mv_data = id, .mv_size = sizeof(id) };

@@ -20,6 +20,11 @@ struct rvl_real {
 	uint16_t instance;
 };
 
+/* In LMDB: key of `reals` and value of `owners` (instance, real ino; big-endian, so that neighbours
+ * are neighbours); value of `reals` (number, generation). */
+#define RVL_REAL_KEY_SIZE 10
+#define RVL_REAL_VALUE_SIZE 12
+
 #define RVL_REALS_PENDING_MAX 65536 /* records in memory and journal before they go to LMDB */
 
 /* Loads the journal. The state must be open. */

@@ -25,6 +25,7 @@
 #include "index/number_private.h"
 #include "index/rebind_places.h"
 #include "index/workdir.h"
+#include "layer/path.h"
 
 /* Where the name of a former hard link lies that was met first. */
 struct first {
@@ -41,6 +42,9 @@ struct rvl_rebind {
 	struct rvl_old_places *places; /* owned */
 	void *firsts; /* owned; tsearch(3) */
 	bool is_moved, has_other_lowers, has_map, needs_map;
+	/* The map is lost and the lowers are the same: handles of lower objects that entries keep
+	 * are true, and tell what places cannot. */
+	bool has_origins;
 	const struct rvl_rebind_sink *sink; /* borrowed, during the walk */
 	struct rvl_rebind_counts *counts; /* borrowed, during the walk */
 };
@@ -86,6 +90,8 @@ static int open_old(struct rvl_rebind *rebind, struct rvl_state *state)
 
 	state->flags &= ~(uint32_t)RVL_STATE_MAP_IS_TRUTH;
 	r = rvl_index_prepare(rebind->config.stack, true, state, &rebind->old);
+	if (!r && rebind->config.is_retiring)
+		rebind->old->map->is_opened = true; /* and has nothing */
 	return r ?: rvl_map_ensure(rebind->old, false);
 }
 
@@ -107,6 +113,7 @@ static int make_next(struct rvl_rebind *rebind, struct rvl_state *state,
 
 	rebind->is_moved = !rvl_bind_is_same_place(state, binding);
 	rebind->has_other_lowers = !rvl_bind_is_same_lowers(state, binding);
+	rebind->has_origins = !rebind->has_other_lowers && has_lost_map(rebind, state);
 	/* Asked for with everything at its place: what is in the lowers has changed. */
 	rebind->needs_map = rebind->has_other_lowers || has_lost_map(rebind, state) ||
 			    (!rebind->is_moved && !config->is_clone) ||
@@ -390,6 +397,104 @@ static void tell_gone(struct rvl_rebind *rebind)
 	}
 }
 
+/* ---- without the old map: what was copied up, by the handle of its lower object ---- */
+
+/* The one object in the lowers that a handle opens. Filesystems without uuids may have the same
+ * handle for several. -ENOENT: none, or not one alone; -ENODATA: nothing recorded would last. */
+static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origin, uint8_t type,
+		       struct rvl_real *ret)
+{
+	const struct rvl_stack *stack = rebind->config.stack;
+	bool is_found = false;
+
+	for (unsigned i = 1; i < stack->n; i++) {
+		const struct rvl_layer *layer = &stack->layers[i];
+		_cleanup_close_ int fd = rvl_handle_open(layer->fd, origin);
+		struct rvl_real real;
+		struct statx stx;
+		int r;
+
+		if (rebind->next->state->lowers[i - 1].flags & RVL_ROOT_UNSTABLE)
+			return -ENODATA;
+		if (fd < 0 || rvl_path_statx(fd, "", STATX_BASIC_STATS | STATX_BTIME, &stx) ||
+		    IFTODT(stx.stx_mode) != type)
+			continue;
+		r = rvl_real_of_lower(rebind->next, layer, fd, "", &stx, &real);
+		if (r)
+			return r;
+		if (is_found && (real.instance != ret->instance || real.ino != ret->ino))
+			return -ENOENT;
+		*ret = real;
+		is_found = true;
+	}
+	return is_found ? 0 : -ENOENT;
+}
+
+/*
+ * The walk knows an entry by its place. That says nothing where the directory that it was in has
+ * been removed, and what the kernel copied up has none.
+ */
+static int record_by_origin(void *arg, uint64_t number)
+{
+	struct rvl_rebind *rebind = arg;
+	struct rvl_old_place about = { 0 };
+	struct rvl_handle origin;
+	struct rvl_name_at at;
+	struct rvl_real real;
+	struct rvl_id id;
+	int r = rvl_real_owner(rebind->next, number, &real);
+	bool has_place;
+
+	if (r != -ENOENT)
+		return r;
+	has_place = !rvl_old_place_of_entry(rebind->old, number, &at, &about);
+	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
+	if (r == -ENODATA)
+		r = -ENOENT;
+	r = r ?: open_origin(rebind, &origin, about.type, &real);
+	if (r == -ENOENT || r == -ENODATA)
+		return r == -ENOENT && has_place && rebind->config.is_retiring ? -ESTALE : 0;
+	id = (struct rvl_id){ number, about.generation };
+	r = r ?: rvl_real_record(rebind->next, &real, &id);
+	if (r == -EEXIST) /* the other one has its names in lower, this one is in upper alone */
+		return 0;
+	rebind->counts->n_kept += !r;
+	return r;
+}
+
+struct row_search {
+	const struct rvl_name_at *at;
+	struct rvl_name_at *ret;
+};
+
+/* The row of a place, else any. */
+static int take_row(void *arg, const struct rvl_map_row *row)
+{
+	struct row_search *search = arg;
+
+	*search->ret = row->at;
+	return row->at.parent == search->at->parent && !strcmp(row->at.name, search->at->name);
+}
+
+/* The parent of a directory's place may have another number now: one that has been removed has
+ * nothing that tells the old one. */
+static int renew_place(void *arg, uint64_t number)
+{
+	struct rvl_rebind *rebind = arg;
+	struct rvl_entry_directory dir;
+	struct rvl_name_at at;
+	struct row_search search = { &dir.place, &at };
+	int r = rvl_entry_get_directory(rebind->next, number, &dir);
+
+	if (r || !dir.is_merged)
+		return r == -EUCLEAN || r == -ENOENT ? 0 : r;
+	r = rvl_map_get(rebind->next, number, take_row, &search);
+	if (r)
+		return r == 1 || r == -ENOENT ? 0 : r;
+	dir.place = at;
+	return rvl_entry_put_directory(rebind->next, number, &dir, true);
+}
+
 int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
 		      struct rvl_rebind_counts *ret)
 {
@@ -407,11 +512,15 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 	rebind->has_map = has_map;
 	ret->n_old = rvl_old_places_count(rebind->places);
 	r = rvl_map_walk(rebind->next, visit_name, rebind);
+	if (!r && rebind->has_origins)
+		r = rvl_entry_each(rebind->old, record_by_origin, rebind);
 	if (r)
 		return r;
 	tell_gone(rebind);
 	r = rvl_bind_claims(rebind->next);
 	r = r ?: rvl_map_build(rebind->next, NULL);
+	if (!r && rebind->has_origins && !rebind->config.is_dry_run)
+		r = rvl_entry_each(rebind->next, renew_place, rebind);
 	ret->n_names = rvl_counters.map_names;
 	return r;
 }

@@ -24,6 +24,9 @@ struct rvl_rebind_config {
 	const struct rvl_stack *stack; /* borrowed */
 	bool is_clone; /* a new overlay: new uuid, new counters */
 	bool is_dry_run; /* change nothing: the new map is in memory */
+	/* The old map is lost and all layers are at their place: -ESTALE where not all that was
+	 * copied up is found in them again. */
+	bool is_retiring;
 };
 
 /* What is told of places. */
@@ -92,5 +95,13 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 		      struct rvl_rebind_counts *ret);
 /* Durable when it returns 0. Not for a dry run. */
 int rvl_rebind_commit(struct rvl_rebind *rebind);
+
+/*
+ * Without the map that an earlier rebind made, which is damaged or lost, and with all layers at
+ * their place: retire its instances (retire.c). Warns of what was lost, and counts it. -ESTALE, not
+ * logged: something in upper was copied up from what is not found again, so that its other names
+ * would part from it; errors of rvl_rebind_begin and rvl_rebind_lowers.
+ */
+int rvl_rebind_retire(const struct rvl_stack *stack);
 
 #endif

@@ -78,21 +78,46 @@ static int add_row(void *arg, uint64_t number, const struct rvl_map_row *row)
 
 /* ---- entries ---- */
 
-/* The place that an entry keeps. -ENODATA: none. */
-static int place_of_entry(struct rvl_index *index, uint64_t number, struct rvl_name_at *ret,
-			  struct rvl_old_place *ret_about)
+/* Type and generation of an object in upper that has the number. */
+static int read_object(struct rvl_index *index, uint64_t number, const struct statx *stx,
+		       struct rvl_old_place *ret)
 {
-	struct rvl_entry_directory dir;
 	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_id id;
+	int r;
+
+	rvl_entry_path(number, path);
+	r = rvl_stamp_get(index, index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id);
+	if (r || id.number != number)
+		return r ?: -EUCLEAN;
+	ret->type = IFTODT(stx->stx_mode);
+	ret->generation = id.generation;
+	return 0;
+}
+
+/* A private attribute of such an object. */
+static ssize_t get_attribute(struct rvl_index *index, uint64_t number, const struct statx *stx,
+			     enum rvl_xattr which, void *buf, size_t size)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+
+	rvl_entry_path(number, path);
+	return rvl_upper_xattr_get(index, index->inodes_fd, path, stx->stx_mode, stx->stx_ino,
+				   which, buf, size);
+}
+
+int rvl_old_place_of_entry(struct rvl_index *old, uint64_t number, struct rvl_name_at *ret,
+			   struct rvl_old_place *ret_about)
+{
 	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	struct rvl_entry_directory dir;
 	enum rvl_entry_kind kind;
 	struct statx stx;
-	struct rvl_id id;
 	ssize_t n;
-	int r = rvl_entry_look(index, number, &kind, &stx);
+	int r = rvl_entry_look(old, number, &kind, &stx);
 
 	if (!r && kind == RVL_ENTRY_DIRECTORY) {
-		r = rvl_entry_get_directory(index, number, &dir);
+		r = rvl_entry_get_directory(old, number, &dir);
 		if (r || !dir.is_merged)
 			return r ?: -ENODATA;
 		*ret = dir.place;
@@ -101,18 +126,35 @@ static int place_of_entry(struct rvl_index *index, uint64_t number, struct rvl_n
 	}
 	if (r || kind != RVL_ENTRY_OBJECT)
 		return r ?: -ENODATA;
-	rvl_entry_path(number, path);
-	n = rvl_upper_xattr_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino,
-				RVL_XATTR_PLACE, value, sizeof(value));
+	n = get_attribute(old, number, &stx, RVL_XATTR_PLACE, value, sizeof(value));
 	r = n < 0 ? (int)n : rvl_name_at_decode(value, (size_t)n, ret);
-	if (r)
-		return r;
-	r = rvl_stamp_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id);
-	if (r || id.number != number)
-		return r ?: -EUCLEAN;
-	ret_about->type = IFTODT(stx.stx_mode);
-	ret_about->generation = id.generation;
-	return 0;
+	return r ?: read_object(old, number, &stx, ret_about);
+}
+
+int rvl_old_place_origin(struct rvl_index *old, uint64_t number, struct rvl_handle *ret,
+			 struct rvl_old_place *ret_about)
+{
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	struct rvl_entry_directory dir = { 0 };
+	enum rvl_entry_kind kind;
+	struct statx stx;
+	ssize_t n;
+	int r = rvl_entry_look(old, number, &kind, &stx);
+
+	if (!r && kind == RVL_ENTRY_DIRECTORY) {
+		r = rvl_entry_get_directory(old, number, &dir);
+		*ret = dir.lower;
+		ret_about->type = DT_DIR;
+		if (!r && (!dir.is_merged || !dir.lower.len))
+			r = -ENODATA;
+	} else if (!r && kind == RVL_ENTRY_OBJECT) {
+		n = get_attribute(old, number, &stx, RVL_XATTR_ORIGIN, value, sizeof(value));
+		r = n < 0 ? (int)n : rvl_handle_decode(value, (unsigned)n, ret);
+		r = r ?: read_object(old, number, &stx, ret_about);
+	} else if (!r) {
+		r = -ENODATA;
+	}
+	return r == -ESTALE || r == -EUCLEAN || r == -ERANGE ? -ENODATA : r;
 }
 
 static int add_entry(void *arg, uint64_t number)
@@ -120,7 +162,7 @@ static int add_entry(void *arg, uint64_t number)
 	struct rvl_old_places *places = arg;
 	struct rvl_old_place about = { 0 }, *place;
 	struct rvl_name_at at;
-	int r = place_of_entry(places->index, number, &at, &about);
+	int r = rvl_old_place_of_entry(places->index, number, &at, &about);
 
 	if (r) /* nothing said, or damaged: then it is not known */
 		return r == -ENOMEM || r == -EIO ? r : 0;
@@ -223,7 +265,7 @@ static int is_at(struct rvl_old_places *places, const struct rvl_old_place *plac
 		r = rvl_map_get(places->index, place->number, is_wanted, &wanted);
 		return r == -ENOENT ? 0 : r;
 	}
-	r = place_of_entry(places->index, place->number, &at, &about);
+	r = rvl_old_place_of_entry(places->index, place->number, &at, &about);
 	if (r)
 		return 0;
 	return at.parent == parent && !strcmp(at.name, name);
@@ -294,7 +336,7 @@ char *rvl_old_places_path(struct rvl_old_places *places, const struct rvl_old_pl
 		char *longer;
 		int r = rvl_map_get(places->index, number, take_place, &wanted);
 
-		if (r != 1 && place_of_entry(places->index, number, &wanted.at, &about))
+		if (r != 1 && rvl_old_place_of_entry(places->index, number, &wanted.at, &about))
 			break;
 		if (asprintf(&longer, "/%s%s", wanted.at.name, path ?: "") < 0)
 			break;

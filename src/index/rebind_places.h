@@ -36,6 +36,14 @@ int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const ch
 size_t rvl_old_places_count(const struct rvl_old_places *places);
 struct rvl_old_place *rvl_old_places_at(struct rvl_old_places *places, size_t i);
 
+/* The place that an entry keeps; also its type and, if it is known, its generation. -ENODATA:
+ * none. */
+int rvl_old_place_of_entry(struct rvl_index *old, uint64_t number, struct rvl_name_at *ret,
+			   struct rvl_old_place *ret_about);
+/* The handle of the lower object that an entry keeps; the same. -ENODATA: none, or it is damaged. */
+int rvl_old_place_origin(struct rvl_index *old, uint64_t number, struct rvl_handle *ret,
+			 struct rvl_old_place *ret_about);
+
 /*
  * Path in the merged lower view of a place, for people: "/a/b". Owned by the caller; NULL: not to
  * be told.

@@ -201,6 +201,15 @@ def bytes_of_the_map(c):
         flip(c.work / "inodes/map.mdb", at)
 
 
+@case("map-lost")
+def map_of_a_rebind(c):
+    run(CTL, "rebind", "-o", c.ov.option_string())
+    path, = (c.work / "inodes").glob("map.mdb.*")
+    for at in range(16, path.stat().st_size, 64):
+        flip(path, at)
+    c.new_numbers = {name for name in c.number if name != "." and not os.path.lexists(c.entry(name))}
+
+
 @case("map-stale")
 def lower_has_changed(c):
     make_map(c)
