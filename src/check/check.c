@@ -115,7 +115,8 @@ static bool wants(struct rvl_check *check)
 	case RVL_CHECK_ALL:
 		return true;
 	case RVL_CHECK_PREEN:
-		return rvl_problem_kinds[check->problem.id].is_preened;
+		return rvl_problem_kinds[check->problem.id].is_preened ||
+		       (check->config->is_import && check->problem.id == RVL_P_ENTRY_REMOVED);
 	case RVL_CHECK_ASK:
 		return check->config->sink->ask(check->config->sink->arg, &check->problem);
 	default:
@@ -184,6 +185,7 @@ static int open_index(struct rvl_check *check)
 		.is_read_only = is_look,
 		.is_offline = is_look,
 		.is_repair = !is_look,
+		.is_import = check->config->is_import,
 		.is_live = check->config->is_online || check->is_map_unusable,
 	};
 
@@ -223,6 +225,8 @@ static int run_passes(struct rvl_check *check)
 	rvl_number_set_release(&check->pending);
 	rvl_number_set_release(&check->known);
 	rvl_number_set_release(&check->companions);
+	rvl_number_set_release(&check->merged);
+	rvl_number_set_release(&check->merged_generations);
 	rvl_spool_free(rvl_take_ptr(check->spool));
 	rvl_sorter_free(rvl_take_ptr(check->sorter));
 	r = rvl_spool_new(&check->spool);
@@ -304,6 +308,8 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	rvl_number_set_release(&check.pending);
 	rvl_number_set_release(&check.known);
 	rvl_number_set_release(&check.companions);
+	rvl_number_set_release(&check.merged);
+	rvl_number_set_release(&check.merged_generations);
 	rvl_number_set_release(&check.suspects);
 	rvl_close(check.lost_fd);
 	free(check.late);

@@ -46,6 +46,7 @@ struct rvl_check_config {
 	 * filesystem knows how). -errno; records that have to wait stay pending. NULL: all do.
 	 */
 	int (*recover)(const struct rvl_stack *stack, struct rvl_index *index);
+	bool is_import; /* upper comes from the kernel's overlayfs (import.h) */
 	const _Atomic bool *stop; /* becomes true: end soon, with -ECANCELED. May be NULL */
 };
 

@@ -30,6 +30,7 @@ struct rvl_group {
 	struct rvl_fact seen; /* the first */
 	uint64_t n_views;
 	struct rvl_fact view; /* the first */
+	bool has_place; /* an overlay.place of a file */
 	bool has_stale_place;
 	struct rvl_fact place; /* the first stale one */
 	/* the run of VIEW, PLACE and ROW facts with one key */

@@ -120,9 +120,11 @@ static void add_place(struct join *join, const struct rvl_fact *fact)
 			group->view = *fact;
 	} else if (fact->kind == RVL_FACT_ROW) {
 		group->key_has_row = true;
-	} else if (!group->key_has_place) {
+	} else {
+		group->has_place = true;
+		if (!group->key_has_place)
+			group->key_place = *fact;
 		group->key_has_place = true;
-		group->key_place = *fact;
 	}
 }
 

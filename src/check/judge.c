@@ -116,7 +116,7 @@ static int check_redirect(struct record *record, const struct rvl_upper_at *at)
 	    record->fact->what & RVL_WHAT_OPAQUE)
 		return 0;
 	_cleanup_close_ int fd =
-		rvl_lower_by_handle(check, &record->stored.lower, S_IFDIR, &layer, &st);
+		rvl_lower_by_handle(check->stack, &record->stored.lower, S_IFDIR, &layer, &st);
 
 	if (fd < 0 || rvl_number_of_lower(check->index, layer, fd, "", &st, &id) ||
 	    id.number != group->number || group->n_directories || !group->n_views)
@@ -400,11 +400,14 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 	rvl_entry_path(group->number, entry);
 	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
 	/* lower names that it was still served under are none that are shown: its last one was removed */
-	if (!r && st.stx_nlink == 1 && read_nlink(check, entry, &st, &shown) >= 0 && shown > 0) {
+	if (!r && st.stx_nlink == 1 && !check->config->is_import &&
+	    read_nlink(check, entry, &st, &shown) >= 0 && shown > 0) {
 		rvl_problem_note(check, RVL_P_ENTRY_DEAD, group->number, NULL);
 		return 0;
 	}
-	if (!r && is_removed(check, &st)) {
+	/* the kernel knows nothing of entries */
+	if (!r && (is_removed(check, &st) ||
+		   (check->config->is_import && st.stx_nlink == 1))) {
 		if (!rvl_problem_begin(check, RVL_P_ENTRY_REMOVED, group->number, NULL, NULL))
 			return 0;
 		return rvl_problem_end(check,
@@ -435,34 +438,64 @@ int rvl_judge_unnamed(struct rvl_check *check, const struct rvl_group *group)
 
 /* ---- places ---- */
 
-static int mend_place(struct rvl_check *check, const struct rvl_group *group)
+/* The place that lower has for the number; parent 0: none. */
+static int read_view(struct rvl_check *check, const struct rvl_group *group,
+		     struct rvl_name_at *ret)
+{
+	_cleanup_free_ char *name = NULL;
+	int r = group->n_views ? rvl_spool_name(check->spool, group->view.item, &name, NULL) : 0;
+
+	*ret = (struct rvl_name_at){ .parent = group->view.parent };
+	if (!r && name)
+		snprintf(ret->name, sizeof(ret->name), "%s", name);
+	return r;
+}
+
+static int set_place(struct rvl_check *check, uint64_t item, const struct rvl_name_at *place)
 {
 	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
-	struct rvl_name_at place = { .parent = group->view.parent };
 	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
-	struct rvl_entry_directory record;
-	_cleanup_free_ char *name = NULL;
-	int r = 0;
+	int r = rvl_upper_at_open(check, item, &at);
 
-	if (group->n_views) {
-		r = rvl_spool_name(check->spool, group->view.item, &name, NULL);
-		if (!r)
-			snprintf(place.name, sizeof(place.name), "%s", name);
-	}
-	if (!r && group->place.type == DT_DIR) {
-		r = rvl_entry_get_directory(check->index, group->number, &record);
-		record.is_merged = group->n_views;
-		record.place = place;
-		return r ?: rvl_entry_put_directory(check->index, group->number, &record, true);
-	}
-	r = r ?: rvl_upper_at_open(check, group->place.item, &at);
 	if (r)
 		return r;
-	if (!group->n_views)
+	if (!place->parent)
 		return rvl_upper_xattr_remove(check->index, at.dirfd, at.name, at.st.stx_mode,
 					      at.st.stx_ino, RVL_XATTR_PLACE);
 	return rvl_upper_xattr_set(check->index, at.dirfd, at.name, at.st.stx_mode, at.st.stx_ino,
-				   RVL_XATTR_PLACE, value, rvl_name_at_encode(&place, value));
+				   RVL_XATTR_PLACE, value, rvl_name_at_encode(place, value));
+}
+
+static int mend_place(struct rvl_check *check, const struct rvl_group *group)
+{
+	struct rvl_entry_directory record;
+	struct rvl_name_at place;
+	int r = read_view(check, group, &place);
+
+	if (r || group->place.type != DT_DIR)
+		return r ?: set_place(check, group->place.item, &place);
+	r = rvl_entry_get_directory(check->index, group->number, &record);
+	record.is_merged = group->n_views;
+	record.place = place;
+	return r ?: rvl_entry_put_directory(check->index, group->number, &record, true);
+}
+
+/* Of a file in upper that has its entry, and lies in lower, too. */
+static int judge_missing_place(struct rvl_check *check, const struct rvl_group *group)
+{
+	_cleanup_free_ char *path = NULL;
+	struct rvl_name_at place;
+	int r;
+
+	if (group->has_place || !group->n_views || group->n_objects != 1 ||
+	    group->objects[0].fact.type == DT_DIR || !group->has_entry ||
+	    group->entry.what != RVL_ENTRY_OBJECT || check->config->is_online)
+		return 0;
+	path = rvl_item_path(check, group->objects[0].fact.item);
+	if (!rvl_problem_begin(check, RVL_P_PLACE_MISSING, group->number, path, NULL))
+		return 0;
+	r = read_view(check, group, &place);
+	return rvl_problem_end(check, r ?: set_place(check, group->objects[0].fact.item, &place));
 }
 
 int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
@@ -474,7 +507,7 @@ int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
 	/* of a number of its own: the kernel's objects, whose place is where they are */
 	if (!group->has_stale_place || check->config->is_online ||
 	    rvl_number_is_born(check->index, group->number))
-		return 0;
+		return judge_missing_place(check, group);
 	/*
 	 * of a file the place is used for the data of a metacopy, and where the kernel had renamed
 	 * it that is looked up by the redirect: it may be any place

@@ -75,13 +75,13 @@ bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd)
 	       (!strncmp(path, root, (size_t)n_root) && (path[n_root] == '/' || !path[n_root]));
 }
 
-int rvl_lower_by_handle(struct rvl_check *check, const struct rvl_handle *handle, mode_t type,
+int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
 			const struct rvl_layer **ret_layer, struct statx *ret_st)
 {
 	int result = -ESTALE;
 
-	for (unsigned i = 1; i < check->stack->n; i++) {
-		const struct rvl_layer *layer = &check->stack->layers[i];
+	for (unsigned i = 1; i < stack->n; i++) {
+		const struct rvl_layer *layer = &stack->layers[i];
 		_cleanup_close_ int fd = rvl_handle_open(layer->fd, handle);
 
 		if (fd == -EPERM)
@@ -132,7 +132,7 @@ int rvl_mend_stamp(struct rvl_check *check, int dirfd, const char *name, const s
 
 	if (lower && lower->len && !rvl_number_is_born(index, number)) {
 		_cleanup_close_ int fd =
-			rvl_lower_by_handle(check, lower, st->stx_mode, &layer, &lower_st);
+			rvl_lower_by_handle(check->stack, lower, st->stx_mode, &layer, &lower_st);
 
 		if (fd < 0)
 			lower_st.stx_mask = 0;
@@ -152,7 +152,26 @@ static int read_origin(struct rvl_check *check, const struct rvl_upper_at *at,
 	return n <= 0 ? -ENODATA : rvl_handle_decode(value, (unsigned)n, ret);
 }
 
-/* The number of what an unstamped object was copied up from; 0: nothing is known. */
+/*
+ * A lower file with several names is one object with what the kernel copied up only if the kernel's
+ * index says so: else it has broken the link.
+ */
+static bool is_broken_link(struct rvl_check *check, const struct rvl_upper_at *at,
+			   const struct rvl_handle *origin, const struct statx *lower)
+{
+	char path[sizeof("index/") + RVL_HANDLE_NAME_SIZE] = "index/";
+	struct statx st;
+
+	return !S_ISDIR(at->st.stx_mode) && lower->stx_nlink > 1 &&
+	       (rvl_handle_name_encode(origin, path + strlen(path)) ||
+		rvl_path_statx(check->stack->work_fd, path, STATX_INO, &st) ||
+		st.stx_ino != at->st.stx_ino);
+}
+
+/*
+ * The number of what an unstamped object was copied up from, or is merged with; 0: nothing is
+ * known.
+ */
 static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at *at,
 			     struct rvl_id *ret)
 {
@@ -160,12 +179,19 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 	struct rvl_handle origin;
 	struct statx st;
 
-	ret->number = 0;
+	*ret = (struct rvl_id){ .number = rvl_number_set_get(&check->merged, at->st.stx_ino) };
+	if (ret->number) {
+		ret->generation =
+			(uint32_t)rvl_number_set_get(&check->merged_generations, at->st.stx_ino);
+		return;
+	}
 	if (read_origin(check, at, &origin))
 		return;
-	_cleanup_close_ int fd = rvl_lower_by_handle(check, &origin, at->st.stx_mode, &layer, &st);
+	_cleanup_close_ int fd =
+		rvl_lower_by_handle(check->stack, &origin, at->st.stx_mode, &layer, &st);
 
-	if (fd >= 0 && rvl_number_of_lower(check->index, layer, fd, "", &st, ret))
+	if (fd >= 0 && (is_broken_link(check, at, &origin, &st) ||
+			rvl_number_of_lower(check->index, layer, fd, "", &st, ret)))
 		ret->number = 0;
 }
 

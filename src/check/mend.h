@@ -59,7 +59,7 @@ bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd);
 void rvl_entry_handle(int dirfd, const char *name, struct rvl_handle *ret);
 /* The lower object that a handle opens: an O_PATH descriptor (owned by the caller) and its layer.
  * -ESTALE: none; -EPERM: may not be tried. */
-int rvl_lower_by_handle(struct rvl_check *check, const struct rvl_handle *handle, mode_t type,
+int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
 			const struct rvl_layer **ret_layer, struct statx *ret_st);
 /* "layer:path" of a MERGED fact. path points into text. */
 const struct rvl_layer *rvl_lower_item_parse(struct rvl_check *check, const char *text,

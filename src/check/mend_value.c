@@ -40,7 +40,7 @@ static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, 
 	const struct rvl_layer *layer;
 	struct statx st;
 	ssize_t n, n_root;
-	_cleanup_close_ int fd = rvl_lower_by_handle(check, handle, S_IFDIR, &layer, &st);
+	_cleanup_close_ int fd = rvl_lower_by_handle(check->stack, handle, S_IFDIR, &layer, &st);
 
 	if (fd < 0)
 		return fd;

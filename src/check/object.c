@@ -287,7 +287,7 @@ static int check_origin(struct rvl_check *check, struct rvl_object *object,
 	}
 	if (!what) {
 		_cleanup_close_ int fd =
-			rvl_lower_by_handle(check, &origin, object->st->stx_mode, &layer, &st);
+			rvl_lower_by_handle(check->stack, &origin, object->st->stx_mode, &layer, &st);
 
 		if (fd >= 0 || fd == -EPERM)
 			return 0;

@@ -40,6 +40,8 @@ struct rvl_check {
 	struct rvl_number_set pending; /* numbers that records of the log name */
 	struct rvl_number_set known; /* real inode number in upper -> number, see STAMP_WRONG */
 	struct rvl_number_set companions; /* real inode number -> rvl_companion_state */
+	struct rvl_number_set merged; /* real inode number of a directory without a stamp -> number of its topmost lower part */
+	struct rvl_number_set merged_generations; /* the same -> that one's generation */
 	struct rvl_number_set suspects; /* online: hashes of what the first look found */
 	bool is_second_look;
 	struct rvl_check_result *result; /* borrowed */

@@ -118,6 +118,9 @@ enum rvl_severity {
 	X(PLACE_STALE, "place-stale", RVL_WARNING, true,						\
 	  "overlay.place is malformed, or of a directory and lower has another there",			\
 	  "written anew, or removed where lower has no place")						\
+	X(PLACE_MISSING, "place-missing", RVL_NOTE, true,						\
+	  "a file that was copied up by the kernel has no overlay.place",				\
+	  "it gets it, from where lower has it")							\
 	X(ORIGIN_STALE, "origin-stale", RVL_WARNING, true,						\
 	  "overlay.origin is missing, malformed, or leads to no lower object",				\
 	  "written anew, or as \"origin unknown\"")							\

@@ -143,25 +143,6 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 
 /* ---- in order ---- */
 
-static int read_uuids(struct rvl_check_rebind *rb)
-{
-	const struct rvl_stack *stack = rb->config->stack;
-
-	rb->uuids = calloc(stack->n, sizeof(*rb->uuids));
-	if (!rb->uuids)
-		return -ENOMEM;
-	for (unsigned i = 1; i < stack->n; i++) {
-		const struct rvl_layer *layer = &stack->layers[i];
-		struct rvl_identity identity;
-
-		if (i > 1 && layer->dev == layer[-1].dev)
-			memcpy(rb->uuids[i], rb->uuids[i - 1], sizeof(*rb->uuids));
-		else if (!rvl_identity_get(layer, layer->fd, layer->dev, &identity))
-			memcpy(rb->uuids[i], identity.uuid, sizeof(*rb->uuids));
-	}
-	return 0;
-}
-
 static int run(struct rvl_check_rebind *rb)
 {
 	const struct rvl_rebind_sink sink = { rb, note, split, rvl_rebind_renew_origin };
@@ -172,7 +153,7 @@ static int run(struct rvl_check_rebind *rb)
 	rb->result->has_other_lowers = rvl_rebind_has_other_lowers(rb->rebind);
 	if (rb->config->stack->has_upper) {
 		r = check_attributes(rb);
-		r = r ?: read_uuids(rb);
+		r = r ?: rvl_identity_uuids(rb->config->stack, &rb->uuids);
 		r = r ?: rvl_rebind_upper(rb);
 	}
 	r = r ?: rvl_rebind_lowers(rb->rebind, &sink, &rb->result->lower);

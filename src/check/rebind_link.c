@@ -229,8 +229,7 @@ static int row_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_map_r
 	return r == 1 ? 0 : r ?: -ENOENT;
 }
 
-/* Where a directory of the lower view lies. The caller releases *ret. */
-static int lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_places *ret)
+int rvl_rebind_lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_places *ret)
 {
 	_cleanup_free_ struct rvl_map_row *rows = NULL;
 	unsigned n = 0;
@@ -308,7 +307,7 @@ static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 	struct rvl_places places = { 0 };
 	struct source from;
 	struct statx st;
-	int r = lower_of(rb, number, &places);
+	int r = rvl_rebind_lower_of(rb, number, &places);
 
 	if (r)
 		return r;

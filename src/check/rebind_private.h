@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "check/rebind.h"
+#include "layer/merge.h"
 
 struct rvl_check_rebind {
 	const struct rvl_check_rebind_config *config; /* borrowed */
@@ -36,6 +37,8 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 /* Lower names that the copy has parted: to be remembered, and after the walk to be linked. */
 int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split);
 int rvl_rebind_link(struct rvl_check_rebind *rb);
+/* Where a directory of the lower view lies, by the map. The caller releases *ret. -ENOENT. */
+int rvl_rebind_lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_places *ret);
 void rvl_rebind_link_release(struct rvl_check_rebind *rb);
 
 /* Are two objects equal: type, owner, mode, contents (and do both have them, or neither)? 1 yes, 0

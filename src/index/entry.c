@@ -153,16 +153,17 @@ int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_
 	return link_entry(index, dirfd, name, path);
 }
 
-/* Move work/temp to an entry's path; the temp is gone afterwards in any case. */
-static int publish(struct rvl_index *index, const char *temp, const char *path, bool is_replace)
+/* Rename to an entry's path. *ret_is_left: the old name is still there. */
+static int rename_to(struct rvl_index *index, int dirfd, const char *name, const char *path,
+		     bool is_replace, bool *ret_is_left)
 {
 	unsigned flags = is_replace ? 0 : RENAME_NOREPLACE;
-	bool is_left =
-		is_replace; /* a rename between two links of one inode (tombstones) does nothing */
 	int r = 0;
 
+	/* a rename between two links of one inode (tombstones) does nothing */
+	*ret_is_left = is_replace;
 	for (int tries = 0; tries < 2; tries++) {
-		r = renameat2(index->temp_fd, temp, index->inodes_fd, path, flags) ? -errno : 0;
+		r = renameat2(dirfd, name, index->inodes_fd, path, flags) ? -errno : 0;
 		if (r != -ENOENT || tries)
 			break;
 		r = make_parent(index, path);
@@ -170,12 +171,34 @@ static int publish(struct rvl_index *index, const char *temp, const char *path, 
 			break;
 	}
 	if (r == -EINVAL && flags) { /* the filesystem has no RENAME_NOREPLACE */
-		r = link_entry(index, index->temp_fd, temp, path);
-		is_left = true;
+		r = link_entry(index, dirfd, name, path);
+		*ret_is_left = true;
 	}
+	return r;
+}
+
+/* Move work/temp to an entry's path; the temp is gone afterwards in any case. */
+static int publish(struct rvl_index *index, const char *temp, const char *path, bool is_replace)
+{
+	bool is_left;
+	int r = rename_to(index, index->temp_fd, temp, path, is_replace, &is_left);
+
 	if ((r || is_left) && unlinkat(index->temp_fd, temp, 0) && errno != ENOENT && !r)
 		r = -errno;
 	return r;
+}
+
+int rvl_entry_move(struct rvl_index *index, int dirfd, const char *name, uint64_t number)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	bool is_left;
+	int r;
+
+	if (!index->is_writable)
+		return -EROFS;
+	rvl_entry_path(number, path);
+	r = rename_to(index, dirfd, name, path, false, &is_left);
+	return !r && is_left && unlinkat(dirfd, name, 0) ? -errno : r;
 }
 
 static int set_at(struct rvl_index *index, int dirfd, const char *name, enum rvl_xattr which,

@@ -52,6 +52,12 @@ int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg);
  */
 int rvl_entry_link(struct rvl_index *index, int dirfd, const char *name, uint64_t number);
 
+/*
+ * The same, of an object whose link at dirfd/name (on the same mount) is not needed any more: one
+ * rename.
+ */
+int rvl_entry_move(struct rvl_index *index, int dirfd, const char *name, uint64_t number);
+
 /* A place: parent's number + name. Encoded: 8 bytes little-endian, then the name's bytes. */
 struct rvl_name_at {
 	uint64_t parent;

@@ -152,6 +152,8 @@ static int begin_use(struct rvl_index *index, const struct rvl_index_config *con
 	state->flags &= ~(uint32_t)RVL_STATE_CLEAN;
 	if (index->is_incomplete)
 		state->flags |= RVL_STATE_INCOMPLETE;
+	if (config->is_import)
+		state->flags |= RVL_STATE_KERNEL;
 	if (index->stack->has_upper && born->limit <= RVL_REAL_INO_MASK - RVL_COUNTER_BLOCK) {
 		born->limit += RVL_COUNTER_BLOCK;
 		state->counters[RVL_COUNTER_BORN].next = born->limit;
@@ -261,6 +263,20 @@ static int settle_lost_map(const struct rvl_index *index)
 	return r ?: 1;
 }
 
+/* What the kernel's overlayfs has in use has no entries here. */
+static int check_kernel(const struct rvl_index *index, const struct rvl_index_config *config)
+{
+	_cleanup_free_ char *options = NULL;
+
+	if (config->is_import || !(index->state->flags & RVL_STATE_KERNEL))
+		return 0;
+	options = rvl_bind_options(index->stack);
+	rvl_error(
+		"upperdir=%s: it was handed to the kernel's overlayfs. Run: reverlayctl import %s",
+		index->stack->layers[0].path, options ?: "-o ...");
+	return -EBUSY;
+}
+
 /* 1: to be done again. */
 static int open_all(const struct rvl_index_config *config, struct rvl_index **ret)
 {
@@ -282,6 +298,7 @@ static int open_all(const struct rvl_index_config *config, struct rvl_index **re
 				(!(index->state->flags & RVL_STATE_CLEAN) &&
 				 memcmp(boot_id, index->state->boot_id, sizeof(boot_id)) != 0);
 			r = rvl_bind_check(index, &binding, config->is_rebind);
+			r = r ?: check_kernel(index, config);
 			if (!r)
 				refresh_state(index->state, &binding);
 		} else if (r == -ENOENT) {

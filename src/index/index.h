@@ -59,6 +59,7 @@ struct rvl_index_config {
 	bool is_read_only;	/* -o ro: nothing is written, the state must be there or stays in memory */
 	bool is_offline;	/* a tool: do not bind, do not mark unclean, change nothing */
 	bool is_repair; /* a tool that changes: as a mount, but an unclean stop stays known until the close */
+	bool is_import; /* for an import: RVL_STATE_KERNEL is no refusal, and is set when this may write */
 	bool is_live; /* with is_offline: a server has it open, so the map's file is not touched */
 	bool is_volatile;	/* no fsync of state, log, map */
 };
@@ -70,6 +71,7 @@ struct rvl_index_config {
  * Errors, message already logged, with the option, both places and the remedy:
  * -EPROTONOSUPPORT newer format; -ESTALE layers are not those of this index (names `reverlayctl rebind`) or the
  * upper has an instance table but the workdir no index (names `reverlayctl repair --rebuild`);
+ * -EBUSY: upper was handed to the kernel's overlayfs (names `reverlayctl import`);
  * -EUCLEAN state damaged; others of the filesystem.
  */
 int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret);

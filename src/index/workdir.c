@@ -96,6 +96,11 @@ static int empty(int fd, unsigned depth)
 	return -errno;
 }
 
+int rvl_workdir_remove(int fd, const char *name)
+{
+	return remove_entry(fd, name, DT_UNKNOWN, 1);
+}
+
 /* Is anything in work/incompat/? Then its name. */
 static int check_incompat(const struct rvl_stack *stack, int temp_fd)
 {

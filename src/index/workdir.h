@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The directories of ours inside the workdir: work/ and inodes/. Private to src/index. */
+/* The directories inside the workdir: work/ and inodes/, and index/ of the kernel's overlayfs. */
 #ifndef RVL_INDEX_WORKDIR_H
 #define RVL_INDEX_WORKDIR_H
 
@@ -18,6 +18,8 @@ int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_cr
  * (ovl_workdir_cleanup_recurse) refuses.
  */
 int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd);
+/* Remove something of the workdir with all that is in it. -ELOOP: too deep. */
+int rvl_workdir_remove(int fd, const char *name);
 /* The mark of a volatile mount: work/incompat/volatile, as the kernel makes and never removes it.
  * */
 int rvl_workdir_mark_volatile(int temp_fd);

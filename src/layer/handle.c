@@ -69,6 +69,14 @@ int rvl_handle_encode(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_EN
 	return FB_HEADER + handle->len;
 }
 
+int rvl_handle_encode_upper(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX])
+{
+	int len = rvl_handle_encode(handle, buf);
+
+	buf[3] |= FB_FLAG_PATH_UPPER;
+	return len;
+}
+
 int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret)
 {
 	unsigned fid_len;
@@ -90,6 +98,47 @@ int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret)
 	memcpy(ret->uuid, buf + 5, sizeof(ret->uuid));
 	memcpy(ret->fid, buf + FB_HEADER, fid_len);
 	return 0;
+}
+
+int rvl_handle_name_encode(const struct rvl_handle *handle, char ret[RVL_HANDLE_NAME_SIZE])
+{
+	static const char digits[] = "0123456789abcdef";
+	uint8_t buf[RVL_HANDLE_ENCODED_MAX];
+	int len = rvl_handle_encode(handle, buf);
+
+	if (2 * len > NAME_MAX)
+		return -ENAMETOOLONG;
+	for (int i = 0; i < len; i++) {
+		ret[2 * i] = digits[buf[i] >> 4];
+		ret[2 * i + 1] = digits[buf[i] & 15];
+	}
+	ret[2 * len] = '\0';
+	return 0;
+}
+
+static int digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 'a' ^ 'A';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int rvl_handle_name_decode(const char *name, struct rvl_handle *ret)
+{
+	uint8_t buf[RVL_HANDLE_ENCODED_MAX];
+	size_t len = strlen(name);
+
+	if (!len || len % 2 || len / 2 > sizeof(buf))
+		return -EUCLEAN;
+	for (size_t i = 0; i < len; i++) {
+		int n = digit(name[i]);
+
+		if (n < 0)
+			return -EUCLEAN;
+		buf[i / 2] = (uint8_t)(i % 2 ? buf[i / 2] | n : n << 4);
+	}
+	return rvl_handle_decode(buf, (unsigned)(len / 2), ret);
 }
 
 bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b)

@@ -6,6 +6,7 @@
 #ifndef RVL_LAYER_HANDLE_H
 #define RVL_LAYER_HANDLE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,8 +27,18 @@ int rvl_handle_get(int dirfd, const char *name, const uint8_t uuid[16], struct r
  * record, -ESTALE for the kernel's empty origin (a zero-length value is its "no origin") and for
  * what the kernel treats so: another endianness, a newer version, unknown flags. */
 int rvl_handle_encode(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX]);
+/* The same, of an object of upper (OVL_FH_FLAG_PATH_UPPER). */
+int rvl_handle_encode_upper(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX]);
 int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret);
 bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
+/*
+ * Name of an object in the kernel's index (workdir/index): the record of its lower handle in hex
+ * (fs/overlayfs/namei.c, ovl_get_index_name_fh). encode: -ENAMETOOLONG; decode as rvl_handle_decode,
+ * and -EUCLEAN for what is no such name.
+ */
+#define RVL_HANDLE_NAME_SIZE (NAME_MAX + 1)
+int rvl_handle_name_encode(const struct rvl_handle *handle, char ret[RVL_HANDLE_NAME_SIZE]);
+int rvl_handle_name_decode(const char *name, struct rvl_handle *ret);
 /* open_by_handle_at with O_PATH beneath the mount of mount_fd. Needs CAP_DAC_READ_SEARCH (or, since
  * 6.11?, rights as in the man page). Used for origins and `overlay.upper` hints only, never for
  * numbers or handles that come from a client. The caller verifies what he got. */

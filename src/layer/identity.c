@@ -494,3 +494,22 @@ int rvl_identity_is_nodeid(int dirfd, const char *path, uint64_t ino)
 	memcpy(&low, buf.h.f_handle + 4, sizeof(low));
 	return ((uint64_t)high << 32 | low) == ino;
 }
+
+int rvl_identity_uuids(const struct rvl_stack *stack, uint8_t (**ret)[16])
+{
+	uint8_t(*uuids)[16] = calloc(stack->n, sizeof(*uuids));
+
+	if (!uuids)
+		return -ENOMEM;
+	for (unsigned i = stack->has_upper ? 0 : 1; i < stack->n; i++) {
+		const struct rvl_layer *layer = &stack->layers[i];
+		struct rvl_identity identity;
+
+		if (i > 0 && layer[-1].fd >= 0 && layer->dev == layer[-1].dev)
+			memcpy(uuids[i], uuids[i - 1], sizeof(*uuids));
+		else if (!rvl_identity_get(layer, layer->fd, layer->dev, &identity))
+			memcpy(uuids[i], identity.uuid, sizeof(*uuids));
+	}
+	*ret = uuids;
+	return 0;
+}

@@ -43,6 +43,12 @@ struct rvl_identity {
 int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret);
 
+/*
+ * uuids of the filesystems of all layers by layer index, as overlay.origin has them; zeros
+ * where there is none. Owned by the caller.
+ */
+int rvl_identity_uuids(const struct rvl_stack *stack, uint8_t (**ret)[16]);
+
 /* What is kept of an identity; zeros where something is not known. */
 struct rvl_identity_record {
 	const uint8_t *digest, *visible, *uuid; /* borrowed; 16 bytes each */

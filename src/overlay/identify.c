@@ -178,6 +178,26 @@ int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t 
 	return -ESTALE;
 }
 
+/*
+ * A lower file with several names is one object with what the kernel copied up only if the kernel's
+ * index says so: else it has broken the link, and the other names go on in lower.
+ */
+static bool is_broken_link(const struct stranger *s, const struct rvl_layer *layer, int fd,
+			   const struct statx *lower)
+{
+	struct rvl_overlay *ov = overlay_of(s);
+	char name[RVL_HANDLE_NAME_SIZE];
+	struct rvl_handle origin;
+	struct statx stx;
+
+	return !is_dir(s) && lower->stx_nlink > 1 &&
+	       (ov->kernel_index_fd < 0 ||
+		rvl_handle_get(fd, "", ov->layer_uuids[layer->index], &origin) < 0 ||
+		rvl_handle_name_encode(&origin, name) < 0 ||
+		rvl_path_statx(ov->kernel_index_fd, name, STATX_INO, &stx) < 0 ||
+		stx.stx_ino != s->upper->st.stx_ino);
+}
+
 /* The number of the lower object that a stranger was copied up from by the kernel (overlay.origin);
  * 0: none. */
 static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
@@ -195,7 +215,9 @@ static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 					   &s->lower->st, ret);
 	}
 	fd = rvl_origin_open(ov, s->dir->fd.fd.fd, s->name, s->upper->st.stx_mode, &layer, &stx);
-	return fd < 0 ? 0 : rvl_number_of_lower(ov->index, layer, fd, "", &stx, ret);
+	if (fd < 0 || is_broken_link(s, layer, fd, &stx))
+		return 0;
+	return rvl_number_of_lower(ov->index, layer, fd, "", &stx, ret);
 }
 
 /* The kernel's link count does not know our index link. st: of before that. */
@@ -349,11 +371,9 @@ int rvl_identify_kernel_index(struct rvl_overlay *ov, const struct rvl_found *lo
 			      const struct rvl_id *id)
 {
 	const struct rvl_place *top = &lower->places.v[0];
-	uint8_t value[RVL_HANDLE_ENCODED_MAX];
-	char name[2 * RVL_HANDLE_ENCODED_MAX + 1];
+	char name[RVL_HANDLE_NAME_SIZE];
 	struct rvl_handle handle;
 	_cleanup_close_ int fd = -EBADF;
-	unsigned n;
 	int r;
 
 	if (ov->kernel_index_fd < 0 || ov->config.is_read_only)
@@ -363,10 +383,7 @@ int rvl_identify_kernel_index(struct rvl_overlay *ov, const struct rvl_found *lo
 		return fd;
 	if (rvl_handle_get(fd, "", ov->layer_uuids[top->layer->index], &handle) < 0)
 		return 0;
-	n = rvl_handle_encode(&handle, value);
-	for (unsigned i = 0; i < n; i++)
-		snprintf(name + 2 * i, 3, "%02x", value[i]);
-	if (2 * n > NAME_MAX)
+	if (rvl_handle_name_encode(&handle, name) < 0)
 		return 0;
 	pthread_mutex_lock(&ov->identify_lock);
 	r = take_from_kernel_index(ov, name, lower->st.stx_mode, id);

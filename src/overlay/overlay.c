@@ -71,25 +71,6 @@ static int make_root(struct rvl_overlay *ov)
 	return 0;
 }
 
-/* The kernel compares an origin's uuid with that of the lower filesystem. */
-static int read_uuids(struct rvl_overlay *ov)
-{
-	ov->layer_uuids = calloc(ov->stack->n, sizeof(*ov->layer_uuids));
-	if (!ov->layer_uuids)
-		return -ENOMEM;
-	for (unsigned i = 1; ov->stack->has_upper && i < ov->stack->n; i++) {
-		const struct rvl_layer *layer = &ov->stack->layers[i];
-		struct rvl_identity identity;
-
-		if (i > 1 && layer->dev == layer[-1].dev)
-			memcpy(ov->layer_uuids[i], ov->layer_uuids[i - 1],
-			       sizeof(*ov->layer_uuids));
-		else if (rvl_identity_get(layer, layer->fd, layer->dev, &identity) == 0)
-			memcpy(ov->layer_uuids[i], identity.uuid, sizeof(*ov->layer_uuids));
-	}
-	return 0;
-}
-
 int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay **ret)
 {
 	struct rvl_overlay *ov = calloc(1, sizeof(*ov));
@@ -113,8 +94,9 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 	r = rvl_node_cache_new(ov, config->node_limit, &ov->nodes);
 	if (r == 0)
 		r = rvl_fdcache_new(fd_limit(), &ov->fds);
-	if (r == 0)
-		r = read_uuids(ov);
+	/* without upper nothing has an origin */
+	if (r == 0 && ov->stack->has_upper)
+		r = rvl_identity_uuids(ov->stack, &ov->layer_uuids);
 	if (r == 0)
 		r = make_root(ov);
 	ov->is_recovering = true;

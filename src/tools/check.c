@@ -201,18 +201,12 @@ static int run(struct request *request)
 	request->config.recover = recover;
 	r = say_error(rvl_check_run(&request->config, &result));
 	code = exit_code(request, r, &result);
-	rvl_findings_end(&request->findings, &result, code);
+	rvl_findings_end(&request->findings, &result, code, NULL);
 	rvl_layers_close(&layers);
 	return request->findings.error ? FSCK_ERROR : code;
 }
 
 /* ---- command lines ---- */
-
-static void set_progress(struct request *request, int fd)
-{
-	request->findings.progress_fd = fd;
-	request->findings.is_terminal = isatty(fd);
-}
 
 static int usage(const char *program, const char *what)
 {
@@ -233,7 +227,7 @@ static struct request new_request(enum rvl_check_mode mode)
 	struct request request = { .config.mode = mode, .findings.progress_fd = -1 };
 
 	if (isatty(STDERR_FILENO) && isatty(STDOUT_FILENO))
-		set_progress(&request, STDERR_FILENO);
+		rvl_findings_set_progress(&request.findings, STDERR_FILENO);
 	return request;
 }
 
@@ -270,7 +264,7 @@ static bool common_option(struct request *request, int c)
 		request->findings.is_quiet = true;
 		return true;
 	case 'C':
-		set_progress(request, STDERR_FILENO);
+		rvl_findings_set_progress(&request->findings, STDERR_FILENO);
 		return true;
 	case OPTION_JSON:
 		request->findings.is_json = true;
@@ -351,7 +345,7 @@ static void fsck_progress(struct request *request, int argc, char **argv)
 	    argc - optind > 1)
 		text = argv[optind++];
 	fd = text ? strtol(text, &end, 10) : 0;
-	set_progress(request, fd > 0 ? (int)fd : STDERR_FILENO);
+	rvl_findings_set_progress(&request->findings, fd > 0 ? (int)fd : STDERR_FILENO);
 }
 
 int rvl_command_fsck(int argc, char **argv)

@@ -5,11 +5,12 @@
 
 /*
  * argv[0] is the command's name. Returns the exit code: 0, or 1 for an error that stderr tells;
- * check, repair and fsck have those of fsck(8).
+ * check, import, repair and fsck have those of fsck(8).
  */
 int rvl_command_check(int argc, char **argv);
 int rvl_command_dump(int argc, char **argv);
 int rvl_command_export(int argc, char **argv);
+int rvl_command_import(int argc, char **argv);
 int rvl_command_map(int argc, char **argv);
 int rvl_command_rebind(int argc, char **argv);
 int rvl_command_repair(int argc, char **argv);

@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/output.h"
 
@@ -159,21 +160,44 @@ struct rvl_check_sink rvl_findings_sink(struct rvl_findings *findings)
 										 NULL };
 }
 
-void rvl_findings_end(struct rvl_findings *f, const struct rvl_check_result *result, int exit_code)
+void rvl_findings_set_progress(struct rvl_findings *f, int fd)
+{
+	f->progress_fd = fd;
+	f->is_terminal = isatty(fd);
+}
+
+static void print_more(json_t *more)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(more, key, value) {
+		printf(" \"%s\": ", key);
+		json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+		puts(",");
+	}
+}
+
+void rvl_findings_end(struct rvl_findings *f, const struct rvl_check_result *result, int exit_code,
+		      json_t *more)
 {
 	clear_progress(f);
-	if (f->is_json)
-		printf("%s],\n \"objects\": %" PRIu64 ", \"errors\": %" PRIu64
+	if (f->is_json) {
+		printf("%s],\n", f->n_printed ? "" : "{\"problems\": [");
+		print_more(more);
+		printf(" \"objects\": %" PRIu64 ", \"errors\": %" PRIu64
 		       ", \"warnings\": %" PRIu64 ", \"notes\": %" PRIu64 ", \"mended\": %" PRIu64
 		       ", \"left\": %" PRIu64 ", \"exit\": %d}\n",
-		       f->n_printed ? "" : "{\"problems\": [", result->n_objects,
+		       result->n_objects,
 		       result->n_found[RVL_ERROR], result->n_found[RVL_WARNING],
 		       result->n_found[RVL_NOTE], result->n_mended, result->n_left, exit_code);
-	else if (!f->is_quiet)
+	} else if (!f->is_quiet) {
 		printf("%" PRIu64 " objects in upper: %" PRIu64 " errors, %" PRIu64
 		       " warnings, %" PRIu64 " notes; %" PRIu64 " mended, %" PRIu64 " left\n",
 		       result->n_objects, result->n_found[RVL_ERROR], result->n_found[RVL_WARNING],
 		       result->n_found[RVL_NOTE], result->n_mended, result->n_left);
+	}
+	json_decref(more);
 	if (fflush(stdout) || ferror(stdout))
 		f->error = -EIO;
 }

@@ -3,6 +3,8 @@
 #ifndef RVL_TOOLS_FINDINGS_H
 #define RVL_TOOLS_FINDINGS_H
 
+#include <jansson.h>
+
 #include "check/check.h"
 
 struct rvl_findings {
@@ -21,8 +23,12 @@ struct rvl_findings {
 
 /* The sink of a check; borrows `findings`. */
 struct rvl_check_sink rvl_findings_sink(struct rvl_findings *findings);
-/* After the run. exit_code is what will be returned. */
+void rvl_findings_set_progress(struct rvl_findings *findings, int fd);
+/*
+ * After the run. exit_code is what will be returned; more: NULL, or an object whose members go to
+ * the JSON too; released.
+ */
 void rvl_findings_end(struct rvl_findings *findings, const struct rvl_check_result *result,
-		      int exit_code);
+		      int exit_code, json_t *more);
 
 #endif

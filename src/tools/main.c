@@ -15,6 +15,7 @@ static const struct {
 	{ "check", rvl_command_check, "check an overlay: index, stamps, upper, map" },
 	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries" },
 	{ "export", rvl_command_export, "print NFS configuration for a live mount" },
+	{ "import", rvl_command_import, "take over an upper of the kernel's overlayfs" },
 	{ "map", rvl_command_map, "make the map of the lower layers, or show what it is" },
 	{ "rebind", rvl_command_rebind,
 	  "make the index that of layers that were copied, moved or replaced" },

@@ -389,6 +389,11 @@ def malformed_place(c):
     c.set("file", "place", b"?")
 
 
+@case("place-missing")
+def no_place(c):
+    os.removexattr(c.upper / "file", X + "place")
+
+
 @case("origin-stale")
 def origin(c):
     value = bytearray(os.getxattr(c.upper / "file", X + "origin"))

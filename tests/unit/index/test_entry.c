@@ -38,6 +38,22 @@ static void a_link_is_the_object(void **unused)
 	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "absent", 5001), -ENOENT);
 }
 
+static void a_link_that_is_not_needed_moves(void **unused)
+{
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	make_file(at("u/f"));
+	assert_int_equal(link(at("u/f"), at("w/spare")), 0);
+	assert_int_equal(rvl_entry_move(idx, stack.work_fd, "spare", 5007), 0);
+	assert_int_equal(look(5007), RVL_ENTRY_OBJECT);
+	assert_int_equal(access(at("w/spare"), F_OK), -1);
+	/* no entry is replaced */
+	make_file(at("w/other"));
+	assert_int_equal(rvl_entry_move(idx, stack.work_fd, "other", 5007), -EEXIST);
+	assert_int_equal(access(at("w/other"), F_OK), 0);
+	assert_int_equal(rvl_entry_move(idx, stack.work_fd, "absent", 5008), -ENOENT);
+	assert_int_equal(look(5008), RVL_ENTRY_NONE);
+}
+
 static void descriptors_without_a_name_can_be_linked(void **unused)
 {
 	int fd;
@@ -239,6 +255,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(paths_spread_over_256_directories),
 		T(a_link_is_the_object),
+		T(a_link_that_is_not_needed_moves),
 		T(descriptors_without_a_name_can_be_linked),
 		T(empty_objects_of_mode_0_are_objects),
 		T(directory_records_come_back),

@@ -101,11 +101,49 @@ static void kernel_writes_the_same_record(void **state)
 	assert_memory_equal(ours, theirs, (size_t)n);
 }
 
+/* Names in the kernel's index: hex of the record, both ways, and nothing else. */
+static void names_are_hex(void **state)
+{
+	struct rvl_handle h = { .type = 1, .len = 8, .fid = "\xff\x01""345678" }, out;
+	char name[RVL_HANDLE_NAME_SIZE];
+	static const char *const bad[] = { "", "0", "README", "00fb1d0g", "#1", "00fb1d00" };
+
+	memcpy(h.uuid, uuid, sizeof(uuid));
+	assert_int_equal(rvl_handle_name_encode(&h, name), 0);
+	assert_string_equal(name, "00fb1d0001" "0102030405060708090a0b0c0d0e0f10" "ff01333435363738");
+	assert_int_equal(rvl_handle_name_decode(name, &out), 0);
+	assert_true(rvl_handle_equal(&h, &out));
+	name[2] = 'F';
+	assert_int_equal(rvl_handle_name_decode(name, &out), 0);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(rvl_handle_name_decode(bad[i], &out), -EUCLEAN);
+	/* twice as long as a name may be */
+	h.len = RVL_FID_MAX;
+	assert_int_equal(rvl_handle_name_encode(&h, name), -ENAMETOOLONG);
+}
+
+static void upper_handles_are_marked(void **state)
+{
+	struct rvl_handle h = { .type = 1, .len = 8, .fid = "12345678" }, out;
+	uint8_t a[RVL_HANDLE_ENCODED_MAX], b[RVL_HANDLE_ENCODED_MAX];
+	int len = rvl_handle_encode(&h, a);
+
+	assert_int_equal(rvl_handle_encode_upper(&h, b), len);
+	assert_int_equal(b[3], a[3] | 4);
+	b[3] = a[3];
+	assert_memory_equal(a, b, (size_t)len);
+	b[3] |= 4;
+	assert_int_equal(rvl_handle_decode(b, (unsigned)len, &out), 0);
+	assert_true(rvl_handle_equal(&h, &out));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip),
 		cmocka_unit_test(malformed_records_are_refused),
+		cmocka_unit_test(names_are_hex),
+		cmocka_unit_test(upper_handles_are_marked),
 		cmocka_unit_test(kernel_writes_the_same_record),
 	};
 

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Import: the order of its parts, see import.h. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "check/import_private.h"
+#include "index/log.h"
+#include "index/state.h"
+#include "layer/path.h"
+
+const char *rvl_import_text(enum rvl_import_told what)
+{
+	static const char *const texts[RVL_IMPORT_TOLD_N] = {
+		[RVL_IMPORT_UNKNOWN] = "is no entry of the kernel's index: left where it is",
+		[RVL_IMPORT_PARTED] = "what it was copied up from is not in lower any more: names of "
+				      "it that are only in lower are parted from it",
+		[RVL_IMPORT_TAKEN] = "its number is another object's: it gets one of its own",
+		[RVL_IMPORT_UNNAMED] = "it has no name in upper and leads to nothing in lower: left "
+				       "where it is",
+	};
+
+	return texts[what];
+}
+
+/* Operations that a mount began are finished by the next one, not here. */
+static int check_log(const struct rvl_stack *stack)
+{
+	_cleanup_close_ int fd =
+		rvl_path_open(stack->work_fd, "inodes", O_RDONLY | O_DIRECTORY, 0);
+	struct rvl_log *log = NULL;
+	size_t n = 0;
+	int r = fd < 0 ? fd : rvl_log_open(fd, false, false, &log);
+
+	if (!r)
+		n = rvl_log_pending(log);
+	rvl_log_close(log);
+	if (n)
+		rvl_error(
+			"workdir=%s: the last mount did not end as it should: mount and umount it first",
+			stack->work_path);
+	return n ? -EBUSY : r == -ENOENT ? 0 : r;
+}
+
+static int check_before(const struct rvl_stack *stack)
+{
+	struct rvl_state *state = NULL;
+	int r;
+
+	if (!stack->has_upper) {
+		rvl_error("an import takes upperdir and workdir");
+		return -EINVAL;
+	}
+	r = rvl_index_load_state(stack, &state);
+	rvl_state_free(state);
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	r = check_log(stack);
+	if (r && r != -EBUSY)
+		rvl_error("workdir=%s: inodes/log cannot be read: %s", stack->work_path,
+			  strerror(-r));
+	return r;
+}
+
+static int take_index(struct rvl_import *import, bool is_after)
+{
+	const struct rvl_stack *stack = import->config->stack;
+	bool is_dry = import->config->is_dry_run;
+	const struct rvl_index_config config = { .stack = stack,
+						 .is_read_only = is_dry,
+						 .is_offline = is_dry,
+						 .is_repair = !is_dry,
+						 .is_import = true };
+	int r = rvl_index_open(&config, &import->index);
+
+	if (r)
+		return r;
+	import->config->sink->pass(import->config->sink->arg, 0,
+				   is_after ? "removed objects" : "the kernel's index");
+	import->n_names = 0;
+	import->kernel_fd =
+		rvl_path_open(stack->work_fd, RVL_KERNEL_INDEX, O_RDONLY | O_DIRECTORY, 0);
+	r = import->kernel_fd == -ENOENT ? 0 :
+	    import->kernel_fd < 0	 ? import->kernel_fd :
+					   rvl_import_index(import, is_after);
+	if (r && r != -ECANCELED)
+		rvl_error("workdir=%s: the kernel's index cannot be taken over: %s; it can be run "
+			  "again",
+			  stack->work_path, strerror(-r));
+	rvl_close(rvl_take_fd(&import->kernel_fd));
+	import->index->stays_unclean = !is_after; /* till all is done */
+	rvl_index_close(import->index);
+	return r;
+}
+
+/* All is ours. */
+static int end(const struct rvl_stack *stack, bool is_clean)
+{
+	_cleanup_close_ int fd =
+		rvl_path_open(stack->work_fd, "inodes", O_RDONLY | O_DIRECTORY, 0);
+	struct rvl_state *state = NULL;
+	int r = fd < 0 ? fd : syncfs(fd) ? -errno : rvl_state_load(fd, &state);
+
+	if (!r) {
+		state->flags &= ~(uint32_t)(RVL_STATE_KERNEL | RVL_STATE_INCOMPLETE);
+		if (!is_clean)
+			state->flags &= ~(uint32_t)RVL_STATE_CLEAN;
+		r = rvl_state_save(state, fd, false);
+	}
+	if (r)
+		rvl_error("workdir=%s: inodes/state cannot be written: %s", stack->work_path,
+			  strerror(-r));
+	rvl_state_free(state);
+	return r;
+}
+
+int rvl_import_run(const struct rvl_import_config *config, struct rvl_import_result *ret)
+{
+	struct rvl_import import = { .config = config, .result = ret, .kernel_fd = -EBADF };
+	const struct rvl_check_config check = {
+		.stack = config->stack,
+		.sink = config->sink,
+		.mode = config->is_dry_run ? RVL_CHECK_LOOK : RVL_CHECK_PREEN,
+		.is_import = true,
+		.stop = config->stop,
+	};
+	int r;
+
+	*ret = (struct rvl_import_result){ 0 };
+	r = check_before(config->stack);
+	r = r ?: take_index(&import, false);
+	r = r ?: rvl_check_run(&check, &ret->check);
+	r = r ?: take_index(&import, true);
+	if (r || config->is_dry_run)
+		return r;
+	return end(config->stack, !ret->check.n_left);
+}
