@@ -217,8 +217,13 @@ struct rvl_dirent {
 typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
 int rvl_overlay_readdir(struct rvl_overlay *ov, uint64_t number, uint64_t offset, bool with_attr,
 			rvl_dirent_fn *fn, void *arg);
-/* Counts an open directory: its listing is kept between requests. */
-int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number);
+/*
+ * Counts an open directory: its listing is kept between requests. ret_is_unchanged: it has no upper
+ * part, so that none of its names was ever made, removed or renamed.
+ */
+int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number, bool *ret_is_unchanged);
+/* The same later on; false also where it cannot be told. */
+bool rvl_overlay_is_unchanged(struct rvl_overlay *ov, uint64_t number);
 void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number);
 
 #endif

@@ -177,14 +177,23 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, uint64_t number, uint64_t offset
 	return r < 0 ? r : 0;
 }
 
-int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number)
+int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number, bool *ret_is_unchanged)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = rvl_node_get_dir(ov, number, &node);
 
-	if (r == 0)
-		rvl_node_count_open(node);
-	return r;
+	if (r < 0)
+		return r;
+	rvl_node_count_open(node);
+	*ret_is_unchanged = !rvl_node_has_upper(node);
+	return 0;
+}
+
+bool rvl_overlay_is_unchanged(struct rvl_overlay *ov, uint64_t number)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+
+	return rvl_node_get_dir(ov, number, &node) == 0 && !rvl_node_has_upper(node);
 }
 
 void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number)

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Requests on open directories. The kernel's cache of directory contents (FOPEN_CACHE_DIR) stays
- * off: after a change it answers a seek to an entry that is gone with the end of the directory
- * (fs/fuse/readdir.c, fuse_readdir_cached, finds its place by equal offsets only), and offsets are
- * to mean the same after changes.
+ * Requests on open directories. The kernel keeps the listing (FOPEN_CACHE_DIR) of a directory in
+ * which nothing was ever changed: in a kept one it finds its place by equal offsets only, and may
+ * take that of an entry that is gone for the end (docs/decisions/0006).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,12 +14,14 @@
 #include "server/transport.h"
 
 #define REPLY_MAX (1U << 20)
+#define FH_KEPT 1 /* the kernel keeps what this open reads */
 #define PLUS_ENTRY_MIN 160 /* struct fuse_direntplus with a name of one byte, aligned */
 
 void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
-	int r = rvl_overlay_open_dir(overlay, number);
+	bool is_unchanged;
+	int r = rvl_overlay_open_dir(overlay, number, &is_unchanged);
 
 	rvl_count(req_opendir);
 	if (r < 0) {
@@ -28,6 +29,8 @@ void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *f
 		return;
 	}
 	rvl_count(requests);
+	fi->cache_readdir = fi->keep_cache = is_unchanged;
+	fi->fh = is_unchanged ? FH_KEPT : 0;
 	if (fuse_reply_open(req, fi) != 0)
 		rvl_overlay_release_dir(overlay, number);
 }
@@ -76,7 +79,18 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 	return true;
 }
 
-static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset, bool is_plus)
+/*
+ * The end of a pass by an open of before the first change: with its reply the kernel would have a
+ * whole listing, which others that are under way must not meet. So its pages are taken first.
+ */
+static void drop_kept(fuse_req_t req, uint64_t number)
+{
+	if (!rvl_overlay_is_unchanged(rvl_overlay_of(req), number))
+		fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, 0, 0);
+}
+
+static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset,
+			   const struct fuse_file_info *fi, bool is_plus)
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	_cleanup_free_ char *own = NULL;
@@ -100,6 +114,8 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 		rvl_reply_status(req, r);
 		return;
 	}
+	if (f.used == 0 && fi->fh == FH_KEPT)
+		drop_kept(req, number);
 	rvl_count(requests);
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)
@@ -110,12 +126,12 @@ void rvl_req_readdir(fuse_req_t req, fuse_ino_t number, size_t size, off_t offse
 		     struct fuse_file_info *fi)
 {
 	rvl_count(req_readdir);
-	read_directory(req, number, size, offset, false);
+	read_directory(req, number, size, offset, fi, false);
 }
 
 void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 			 struct fuse_file_info *fi)
 {
 	rvl_count(req_readdirplus);
-	read_directory(req, number, size, offset, true);
+	read_directory(req, number, size, offset, fi, true);
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Listings: complete, without doubles, d_ino is st_ino, offsets that stay good."""
 
+import json
 import os
 import random
 import stat
@@ -9,7 +10,7 @@ import threading
 import pytest
 
 import sysc
-from rvl import ino, listing, run, standard_tree, whiteout, write, check_tree
+from rvl import CTL, ino, listing, run, standard_tree, whiteout, write, check_tree
 
 
 def offsets(path):
@@ -219,6 +220,51 @@ def test_removal_while_listing(ov):
     assert len(seen) == 4000
     assert listing(mnt / "d") == []
     os.rmdir(mnt / "d")
+
+
+def n_readdirs(mnt):
+    counters = json.loads(run(CTL, "stat", "--json", mnt).stdout)["counters"]
+    return counters["req_readdir"] + counters["req_readdirplus"]
+
+
+@pytest.mark.kernel_differs("it has no counters")
+def test_kept_listing(ov):
+    """The listing of an unchanged directory is asked for once; after a change it is not kept."""
+    with ov.layer() as low:
+        for i in range(500):
+            write(low / f"d/n{i}", b"")
+    mnt = ov.mount()
+    first = sysc.readdir_all(mnt / "d")
+    before = n_readdirs(mnt)
+    assert sysc.readdir_all(mnt / "d") == first
+    assert n_readdirs(mnt) == before
+    os.unlink(mnt / "d/n7")
+    now = sysc.readdir_all(mnt / "d")
+    assert n_readdirs(mnt) > before
+    assert now == [entry for entry in first if entry[0] != "n7"]
+
+
+def test_kept_listing_old_opens(ov):
+    """
+    A pass goes on after its place where the entry is gone, though another open of before the change
+    has read a new listing meanwhile. Names of 8 bytes: what is left fills a page of the kernel's
+    cache exactly, where it takes a place that it does not find for the end.
+    """
+    with ov.layer() as low:
+        for i in range(254):
+            write(low / f"d/name{i:04}", b"")
+    mnt = ov.mount()
+    assert len(sysc.readdir_all(mnt / "d")) == 256
+    fd = os.open(mnt / "d", os.O_RDONLY | os.O_DIRECTORY)
+    other = os.open(mnt / "d", os.O_RDONLY | os.O_DIRECTORY)
+    removed = {entry[0] for entry in sysc.getdents(fd, 130 * 32)} - {".", ".."}
+    assert len(removed) == 128
+    for name in removed:
+        os.unlink(mnt / "d" / name)
+    assert len(sysc.readdir_all(other)) == 128
+    assert len(sysc.readdir_all(fd)) == 126
+    os.close(other)
+    os.close(fd)
 
 
 def test_whiteouts_are_not_listed(ov):
