@@ -44,7 +44,7 @@ static void drop(struct rvl_listings *cache, struct rvl_listing_slot *slot)
 	cache->n--;
 	cache->size_bytes -= slot->listing->size_bytes;
 	rvl_count_n(listing_bytes, -slot->listing->size_bytes);
-	slot->n_looks = 0;
+	slot->n_idle_looks = 0;
 	rvl_listing_put(slot->listing);
 	slot->listing = NULL;
 }
@@ -69,7 +69,7 @@ static void age(struct rvl_listings *cache, struct rvl_listing_slot *own)
 
 void rvl_listing_slot_init(struct rvl_listing_slot *slot)
 {
-	*slot = (struct rvl_listing_slot){};
+	*slot = (struct rvl_listing_slot){ .n_looks_due = RVL_LISTING_LOOKS_MIN };
 	pthread_mutex_init(&slot->lock, NULL);
 }
 

@@ -14,13 +14,15 @@
 #include "layer/listing.h"
 
 #define RVL_LISTINGS_BYTES_MAX (64UL << 20)
+#define RVL_LISTING_LOOKS_MIN 16 /* in vain, before a listing is read for look-ups */
 
 struct rvl_listing_slot {
 	pthread_mutex_t
 		lock; /* guards what follows up to the list; held while the directory is read */
 	struct rvl_listing *listing; /* counted; NULL: not kept */
 	bool is_used; /* since it was last looked at for dropping */
-	unsigned n_looks; /* into layers, while there is none */
+	unsigned n_idle_looks; /* into layers that did not have the name, while there is none */
+	unsigned n_looks_due; /* after so many of them it is to be read */
 	struct rvl_listing_slot *older, *newer; /* guarded by the cache's lock */
 };
 

@@ -20,11 +20,12 @@
 #include "overlay/special.h"
 
 /*
- * A listing of a thousand names costs as much as hundreds of looks into a layer: for the few names
- * that a decode or a path needs it is not read.
+ * What a listing spares a look-up are the looks into layers that do not have the name. Reading one
+ * costs as much as many of them, so it may have so many names for each look that was in vain; the
+ * next try is after four times as many. Larger directories are looked up layer by layer.
  */
-#define LOOKS_WITHOUT_LISTING 16
-#define LOOKUP_LISTING_MAX 4096 /* names; larger lower directories are looked up layer by layer */
+#define NAMES_PER_IDLE_LOOK 64
+#define LOOKUP_LISTING_MAX (1U << 18) /* names */
 
 /* ---- one name ---- */
 
@@ -92,32 +93,60 @@ int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 	return r == 0 && ret->exists ? upper_details(ov, dirfd, name, ret) : r;
 }
 
+/* With the slot's lock, for a look-up: is it time to read it? *ret_max_names: if not larger. */
+static bool is_listing_due(struct rvl_listing_slot *slot, size_t *ret_max_names)
+{
+	*ret_max_names = (size_t)slot->n_looks_due * NAMES_PER_IDLE_LOOK;
+	return slot->n_idle_looks >= slot->n_looks_due && *ret_max_names <= LOOKUP_LISTING_MAX;
+}
+
 int rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup, struct rvl_listing **ret)
 {
-	const size_t max_names = is_for_lookup ? LOOKUP_LISTING_MAX : 0;
 	struct rvl_listing_slot *slot = &dir->lower_listing;
 	struct rvl_overlay *ov = dir->ov;
+	size_t max_names = 0;
 	int r = 0;
 
 	*ret = NULL;
-	if (dir->lower.n == 0 || (is_for_lookup && atomic_load(&dir->is_lower_large)))
+	if (dir->lower.n == 0)
 		return 0;
 	pthread_mutex_lock(&slot->lock);
 	*ret = rvl_listing_slot_get(slot);
-	if (*ret) {
-		/* kept */
-	} else if (is_for_lookup && slot->n_looks + dir->lower.n <= LOOKS_WITHOUT_LISTING) {
-		slot->n_looks += dir->lower.n;
-	} else {
+	if (!*ret && (!is_for_lookup || is_listing_due(slot, &max_names))) {
 		r = rvl_retry_emfile(ov, rvl_listing_read(ov->stack, &dir->lower,
 							  &ov->index->secret, max_names, ret));
 		if (r == 0)
 			rvl_listing_slot_keep(&ov->listings, slot, *ret);
 		else if (r == -E2BIG)
-			atomic_store(&dir->is_lower_large, true);
+			slot->n_looks_due *= 4;
 	}
 	pthread_mutex_unlock(&slot->lock);
 	return is_for_lookup ? 0 : r; /* without one a look-up asks the layers */
+}
+
+/* Of a look-up without a listing: how many layers were looked into that do not have the name. */
+static unsigned idle_looks(const struct rvl_node *dir, const struct rvl_found *found)
+{
+	const struct rvl_layer *top = found->places.n ? found->places.v[0].layer : NULL;
+	unsigned n = 0;
+
+	/* a directory is looked for in all of them; other than that, the first one ends it */
+	if (top && S_ISDIR(found->st.stx_mode))
+		return dir->lower.n > found->places.n ? dir->lower.n - found->places.n : 0;
+	while (n < dir->lower.n && dir->lower.v[n].layer != top)
+		n++;
+	return n;
+}
+
+static void count_idle_looks(struct rvl_node *dir, const struct rvl_found *found)
+{
+	const unsigned n = idle_looks(dir, found);
+
+	if (n == 0)
+		return;
+	pthread_mutex_lock(&dir->lower_listing.lock);
+	dir->lower_listing.n_idle_looks += n;
+	pthread_mutex_unlock(&dir->lower_listing.lock);
 }
 
 int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
@@ -140,6 +169,8 @@ int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 		top = RVL_FD_NONE;
 	r = rvl_merge_lookup_at(ov->stack, &dir->lower, top.fd, name, redirect, hint, ret);
 	rvl_fdcache_unpin(ov->fds, &top);
+	if (r == 0 && !hint && !redirect)
+		count_idle_looks(dir, ret);
 done:
 	rvl_listing_put(hint);
 	return r;

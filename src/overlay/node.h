@@ -83,7 +83,6 @@ struct rvl_node {
 	/* directory: listings, counted; leaf locks */
 	uint64_t version; /* changes of names since the node is in memory; under lock */
 	struct rvl_listing_slot lower_listing; /* of the lower part */
-	_Atomic bool is_lower_large; /* too many names to read for a look-up */
 	pthread_mutex_t listing_read_lock; /* before lower_listing.lock */
 	struct rvl_listing *listing; /* merged, as of listing_version */
 	uint64_t listing_version;

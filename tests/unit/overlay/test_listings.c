@@ -66,7 +66,7 @@ static bool is_kept(unsigned i)
 static void test_limit(void **state)
 {
 	for (unsigned i = 0; i < N; i++) {
-		slots[i].n_looks = 16;
+		slots[i].n_idle_looks = 16;
 		keep(i, 40);
 		assert_true(cache.size_bytes <= 100);
 	}
@@ -74,7 +74,7 @@ static void test_limit(void **state)
 	for (unsigned i = 0; i < N; i++)
 		assert_int_equal(is_kept(i), i >= N - 2);
 	/* one that was dropped is not read again for the next name */
-	assert_int_equal(slots[0].n_looks, 0);
+	assert_int_equal(slots[0].n_idle_looks, 0);
 }
 
 /* One that is asked for again and again stays, though others are read all the time. */
