@@ -153,6 +153,8 @@ static int run(struct rvl_check_rebind *rb)
 	rb->result->has_other_lowers = rvl_rebind_has_other_lowers(rb->rebind);
 	if (rb->config->stack->has_upper) {
 		r = check_attributes(rb);
+		if (!r && !rb->config->is_dry_run)
+			r = rvl_rebind_companions(rb->rebind);
 		r = r ?: rvl_identity_uuids(rb->config->stack, &rb->uuids);
 		r = r ?: rvl_rebind_upper(rb);
 	}

@@ -6,19 +6,25 @@
  */
 #include "index/companion.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "index/entry.h"
 #include "index/stamp.h"
+#include "index/workdir.h"
 #include "layer/path.h"
 
 #define COMPANIONS_NAME "c"
+#define OLD_NAME "c.old" /* while a rebind moves them */
 #define OPEN_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 int rvl_companions_open(struct rvl_index *index)
@@ -131,4 +137,85 @@ void rvl_companion_remove(struct rvl_index *index, mode_t type, uint64_t real_in
 	/* What cannot be removed is not believed by a later inode of that number. */
 	if (unlinkat(index->companions_fd, name, 0) && errno != ENOENT)
 		rvl_warn_limited("inodes/%s/%s cannot be removed: %m", COMPANIONS_NAME, name);
+}
+
+/* ---- after a copy ---- */
+
+static int copy_attributes(struct rvl_index *index, int from_fd, const char *from, const char *to)
+{
+	const struct rvl_xattr_names *names = &index->stack->xattr;
+	_cleanup_free_ char *value = malloc(RVL_XATTR_VALUE_MAX);
+	int r = value ? 0 : -ENOMEM;
+
+	for (unsigned which = 0; !r && which < RVL_XATTR_N; which++) {
+		ssize_t n = rvl_xattr_get(names, from_fd, from, (enum rvl_xattr)which, value,
+					  RVL_XATTR_VALUE_MAX);
+
+		if (n >= 0)
+			r = rvl_xattr_set(names, index->companions_fd, to, (enum rvl_xattr)which,
+					  value, (size_t)n);
+		else if (n != -ENODATA)
+			r = (int)n;
+	}
+	return r;
+}
+
+/* One of a dead object has no entry any more, and goes. */
+static int move(struct rvl_index *index, int old_fd, const char *name)
+{
+	char entry[RVL_ENTRY_PATH_SIZE], companion[RVL_COMPANION_NAME_SIZE];
+	uint8_t buf[RVL_STAMP_SIZE];
+	enum rvl_entry_kind kind;
+	struct rvl_id id;
+	struct statx st;
+	ssize_t n = rvl_xattr_get(&index->stack->xattr, old_fd, name, RVL_XATTR_INO, buf,
+				  sizeof(buf));
+	int r;
+
+	if (n < 0 || rvl_stamp_decode(buf, (size_t)n, &id))
+		return n == -ENODATA || n == -ERANGE || n >= 0 ? 0 : (int)n;
+	r = rvl_entry_look(index, id.number, &kind, &st);
+	if (r || kind != RVL_ENTRY_OBJECT)
+		return r == -EUCLEAN ? 0 : r;
+	rvl_entry_path(id.number, entry);
+	r = rvl_companion_find(index, index->inodes_fd, entry, st.stx_ino, true, companion);
+	return r ?: copy_attributes(index, old_fd, name, companion);
+}
+
+static int move_all(struct rvl_index *index, int old_fd)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+	int copy = rvl_fd_reopen(old_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+
+	if (copy < 0)
+		return copy;
+	dir = fdopendir(copy);
+	if (!dir) {
+		rvl_close(copy);
+		return -ENOMEM;
+	}
+	for (errno = 0; !r && (entry = readdir(dir)); errno = 0)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			r = move(index, old_fd, entry->d_name);
+	return r ?: -errno;
+}
+
+int rvl_companions_move(struct rvl_index *index)
+{
+	_cleanup_close_ int old_fd = -EBADF;
+	int r;
+
+	if (renameat2(index->inodes_fd, COMPANIONS_NAME, index->inodes_fd, OLD_NAME,
+		      RENAME_NOREPLACE) &&
+	    errno != EEXIST && errno != ENOENT)
+		return -errno;
+	old_fd = openat(index->inodes_fd, OLD_NAME, OPEN_FLAGS);
+	if (old_fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	rvl_close(index->companions_fd);
+	index->companions_fd = -EBADF;
+	r = rvl_companions_open(index); /* of a run before that died */
+	r = r ?: move_all(index, old_fd);
+	return r ?: rvl_workdir_remove(index->inodes_fd, OLD_NAME);
 }

@@ -27,4 +27,11 @@ static inline bool rvl_companions_exist(const struct rvl_index *index)
 int rvl_companion_find(struct rvl_index *index, int dirfd, const char *name, uint64_t real_ino,
 		       bool is_create, char ret[RVL_COMPANION_NAME_SIZE]);
 
+/*
+ * Upper was copied: its inodes have other numbers, and the entries are links of them. Each companion
+ * goes to the inode of the entry that its stamp names. The old ones are in inodes/c.old meanwhile,
+ * so a death in between is gone on with.
+ */
+int rvl_companions_move(struct rvl_index *index);
+
 #endif

@@ -21,6 +21,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "index/bind.h"
+#include "index/companion.h"
 #include "index/map_private.h"
 #include "index/number_private.h"
 #include "index/rebind_places.h"
@@ -213,6 +214,19 @@ bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind)
 bool rvl_rebind_has_map(const struct rvl_rebind *rebind)
 {
 	return rebind->has_map;
+}
+
+int rvl_rebind_companions(struct rvl_rebind *rebind)
+{
+	int r;
+
+	if (!rebind->is_moved)
+		return 0;
+	r = rvl_companions_move(rebind->next);
+	/* the old index reads the same entries */
+	rvl_close(rebind->old->companions_fd);
+	rebind->old->companions_fd = -EBADF;
+	return r ?: rvl_companions_open(rebind->old);
 }
 
 /* ---- the walk that records old numbers ---- */

@@ -90,6 +90,11 @@ bool rvl_rebind_is_moved(const struct rvl_rebind *rebind);
 bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind);
 bool rvl_rebind_has_map(const struct rvl_rebind *rebind);
 
+/*
+ * What lies beside the objects of upper (index/companion.h) goes to the inodes that they have now;
+ * before a stamp is asked for. Not for a dry run.
+ */
+int rvl_rebind_companions(struct rvl_rebind *rebind);
 /* Nothing where the lowers are the same. -ENOSPC, -EIO… of the layers. */
 int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
 		      struct rvl_rebind_counts *ret);
