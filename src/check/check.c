@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -219,6 +220,8 @@ static int run_passes(struct rvl_check *check)
 	int r;
 
 	check->pass = 0;
+	if (clock_gettime(CLOCK_REALTIME_COARSE, &check->begin))
+		return -errno;
 	check->born_max = 0;
 	check->is_map_stale = check->is_tree_unsure = false;
 	check->n_late = 0;
@@ -243,9 +246,7 @@ static int run_passes(struct rvl_check *check)
 		r = rvl_check_counters(check);
 	if (r || !check->index)
 		return r;
-	r = check->config->is_online ? 0 : rvl_check_view(check);
-	if (!r && !check->config->is_online)
-		r = rvl_check_map(check);
+	r = rvl_check_view(check) ?: rvl_check_map(check);
 	r = r ?: rvl_check_companions(check);
 	r = r ?: rvl_check_numbers(check);
 	r = r ?: rvl_check_link_counts(check);

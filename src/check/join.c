@@ -376,7 +376,7 @@ int rvl_check_numbers(struct rvl_check *check)
 	int r;
 
 	rvl_check_pass(check, "numbers");
-	join.is_map_complete = !check->config->is_online && check->has_map &&
+	join.is_map_complete = check->has_map &&
 			       !(check->index->state->flags & RVL_STATE_MAP_IS_TRUTH) &&
 			       rvl_map_is_complete(check->index);
 	while ((r = rvl_sorter_next(check->sorter, &fact)) > 0) {

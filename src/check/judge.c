@@ -207,6 +207,12 @@ static int read_nlink(struct rvl_check *check, const char *entry, const struct s
 	return n > 0;
 }
 
+/* With the same time it may be either. */
+static bool is_later(const struct statx_timestamp *time, int64_t sec, uint32_t nsec)
+{
+	return time->tv_sec > sec || (time->tv_sec == sec && time->tv_nsec >= nsec);
+}
+
 int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names)
 {
 	int64_t names = (int64_t)(n_names + group->n_seen), shown, most;
@@ -216,12 +222,16 @@ int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint
 	int r;
 
 	/* a file that was born here has no overlay.nlink, and names that come and go have a log */
-	if (check->config->is_online || rvl_number_is_born(check->index, group->number))
+	if (rvl_number_is_born(check->index, group->number))
 		return 0;
 	rvl_entry_path(group->number, path);
 	r = rvl_path_statx(check->index->inodes_fd, path, RVL_STATX_ALL, &st);
 	if (r)
 		return r == -ENOENT ? 0 : r;
+	/* on a live mount: whether its names are those that were counted */
+	if (check->config->is_online && is_later(&st.stx_ctime, check->begin.tv_sec,
+						 (uint32_t)check->begin.tv_nsec))
+		return 0;
 	r = read_nlink(check, path, &st, &shown);
 	if (r < 0)
 		return 0;
@@ -372,11 +382,10 @@ static int judge_hidden(struct rvl_check *check, const struct rvl_group *group,
  */
 static bool is_removed(const struct rvl_check *check, const struct statx *st)
 {
-	const struct statx_timestamp *end = &check->clean_end, *changed = &st->stx_ctime;
+	const struct statx_timestamp *end = &check->clean_end;
 
 	return end->tv_sec && st->stx_nlink == 1 &&
-	       (changed->tv_sec > end->tv_sec ||
-		(changed->tv_sec == end->tv_sec && changed->tv_nsec > end->tv_nsec));
+	       is_later(&st->stx_ctime, end->tv_sec, end->tv_nsec + 1);
 }
 
 static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *group)
@@ -505,8 +514,7 @@ int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
 	bool is_malformed = fact->what & RVL_WHAT_MALFORMED;
 
 	/* of a number of its own: the kernel's objects, whose place is where they are */
-	if (!group->has_stale_place || check->config->is_online ||
-	    rvl_number_is_born(check->index, group->number))
+	if (!group->has_stale_place || rvl_number_is_born(check->index, group->number))
 		return judge_missing_place(check, group);
 	/*
 	 * of a file the place is used for the data of a metacopy, and where the kernel had renamed

@@ -55,6 +55,7 @@ struct rvl_check {
 	uint64_t born_max; /* the highest number in use of the born counter's instance */
 	uint64_t lost_dir; /* number of lost+found once it is there, else 0 */
 	int lost_fd; /* owned */
+	struct timespec begin; /* of these passes, by the clock that filesystems use */
 	/* when the last mount had ended cleanly, by the clock of upper's filesystem; 0: it has not */
 	struct statx_timestamp clean_end;
 	struct rvl_late_nlink *late; /* owned */

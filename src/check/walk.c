@@ -90,6 +90,14 @@ static bool is_local(int r)
 	}
 }
 
+static void warn_left_out(struct walk *walk, const char *what, int r)
+{
+	/* removed or renamed meanwhile */
+	if (walk->check->config->is_online && (r == -ENOENT || r == -ESTALE))
+		return;
+	rvl_warn("%s: %s; left out", what, strerror(-r));
+}
+
 static int add_fact(struct walk *walk, const struct rvl_fact *fact)
 {
 	return rvl_sorter_add(walk->check->sorter, fact);
@@ -296,7 +304,7 @@ static int upper_name(struct walk *walk, const struct directory *dir, int dirfd,
 		r = upper_directory(walk, dir, &object);
 	rvl_object_release(&object);
 	if (r && is_local(r)) {
-		rvl_warn("%s: %s; left out", path, strerror(-r));
+		warn_left_out(walk, path, r);
 		r = 0;
 	}
 	return r ?: rvl_check_tick(check);
@@ -379,8 +387,7 @@ static int walk_all(struct walk *walk)
 
 		r = dir.upper ? read_merged(walk, &dir) : read_lower(walk, &dir);
 		if (r && is_local(r)) {
-			rvl_warn("%s: cannot be listed: %s; left out",
-				 dir.upper && *dir.upper ? dir.upper : "a directory", strerror(-r));
+			warn_left_out(walk, dir.upper && *dir.upper ? dir.upper : "a directory", r);
 			r = 0;
 		}
 		directory_release(&dir);

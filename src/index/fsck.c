@@ -14,6 +14,7 @@
 #include "index/map_private.h"
 #include "index/number_private.h"
 #include "index/real.h"
+#include "layer/copy.h"
 
 #define WRONG_MAX 65536 /* records mended at a time; the rest the next time */
 
@@ -252,6 +253,43 @@ int rvl_reals_check(struct rvl_index *index, bool is_mend, uint64_t *ret_wrong, 
 	*ret_wrong = check.n_wrong;
 	*ret_max = check.max;
 	return r;
+}
+
+static int copy_map(struct rvl_index *index, int copy_fd)
+{
+	char name[RVL_MAP_FILE_NAME_SIZE];
+	_cleanup_close_ int fd = -EBADF;
+	struct stat st;
+	int r;
+
+	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
+	fd = openat(index->inodes_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode) || !st.st_size)
+		return -ENOENT;
+	r = rvl_copy_data(fd, copy_fd, (uint64_t)st.st_size, NULL);
+	/* LMDB never makes the file shorter, but a server may make it anew */
+	return r == -EIO ? -EAGAIN : r ?: rvl_store_check(copy_fd) ? -EAGAIN : 0;
+}
+
+int rvl_map_open_copy(struct rvl_index *index, int copy_fd)
+{
+	struct rvl_store *store = NULL;
+	int r = copy_map(index, copy_fd);
+
+	r = r ?: rvl_store_open(copy_fd, index->uuid, true, false, &store);
+	if (!r)
+		r = rvl_map_check(store);
+	if (r) {
+		rvl_store_close(store);
+		return r == -EUCLEAN ? -EAGAIN : r;
+	}
+	rvl_store_close(index->map->below);
+	rvl_map_take_copy(index->map, store);
+	return 0;
 }
 
 static int nothing(void *arg, uint64_t number, const struct rvl_map_row *row)

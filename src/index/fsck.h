@@ -14,6 +14,12 @@
  * and may crash or not come back on damaged ones: call it in a process of its own.
  */
 int rvl_map_verify(struct rvl_index *index);
+/*
+ * Of an index opened with is_live: look at a copy of the map's file as it is now, instead of the one
+ * that the server writes to. copy_fd: an empty file, borrowed. Called again it is a newer copy.
+ * -ENOENT: there is no map; -EAGAIN: it was written to while it was copied.
+ */
+int rvl_map_open_copy(struct rvl_index *index, int copy_fd);
 /* Calls fn for each row that is in the file, until it returns non-zero, which is returned. */
 typedef int rvl_map_scan_fn(void *arg, uint64_t number, const struct rvl_map_row *row);
 int rvl_map_scan(struct rvl_index *index, rvl_map_scan_fn *fn, void *arg);

@@ -174,7 +174,7 @@ static int begin_use(struct rvl_index *index, const struct rvl_index_config *con
 
 /* Claims and assigned numbers: if the file that has them is damaged, claims are read anew and the
  * assigned are lost. */
-static int open_reals(struct rvl_index *index)
+static int open_reals(struct rvl_index *index, bool is_live)
 {
 	struct rvl_state *state = index->state;
 	bool is_truth = index->is_persistent && (state->flags & RVL_STATE_MAP_IS_TRUTH);
@@ -182,7 +182,7 @@ static int open_reals(struct rvl_index *index)
 
 	if (index->is_persistent && (state->flags & RVL_STATE_HAS_REALS))
 		r = rvl_map_ensure(index, false);
-	if (is_truth && !index->map->store && !index->map->below && (!r || r == -EUCLEAN)) {
+	if (is_truth && !is_live && !index->map->store && !index->map->below && (!r || r == -EUCLEAN)) {
 		index->is_map_lost = true;
 		return -EUCLEAN;
 	}
@@ -217,7 +217,7 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 	r = rvl_map_open(index, &index->map);
 	if (!r && config->is_live)
 		index->map->is_opened = true;
-	r = r ?: open_reals(index);
+	r = r ?: open_reals(index, config->is_live);
 	r = r ?: rvl_numbers_new(index, &index->numbers);
 	r = r ?: rvl_bind_layers(index, binding);
 	r = r ?: rvl_companions_open(index);

@@ -60,7 +60,8 @@ struct rvl_index_config {
 	bool is_offline;	/* a tool: do not bind, do not mark unclean, change nothing */
 	bool is_repair; /* a tool that changes: as a mount, but an unclean stop stays known until the close */
 	bool is_import; /* for an import: RVL_STATE_KERNEL is no refusal, and is set when this may write */
-	bool is_live; /* with is_offline: a server has it open, so the map's file is not touched */
+	/* with is_offline: a server has it open, so the map's file is not touched (fsck.h has a way to read it) */
+	bool is_live;
 	bool is_volatile;	/* no fsync of state, log, map */
 };
 

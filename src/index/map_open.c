@@ -228,6 +228,17 @@ int rvl_map_ensure(struct rvl_index *index, bool is_create)
 	return r;
 }
 
+void rvl_map_take_copy(struct rvl_map *map, struct rvl_store *store)
+{
+	enum rvl_map_extent extent = read_extent(store);
+
+	map->below = store;
+	map->is_opened = true;
+	map->is_complete = false;
+	if (extent)
+		rvl_map_set_complete(map, extent == RVL_MAP_COMPLETE_WITH_GAPS);
+}
+
 int rvl_map_to_memory(struct rvl_index *index)
 {
 	struct rvl_map *map = index->map;

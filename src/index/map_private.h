@@ -67,6 +67,8 @@ void rvl_map_free(struct rvl_map *map);
 /* Log that the map of a rebind is not there, and the command that helps. */
 void rvl_map_tell_lost(const struct rvl_index *index);
 
+/* A store to be read instead of the file (for a tool, beside a server); taken over. */
+void rvl_map_take_copy(struct rvl_map *map, struct rvl_store *store);
 /* Open what there is; is_create: make it where there is none. After 0 map->store may still be NULL
  * without is_create. */
 int rvl_map_ensure(struct rvl_index *index, bool is_create);

@@ -91,6 +91,8 @@ static int take_fid(const uint8_t *p, unsigned len, struct rvl_nfs_handle *ret)
 	memcpy(word, p, sizeof(word));
 	ret->id.number = (uint64_t)word[0] << 32 | word[1];
 	ret->id.generation = word[2];
+	if (ret->id.number == RVL_NUMBER_ROOT && ret->id.generation)
+		return -EINVAL; /* the root has none */
 	return rvl_number_is_valid(ret->id.number) ? 0 : -EINVAL;
 }
 

@@ -2,6 +2,7 @@
 """check and repair as programs: exit codes, refusals, interruption, a live mount, random damage."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -108,12 +109,13 @@ def test_claims(overlays):
     mnt = second.mount()
     assert ino(mnt / "newdir/x") == shown
     before = numbers(mnt)
-    second.umount()
     # a file of the lower layer gets the stamp that another overlay would have given it
     (first.upper / "later").write_bytes(b"later\n")
     stamp = os.getxattr(first.upper / "newdir/x", "trusted.overlay.ino")
     os.setxattr(first.upper / "later", "trusted.overlay.ino",
                 (int.from_bytes(stamp[:6], "little") + 1000).to_bytes(6, "little") + stamp[6:])
+    assert online(second) == (4, {"claims-out-of-step"})
+    second.umount()
     code, found = second.ctl("check", "-v")
     assert (code, ids(found)) == (4, {"claims-out-of-step"}), found
     code, found = second.ctl("repair", "-y")
@@ -283,10 +285,19 @@ def test_killed(ov):
 # -- a live mount ---------------------------------------------------------------------------
 
 
+def online(ov):
+    """check --online of a live mount: exit code, ids."""
+    done = subprocess.run([CTL, "check", "--online", "--json", str(ov.mnt)], capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert not done.stderr, done.stderr
+    return done.returncode, {problem["id"] for problem in json.loads(done.stdout)["problems"]}
+
+
 def test_online(ov):
     """Under load check finds nothing; damage that stays is found; nothing is mended."""
     use(ov)
     mnt = ov.mnt
+    run(CTL, "map", mnt)
     stop = threading.Event()
 
     def load():
@@ -297,23 +308,45 @@ def test_online(ov):
             os.rename(mnt / f"load/{i % 20}", mnt / f"load/r{i % 20}")
             os.link(mnt / f"load/r{i % 20}/a", mnt / f"load/l{i}")
             os.unlink(mnt / f"load/l{i}")
+            os.link(mnt / "hard1", mnt / f"load/h{i}")
+            os.unlink(mnt / f"load/h{i}")
             shutil.rmtree(mnt / f"load/r{i % 20}")
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
         for _ in range(5):
-            done = subprocess.run([CTL, "check", "--online", str(mnt)], capture_output=True,
-                                  text=True, timeout=60, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
+            assert online(ov) == (0, set())
     finally:
         stop.set()
         thread.join()
     os.setxattr(ov.upper / "newdir", "trusted.overlay.opaque", b"zz")
-    done = subprocess.run([CTL, "check", "--online", str(mnt)], capture_output=True, text=True,
-                          timeout=60, check=False)
-    assert done.returncode == 4 and "opaque-value" in done.stdout, done.stdout + done.stderr
+    assert online(ov) == (4, {"opaque-value"})
     os.removexattr(ov.upper / "newdir", "trusted.overlay.opaque")
+
+
+@pytest.mark.parametrize("problem", ["nlink-wrong", "place-stale", "map-stale"])
+def test_online_damage(ov, problem):
+    """What was left to check without a mount once: link counts, places, the map."""
+    use(ov)
+    run(CTL, "map", ov.mnt)
+    entry = ov.work / "inodes" / f"{ino(ov.mnt / 'moved') & 0xff:02x}" / f"#{ino(ov.mnt / 'moved')}"
+    target, name, value = {
+        "nlink-wrong": (ov.upper / "hard1", "nlink", b"U-2"),
+        "place-stale": (entry, "place", (1).to_bytes(8, "little") + b"nowhere"),
+        "map-stale": (None, "", b""),
+    }[problem]
+    assert online(ov) == (0, set())
+    if target:
+        old = os.getxattr(target, f"trusted.overlay.{name}")
+        os.setxattr(target, f"trusted.overlay.{name}", value)
+    else:
+        write(ov.lowers[0] / "later")
+    assert online(ov) == (4, {problem})
+    if target:
+        os.setxattr(target, f"trusted.overlay.{name}", old)
+    else:
+        ov.before, ov.check_remount, ov.check_clean = None, False, False
 
 
 # -- random damage --------------------------------------------------------------------------

@@ -108,6 +108,9 @@ static void test_hostile(void **state)
 			assert_true(rvl_number_is_valid(handle.id.number));
 	}
 	assert_int_equal(rvl_nfs_handle_parse("", &handle), -EINVAL);
+	/* the root has no generation but 0 */
+	assert_int_equal(rvl_nfs_handle_parse("000000000100000000000000", &handle), 0);
+	assert_int_equal(rvl_nfs_handle_parse("000000000100000001000000", &handle), -EINVAL);
 	assert_int_equal(rvl_nfs_handle_parse("0x", &handle), -EINVAL);
 	assert_int_equal(rvl_nfs_handle_parse("not hex", &handle), -EINVAL);
 }
