@@ -138,6 +138,25 @@ static int check_redirect(struct rvl_check *check, struct rvl_object *object,
 	return rvl_problem_end(check, r);
 }
 
+static int check_protattr(struct rvl_check *check, struct rvl_object *object,
+			  const struct attributes *attributes)
+{
+	char value[32];
+	ssize_t n;
+
+	if (!may_have(check, attributes, RVL_XATTR_PROTATTR))
+		return 0;
+	n = get(check, object, RVL_XATTR_PROTATTR, value, sizeof(value));
+	if (n == -ENODATA || (n >= 0 && rvl_protattr_is_valid(value, (size_t)n)))
+		return 0;
+	if (n < 0 && n != -ERANGE)
+		return (int)n;
+	if (!rvl_problem_begin(check, RVL_P_PROTATTR_VALUE, object->stamp.number, object->path,
+			       NULL))
+		return 0;
+	return rvl_problem_end(check, unset(check, object, RVL_XATTR_PROTATTR));
+}
+
 /* ---- files ---- */
 
 static bool has_own_data(const struct statx *st)
@@ -355,6 +374,8 @@ int rvl_check_object(struct rvl_check *check, struct rvl_object *object)
 	} else if (S_ISREG(mode)) {
 		r = check_metacopy(check, object, &attributes);
 	}
+	if (S_ISDIR(mode) || S_ISREG(mode))
+		r = r ?: check_protattr(check, object, &attributes);
 	if (r || !check->index || rvl_check_is_pending(check, fact.number))
 		return r ?: check->index ? rvl_sorter_add(check->sorter, &fact) : 0;
 	if (!S_ISDIR(mode)) {

@@ -137,6 +137,9 @@ enum rvl_severity {
 	X(IMPURE_VALUE, "impure-value", RVL_WARNING, true,						\
 	  "overlay.impure has a value without a meaning",						\
 	  "set to \"y\"")										\
+	X(PROTATTR_VALUE, "protattr-value", RVL_ERROR, true,						\
+	  "overlay.protattr has a value without a meaning: the object cannot be changed",		\
+	  "removed: the object is neither immutable nor append-only")					\
 	X(REDIRECT_VALUE, "redirect-value", RVL_ERROR, true,						\
 	  "overlay.redirect is malformed or leads outside",						\
 	  "made again from the entry; without one the directory becomes opaque")			\

@@ -381,6 +381,19 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 	return r;
 }
 
+int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
+			     const char *name, const struct statx *stx, struct rvl_id *ret)
+{
+	struct rvl_real real;
+	int r = rvl_real_of_lower(index, layer, dirfd, name, stx, &real);
+
+	if (!r)
+		r = rvl_number_assign(index, &real, ret);
+	if (!r && !ret->generation)
+		ret->generation = rvl_number_generation(index, stx);
+	return r;
+}
+
 int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer, uint64_t ino,
 			 uint8_t type, uint64_t *ret)
 {

@@ -41,6 +41,14 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 			const char *name, const struct statx *stx, struct rvl_id *ret);
 
 /*
+ * The number that rvl_number_of_lower gives is another object's (upper's, which was moved offline
+ * and left the lower one uncovered): this one gets one of its own, recorded for ever. Arguments and
+ * errors as there.
+ */
+int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
+			     const char *name, const struct statx *stx, struct rvl_id *ret);
+
+/*
  * Number alone, from a directory entry (no system call). type: DT_*. -EAGAIN: not certain from the
  * entry (subvolume, inner st_dev, assigned and not yet seen): the caller stats and asks the
  * function above.

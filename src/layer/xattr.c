@@ -228,3 +228,11 @@ int rvl_xattr_remove(const struct rvl_xattr_names *names, int dirfd, const char 
 
 	return r == -EOPNOTSUPP ? -ENODATA : r;
 }
+
+bool rvl_protattr_is_valid(const char *value, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (value[i] != 'i' && value[i] != 'a')
+			return false;
+	return len > 0;
+}

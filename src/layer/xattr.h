@@ -91,4 +91,7 @@ size_t rvl_xattr_list_to_user(const struct rvl_xattr_names *names, char *list, s
 int rvl_xattr_copy(const struct rvl_xattr_names *names, int from_dirfd, const char *from,
 		   int to_dirfd, const char *to);
 
+/* Of overlay.protattr: only 'i' (immutable) and 'a' (append-only), and not none of them. */
+bool rvl_protattr_is_valid(const char *value, size_t len);
+
 #endif

@@ -7,10 +7,12 @@
  */
 #include "overlay/identify.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "index/map.h"
 #include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/nlink.h"
@@ -162,8 +164,14 @@ int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t 
 	struct rvl_handle origin;
 	ssize_t n = rvl_xattr_get(&ov->stack->xattr, dirfd, name, RVL_XATTR_ORIGIN, value,
 				  sizeof(value));
+	int r = n <= 0 ? (int)n : rvl_handle_decode(value, (unsigned)n, &origin);
 
-	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin) < 0)
+	if (r == -EUCLEAN || r == -ERANGE) {
+		rvl_count(damaged);
+		rvl_warn_limited("%s: damaged overlay.origin", name);
+		return -EUCLEAN;
+	}
+	if (n <= 0 || r < 0)
 		return -ESTALE;
 	for (unsigned i = 1; i < ov->stack->n; i++) {
 		const struct rvl_layer *layer = &ov->stack->layers[i];
@@ -215,6 +223,8 @@ static int number_of_origin(const struct stranger *s, struct rvl_id *ret)
 					   &s->lower->st, ret);
 	}
 	fd = rvl_origin_open(ov, s->dir->fd.fd.fd, s->name, s->upper->st.stx_mode, &layer, &stx);
+	if (fd == -EUCLEAN)
+		return fd;
 	if (fd < 0 || is_broken_link(s, layer, fd, &stx))
 		return 0;
 	return rvl_number_of_lower(ov->index, layer, fd, "", &stx, ret);
@@ -339,6 +349,73 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 	if (is_locked)
 		pthread_mutex_unlock(&ov->identify_lock);
 	return r;
+}
+
+/* The entry that the stamp agrees with is made before the old one goes: what is open by it stays. */
+static int restamp(const struct stranger *s, uint64_t old, struct rvl_id *ret)
+{
+	struct rvl_index *index = overlay_of(s)->index;
+	int dirfd = s->dir->fd.fd.fd;
+	int r = rvl_number_born(index, ret);
+
+	if (r == 0)
+		r = rvl_stamp_set(index, dirfd, s->name, s->upper->st.stx_mode,
+				  s->upper->st.stx_ino, ret);
+	if (r == 0)
+		r = is_dir(s) ? put_directory(s, ret->number, false) :
+				rvl_entry_link(index, dirfd, s->name, ret->number);
+	return r < 0 ? r : rvl_entry_bury(index, old, false);
+}
+
+int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
+		      const struct rvl_found *lower, struct rvl_id *id)
+{
+	const struct stranger s = { dir, name, upper, lower };
+	struct rvl_overlay *ov = dir->node->ov;
+	const uint64_t old = id->number;
+	int r;
+
+	pthread_mutex_lock(&ov->identify_lock);
+	/* another thread may have met it meanwhile */
+	r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode, upper->st.stx_ino, id);
+	if (r == 0 && id->number == old)
+		r = restamp(&s, old, id);
+	pthread_mutex_unlock(&ov->identify_lock);
+	return r;
+}
+
+/* A directory that was moved without its lower part merges with nothing any more. */
+static int part_directory(struct rvl_index *index, uint64_t number)
+{
+	struct rvl_entry_directory entry;
+	int r = rvl_entry_get_directory(index, number, &entry);
+
+	if (r < 0 || !entry.is_merged)
+		return r == -EUCLEAN ? 0 : r; /* check has a word for what is damaged */
+	entry.is_merged = false;
+	return rvl_entry_put_directory(index, number, &entry, true);
+}
+
+int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
+			   struct rvl_id *id)
+{
+	const struct rvl_place *top = &lower->places.v[0];
+	struct rvl_index *index = dir->node->ov->index;
+	struct rvl_map_row row = { .type = IFTODT(lower->st.stx_mode),
+				   .at.parent = dir->node->id.number };
+	int r = S_ISDIR(lower->st.stx_mode) ? part_directory(index, id->number) : 0;
+
+	if (r == 0)
+		r = rvl_number_of_lower_anew(index, top->layer, top->layer->fd, top->path,
+					     &lower->st, id);
+	if (r < 0)
+		return r;
+	rvl_warn_limited("%s: its number was that of an object in upper; it gets number %llu", name,
+			 (unsigned long long)id->number);
+	/* a map that is complete has it under the old number */
+	row.generation = id->generation;
+	snprintf(row.at.name, sizeof(row.at.name), "%s", name);
+	return rvl_map_put(index, id->number, &row);
 }
 
 static int take_from_kernel_index(struct rvl_overlay *ov, const char *name, mode_t type,

@@ -16,6 +16,19 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 		 const struct rvl_found *lower, struct rvl_id *ret);
 
 /*
+ * The number of the stamp is shown for an object in lower already: both were one before upper was
+ * changed offline. This one gets another number, stamp and entry; the entry of the old one goes.
+ * Nothing of the lower object is being copied up: that would have the number in upper. dir is locked.
+ */
+int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
+		      const struct rvl_found *lower, struct rvl_id *id);
+
+/* The other way round: a lower object whose number is shown for upper's. It gets one of its own,
+ * recorded. */
+int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
+			   struct rvl_id *id);
+
+/*
  * A lower file with several names may have been copied up by the kernel's overlayfs with index=on
  * under one of them: then workdir/index/<hex of its handle> is the upper object. Gives it stamp and
  * entry: 1, or 0 where there is none.
@@ -26,6 +39,7 @@ int rvl_identify_kernel_index(struct rvl_overlay *ov, const struct rvl_found *lo
 /*
  * The lower object that an upper one says it was copied up from (overlay.origin), if it is of this
  * type: an O_PATH descriptor (owned by the caller), its layer and stat. -ESTALE: none can be found.
+ * -EUCLEAN: the attribute is malformed.
  */
 int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t type,
 		    const struct rvl_layer **ret_layer, struct statx *ret_st);

@@ -266,6 +266,19 @@ static int take_known(struct rvl_dir *dir, const char *name, mode_t type, struct
 	return r;
 }
 
+/*
+ * Somebody moved an upper object while nothing was mounted, without a whiteout for the lower one,
+ * which shows again: both have one number, and the second to be met gets another. No copy-up is
+ * under way that would explain it: one that has a name in upper has told its node, before its
+ * directory is unlocked. Files with several names are not judged.
+ */
+static bool is_uncovered(const struct rvl_node *node, const struct statx *lower)
+{
+	return !node->ov->config.is_read_only && !atomic_load(&node->is_dead) &&
+	       (rvl_node_is_dir(node) ||
+		(lower ? lower->stx_nlink : rvl_node_has_upper(node) ? 0 : node->lower_nlink) == 1);
+}
+
 static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 			 struct rvl_found *lower, struct rvl_node **ret)
 {
@@ -280,8 +293,12 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	if (node) {
 		if (is_same(node, upper->st.stx_ino, &upper->st))
 			return take_known(dir, name, upper->st.stx_mode, node, ret);
+		r = !rvl_node_has_upper(node) && is_uncovered(node, NULL) ?
+			    rvl_identify_anew(dir, name, upper, lower, &id) :
+			    two_objects(name, id.number);
 		rvl_node_put(node);
-		return two_objects(name, id.number);
+		if (r < 0)
+			return r;
 	}
 	node = rvl_node_new(ov, &id, upper->st.stx_mode);
 	if (!node)
@@ -387,8 +404,11 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 	if (node) {
 		if (is_same(node, 0, &lower->st))
 			return take_known(dir, name, lower->st.stx_mode, node, ret);
+		r = is_uncovered(node, &lower->st) ? rvl_identify_uncovered(dir, name, lower, &id) :
+						     two_objects(name, id.number);
 		rvl_node_put(node);
-		return two_objects(name, id.number);
+		if (r < 0)
+			return r;
 	}
 	/* Only a file with several names can have been copied up under another one. */
 	if (ov->stack->has_upper && !S_ISDIR(lower->st.stx_mode) && lower->st.stx_nlink > 1) {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Immutable and append-only, see prot.h. The value's form is that of fs/overlayfs/util.c,
- * ovl_set_protattr. */
+/*
+ * Immutable and append-only, see prot.h. The value's form is that of fs/overlayfs/util.c,
+ * ovl_set_protattr. What cannot be read forbids every change, by EIO: the kernel's overlayfs allows
+ * them with a message (ovl_check_protattr).
+ */
 #include "overlay/prot.h"
 
 #include <linux/magic.h>
@@ -13,27 +16,28 @@
 
 static int parse(const char *value, size_t len)
 {
-	int prot = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		if (value[i] == 'i')
-			prot |= RVL_PROT_IMMUTABLE;
-		else if (value[i] == 'a')
-			prot |= RVL_PROT_APPEND;
-		else
-			break; /* the kernel: unknown ones are ignored */
-	}
-	return prot;
+	if (!rvl_protattr_is_valid(value, len))
+		return -EUCLEAN;
+	return (memchr(value, 'i', len) ? RVL_PROT_IMMUTABLE : 0) |
+	       (memchr(value, 'a', len) ? RVL_PROT_APPEND : 0);
 }
 
 static int read_upper(struct rvl_node *node, const struct rvl_real *real)
 {
 	char value[32];
 	ssize_t n = rvl_real_xattr_get(node, real, RVL_XATTR_PROTATTR, value, sizeof(value));
+	int prot;
 
-	if (n == -ENODATA || n == -ERANGE)
+	if (n == -ENODATA)
 		return 0;
-	return n < 0 ? (int)n : parse(value, (size_t)n);
+	prot = n < 0 ? (int)n : parse(value, (size_t)n);
+	if (prot == -EUCLEAN || prot == -ERANGE) {
+		rvl_count(damaged);
+		rvl_warn_limited("object %llu: damaged overlay.protattr",
+				 (unsigned long long)node->id.number);
+		return -EUCLEAN;
+	}
+	return prot;
 }
 
 static int read_lower(const struct rvl_node *node, const struct rvl_real *real)

@@ -475,6 +475,16 @@ def impure_value(c):
     c.set("newdir", "impure", b"no")
 
 
+@case("protattr-value")
+def protattr_value(c):
+    c.set("file", "protattr", b"ix")
+
+
+@case("protattr-value")
+def protattr_of_a_directory(c):
+    c.set("newdir", "protattr", b"")
+
+
 @case("metacopy-value")
 def metacopy_value(c):
     c.set("file", "metacopy", b"\xff\xff\xff\xff\xff")

@@ -171,6 +171,70 @@ def test_malformed_attributes(ov, place, which):
     ov.check_links = ov.check_remount = False  # they cannot be read
 
 
+@pytest.mark.reverlay_only("the kernel goes on without an origin")
+def test_malformed_origin(ov):
+    """Of an object that upper got offline: EIO for it, one line, and repair mends it; a form that is not known is no origin."""
+    bad = {"short": b"\0\xfb\x10", "length": b"\0\xfb\x40" + b"x" * 40, "long": b"x" * 300, "magic": b"\1" * 40}
+    good = {"none": b"", "newer": b"\7\xfb\x28" + b"x" * 37}
+    with ov.lower() as low:
+        write(low / "low")
+    ov.mount()
+    ov.umount()
+    for name, value in (bad | good).items():
+        os.setxattr(write(ov.upper / name), "trusted.overlay.origin", value)
+    mnt = ov.mount()
+    for name in bad:
+        ov.umount()
+        ov.log.write_bytes(b"")
+        ov.mount()
+        for action in (os.lstat, os.unlink, os.listxattr, lambda p: os.rename(p, mnt / "moved")):
+            sysc.fails(errno.EIO, action, mnt / name)
+        lines = [line for line in ov.messages().splitlines() if "amaged" in line]
+        assert len(lines) == 1 and name in lines[0] and "origin" in lines[0], ov.messages()
+    for name in good:
+        write(mnt / name, "changed\n")
+    assert listing(mnt) == sorted([*bad, *good, "low"])
+    ov.umount()
+    assert ov.ctl("repair", "-y")[0] in (0, 1)
+    mnt = ov.mount()
+    for name in bad:
+        assert (mnt / name).read_text() == "data\n"
+
+
+@pytest.mark.reverlay_only("the kernel allows all with a message")
+def test_malformed_protattr(ov):
+    """Of a file and a directory: whatever would change them is EIO, with one line; they can be read, and repair mends them."""
+    with ov.lower() as low:
+        for i in range(4):
+            write(low / f"file{i}")
+            write(low / f"dir{i}/in")
+    mnt = ov.mount()
+    for i in range(4):
+        os.chmod(mnt / f"file{i}", 0o640)
+        os.chmod(mnt / f"dir{i}", 0o750)
+    ov.umount()
+    for i, value in enumerate((b"", b"x", b"iax", b"i" * 40)):
+        for name in (f"file{i}", f"dir{i}"):
+            os.setxattr(ov.upper / name, "trusted.overlay.protattr", value)
+    for i in range(4):
+        for name, changes in ((f"file{i}", (os.unlink, lambda p: os.chmod(p, 0o600), lambda p: open(p, "a"),
+                                            lambda p: os.rename(p, mnt / "moved"), lambda p: os.truncate(p, 0))),
+                              (f"dir{i}", (os.rmdir, lambda p: os.mkdir(p / "new"), lambda p: os.unlink(p / "in")))):
+            ov.log.write_bytes(b"")
+            ov.mount()
+            for change in changes:
+                sysc.fails(errno.EIO, change, mnt / name)
+            assert (mnt / f"file{i}").read_text() == "data\n" and listing(mnt / f"dir{i}") == ["in"]
+            lines = [line for line in ov.messages().splitlines() if "amaged" in line]
+            assert len(lines) == 1 and str(ino(mnt / name)) in lines[0] and "protattr" in lines[0], ov.messages()
+            ov.umount()
+    assert ov.ctl("repair", "-y")[0] in (0, 1)
+    ov.mount()
+    for i in range(4):
+        write(mnt / f"file{i}", "changed\n")
+        os.mkdir(mnt / f"dir{i}/new")
+
+
 # -- no room ------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import rvl
 import sysc
-from rvl import (IS_KERNEL, assert_same, ino, is_mounted, listing, numbers,
+from rvl import (IS_KERNEL, assert_same, check_tree, ino, is_mounted, listing, numbers,
                  run, snapshot, standard_tree, write)
 
 N_FILES = int(os.environ.get("RVL_FILES", "20000"))  # of a large tree; scripts/soak has a million
@@ -343,3 +343,58 @@ def test_tree_survives_an_archive_of_the_mount(ov):
                 info.pop("nlink")
     assert_same(old, new, "cp -a of the mount")
     assert is_mounted(mnt)
+
+
+@pytest.mark.reverlay_only("it shows one number for both")
+@pytest.mark.parametrize("first", ["moved", "uncovered"])
+def test_moved_offline_in_upper(ov, first):
+    """What was moved in upper offline uncovers the lower one: two objects, two numbers, for ever, by handle as well."""
+    with ov.layer() as low:
+        for name in ("file", "link", "dir/file", "dir/below"):
+            if name == "link":
+                os.symlink("lower", low / name)
+            else:
+                write(low / name, "lower\n")
+    mnt = ov.mount()
+    write(mnt / "file", "upper\n")
+    os.lchown(mnt / "link", 1, 1)
+    os.chmod(mnt / "dir", 0o700)
+    write(mnt / "dir/file", "upper\n")
+    before = {n: ino(mnt / n) for n in ("file", "link", "dir", "dir/file")}
+    ov.umount()
+    for name in ("file", "link", "dir"):
+        os.rename(ov.upper / name, ov.upper / f"{name}.moved")
+    mnt = ov.mount()
+    order = ["{}.moved", "{}"] if first == "moved" else ["{}", "{}.moved"]
+    seen = {}
+    for form in order:
+        for name in ("file", "link", "dir"):
+            path = form.format(name)
+            seen[path] = ino(mnt / path)
+        for name in ("file", "below"):
+            path = form.format("dir") + "/" + name
+            if os.path.lexists(mnt / path):
+                seen[path] = ino(mnt / path)
+    assert len(set(seen.values())) == len(seen) == 9, seen
+    for name in ("file", "link", "dir"):
+        assert seen[order[0].format(name)] == before[name]
+    assert [(mnt / n).read_text() for n in ("file", "dir/file", "file.moved", "dir.moved/file")] == \
+        ["lower\n", "lower\n", "upper\n", "upper\n"]
+    check_tree(mnt)
+    handles = {path: sysc.handle(mnt / path) for path in seen}
+    ov.remount()
+    root = os.open(mnt, os.O_RDONLY)
+    for path, handle in handles.items():
+        fd = sysc.open_handle(root, handle, os.O_PATH)
+        assert os.fstat(fd).st_ino == seen[path], path
+        os.close(fd)
+    os.close(root)
+    assert {path: ino(mnt / path) for path in seen} == seen
+    # and both are copied up, or removed, as any others
+    for name in ("file", "dir/file", "file.moved"):
+        write(mnt / name, "changed\n")
+    os.chmod(mnt / "dir", 0o711)
+    os.unlink(mnt / "link")
+    os.unlink(mnt / "dir.moved/file")
+    del seen["link"], seen["dir.moved/file"]
+    assert {path: ino(mnt / path) for path in seen} == seen
