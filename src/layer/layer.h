@@ -102,6 +102,7 @@ struct rvl_upper_features {
 	bool has_handles;	  /* name_to_handle_at */
 	bool has_symlink_xattrs;  /* private ones on symlinks and devices (user.: no) */
 	bool has_char_whiteouts;  /* mknod of char 0:0; else the xattr form */
+	bool has_ordered_data;	  /* layer/sync.h; not tried, but known */
 };
 /* temp_fd: the directory for temporary objects (workdir/work). */
 int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper_features *ret);

@@ -20,6 +20,7 @@
 #include "layer/handle.h"
 #include "layer/merge.h"
 #include "layer/path.h"
+#include "layer/sync.h"
 
 #define FILE_NAME "#probe-file"
 #define OTHER_NAME "#probe-other"
@@ -209,6 +210,7 @@ int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper
 	features.has_tmpfile = probe_tmpfile(&p);
 	features.has_symlink_xattrs = probe_symlink_xattrs(&p);
 	features.has_char_whiteouts = probe_char_whiteouts(&p);
+	features.has_ordered_data = rvl_has_ordered_data(temp_fd);
 	*ret = features;
 	return 0;
 }

@@ -16,6 +16,7 @@
 #include "index/stamp.h"
 #include "layer/copy.h"
 #include "layer/path.h"
+#include "layer/sync.h"
 #include "overlay/decode.h"
 #include "overlay/lookup.h"
 #include "overlay/metacopy.h"
@@ -192,6 +193,8 @@ static int sync_temp(struct copy_up *c)
 		return 0;
 	if (mode == RVL_SYNC_AUTO && (c->is_metacopy || !has_data(c)))
 		return 0;
+	if (mode == RVL_SYNC_AUTO)
+		return rvl_sync_data(c->temp.fd, c->ov->index->features.has_ordered_data);
 	if (!rvl_node_is_dir(c->node))
 		return fsync(c->temp.fd) < 0 ? -errno : 0;
 	fd = rvl_retry_emfile(c->ov, rvl_fd_reopen(c->temp.fd, O_RDONLY | O_DIRECTORY));
@@ -361,8 +364,10 @@ static int publish(struct copy_up *c)
 	}
 turn:
 	c->node->upper_ino = c->temp.ino;
-	if (rvl_node_is_dir(c->node) && c->temp.fd >= 0)
-		rvl_fdcache_put(ov->fds, c->node->id.number, RVL_FD_UPPER_DIR,
+	/* the descriptor is what the next requests will ask for */
+	if (c->temp.fd >= 0)
+		rvl_fdcache_put(ov->fds, c->node->id.number,
+				rvl_node_is_dir(c->node) ? RVL_FD_UPPER_DIR : RVL_FD_WRITE,
 				rvl_take_fd(&c->temp.fd));
 	atomic_store(&c->node->is_metacopy, c->is_metacopy);
 	atomic_store(&c->node->has_redirect, c->is_metacopy && c->flags & RVL_COPY_UP_RENAME);

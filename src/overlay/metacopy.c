@@ -9,6 +9,7 @@
 #include "index/stamp.h"
 #include "layer/copy.h"
 #include "layer/path.h"
+#include "layer/sync.h"
 #include "overlay/real.h"
 
 #define CAPABILITY "security.capability"
@@ -43,8 +44,9 @@ static int copy(struct rvl_node *node, int to, uint64_t size)
 				rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
 	r = from < 0 ? from : rvl_copy_data(from, to, size, &n);
 	rvl_count_n(copy_up_bytes, n);
-	if (r == 0 && node->ov->config.sync != RVL_SYNC_VOLATILE && fsync(to) < 0)
-		r = -errno;
+	if (r == 0 && node->ov->config.sync != RVL_SYNC_VOLATILE)
+		r = rvl_sync_data(to, node->ov->config.sync == RVL_SYNC_AUTO &&
+					      node->ov->index->features.has_ordered_data);
 	return r;
 }
 

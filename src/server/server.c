@@ -50,6 +50,16 @@ static bool is_read_only(const struct rvl_server *server)
 	return !server->options.upper || (server->options.flags & MS_RDONLY);
 }
 
+/* How copied data are synced (layer/sync.h). */
+static const char *name_of_sync(const struct rvl_server *server)
+{
+	if (server->options.sync == RVL_SYNC_VOLATILE)
+		return "none";
+	return server->options.sync == RVL_SYNC_AUTO && server->index->features.has_ordered_data ?
+		       "ordered" :
+		       "fsync";
+}
+
 /* What `reverlayctl stat` shows of the configuration. */
 static int make_config(struct rvl_server *server)
 {
@@ -79,6 +89,8 @@ static int make_config(struct rvl_server *server)
 	fputc('\0', to);
 	if (server->index->is_persistent)
 		fprintf(to, "persistent%c", '\0');
+	if (!is_read_only(server))
+		fprintf(to, "copy_up_sync=%s%c", name_of_sync(server), '\0');
 	fwrite(options, 1, options_len, to);
 	return fclose(to) == 0 ? 0 : -ENOMEM;
 }

@@ -44,6 +44,7 @@ static const struct rule {
 	struct call calls[RULE_CALLS_MAX];
 } rules[] = {
 	{ "copy_file_range", { { SYS_copy_file_range, ENOSYS, { 0 } } } },
+	{ "sync_file_range", { { SYS_sync_file_range, ENOSYS, { 0 } } } },
 	{ "clone", { { SYS_ioctl, EOPNOTSUPP, { 1, ~0U, FICLONE } } } },
 	{ "handles", { { SYS_name_to_handle_at, EOPNOTSUPP, { 0 } } } },
 	{ "identifiers", { { SYS_name_to_handle_at, EINVAL, { 4, HANDLE_FID, HANDLE_FID } } } },

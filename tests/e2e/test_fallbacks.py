@@ -14,7 +14,7 @@ pytestmark = pytest.mark.reverlay_only("it makes no system calls")
 
 # one or more rules of rvl-deny, the filesystem, and layers
 CASES = [
-    ("copy_file_range,clone", "ext4"),
+    ("copy_file_range,clone,sync_file_range", "ext4"),
     ("clone", "xfs"),
     ("handles", "ext4"),
     ("identifiers,open_by_handle_at", "tmpfs"),

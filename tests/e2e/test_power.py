@@ -4,6 +4,7 @@
 RVL_POWER_CUTS says how many cuts there are on each filesystem, RVL_POWER_SEED which.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -29,6 +30,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 MAKE = {"ext4": ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard"],
         "xfs": ["mkfs.xfs", "-q", "-f"]}
 LOWER_FILES = 40
+N_COPIED = 1500
 
 
 class Machine:
@@ -312,6 +314,68 @@ def test_power_cuts(images, scratch, kind):
             verify(machine, things)
             if cut % 5 == 4:
                 repair(machine)
+        machine.stop()
+    finally:
+        print(machine.log.read_text(errors="replace")[-3000:])
+        machine.close()
+
+
+def copy_up_under_load(machine, rng):
+    """Copies up, without a sync, while another file's syncs commit the journal; then the cut."""
+    stop = threading.Event()
+
+    def commit():
+        fd = os.open(machine.disk / "beside", os.O_CREAT | os.O_WRONLY, 0o600)
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                os.pwrite(fd, b"x", 0)
+                os.fsync(fd)
+        os.close(fd)
+
+    def copy_up():
+        with contextlib.suppress(OSError):
+            done = set(os.listdir(machine.disk / "upper"))
+            for name in sorted(set(os.listdir(machine.disk / "lower")) - done):
+                os.close(os.open(machine.mnt / name, os.O_WRONLY))
+
+    threads = [threading.Thread(target=f) for f in (commit, copy_up)]
+    for thread in threads:
+        thread.start()
+    stop.wait(rng.uniform(0.05, 0.3))  # the random moment, no event to wait for
+    machine.cut()
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_copied_up_data(images, scratch, kind):
+    """A name in upper that a power cut leaves has all the data that were copied up for it.
+
+    They are ordered before the name by the filesystem's journal, and not synced one by one.
+    """
+    assert images
+    base = scratch / f"copied-{kind}"
+    base.mkdir()
+    machine = Machine(base, kind)
+    rng = random.Random(SEED)
+    n_found = 0
+    try:
+        for i in range(N_COPIED):
+            (machine.disk / "lower" / f"file{i}").write_bytes(b"lower %d " % i * rng.randint(1, 9000))
+        os.sync()
+        machine.start()
+        assert "copy_up_sync   ordered" in run(CTL, "stat", machine.mnt).stdout
+        for cut in range(CUTS):
+            print(f"seed {SEED}, cut {cut}")
+            copy_up_under_load(machine, rng)
+            machine.restart()
+            names = os.listdir(machine.disk / "upper")
+            for name in names:
+                upper = (machine.disk / "upper" / name).read_bytes()
+                assert upper == (machine.disk / "lower" / name).read_bytes(), name
+            assert len(names) > n_found or n_found == N_COPIED
+            n_found = len(names)
         machine.stop()
     finally:
         print(machine.log.read_text(errors="replace")[-3000:])
