@@ -16,9 +16,10 @@ SIDES = ["kernel", "reverlay", "reverlay-uring"]
 class Place:
     """One side with its upper, mounted again and again."""
 
-    def __init__(self, side, scratch, program):
+    def __init__(self, side, scratch, build):
         self.side = side
-        self.program = program
+        self.program = str(build / "bench" / "decode")
+        self.inside = None if side.name == "kernel" else str(build / "bench" / "rvl-decode-inside")
         self.lower = scratch / "decode"
         self.base = scratch / "stage"
         self.mnt = self.base / "mnt"
@@ -50,6 +51,16 @@ class Place:
             raise Failed(result.stderr.decode().strip())
         return [float(x) for x in result.stdout.split()]
 
+    def open_inside(self, handles):
+        """The same without FUSE, in a process of its own; the mount goes for it, and is there again afterwards."""
+        self.unmount()
+        result = subprocess.run([self.inside, self.lower, self.base / "upper", self.base / "work"], input=handles,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=600)
+        if result.returncode:
+            raise Failed(result.stderr.decode().strip())
+        self.mount()
+        return [float(x) for x in result.stdout.split()]
+
     def map_bytes(self):
         """What files whose name begins with "map." take below upper and work."""
         total = 0
@@ -72,6 +83,16 @@ def mounts(place):
     return min(times)
 
 
+def decode(place, handles, what, values):
+    """Adds the rows of one kind of handle."""
+    ways = [("", place.open)]
+    if place.inside:
+        ways.append((" in the server", place.open_inside))
+    for where, way in ways:
+        for name, value in zip(("first", "median", "99 %", "longest"), way(handles)):
+            values[f"decode of {what}{where}, {name} (µs)"] = value
+
+
 def measure(place, n_files, say):
     """{row: value}"""
     values = {"mount, first (s)": place.mount()}
@@ -81,16 +102,14 @@ def measure(place, n_files, say):
         values["map, bytes a name"] = place.map_bytes() / n_files
     handles = place.save(".", n_files)
     values["mount again (s)"] = mounts(place)
-    for name, value in zip(("first", "median", "99 %", "longest"), place.open(handles)):
-        values[f"decode of lower, {name} (µs)"] = value
+    decode(place, handles, "lower", values)
     say(f"{place.side.name}: {n_files} files in upper")
     (place.mnt / "new").mkdir()
     seconds = float(run([place.program, "make", place.mnt / "new", str(n_files)], timeout=3600))
     values["files created a second"] = n_files / seconds
     handles = place.save("new", n_files)
     values[f"mount with {n_files} index entries (s)"] = mounts(place)
-    for name, value in zip(("first", "median", "99 %", "longest"), place.open(handles)):
-        values[f"decode of upper, {name} (µs)"] = value
+    decode(place, handles, "upper", values)
     return values
 
 
@@ -106,7 +125,7 @@ def main(args, everyone, wanted, scratch, build, say):
     results = {}
     for name in [s for s in SIDES if s in wanted]:
         side = everyone[name]
-        place = Place(side, scratch, program)
+        place = Place(side, scratch, build)
         try:
             side.check()
             results[name] = measure(place, args.files, say)

@@ -18,8 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
-#include "overlay/overlay.h"
+#include "inside.h"
 
 static struct rvl_overlay *ov;
 static const struct rvl_cred cred;
@@ -447,22 +446,12 @@ static void fill(const char *path)
 	}
 }
 
-static void open_overlay(struct rvl_stack *stack, struct rvl_index **index)
+static void open_overlay(struct inside *inside)
 {
-	static const char *const lower[] = { "lower" };
-	const struct rvl_stack_config stack_config = {
-		.lower = lower, .n_lower = 1, .upper = "upper", .work = "work"
-	};
-	struct rvl_index_config index_config = { .stack = stack };
-	struct rvl_overlay_config config = { .stack = stack, .sync = RVL_SYNC_AUTO, .has_metacopy = true };
 	struct rvl_entry entry;
-	int r = rvl_stack_open(&stack_config, stack);
+	int r = inside_open("lower", "upper", "work", inside);
 
-	if (r == 0)
-		r = rvl_index_open(&index_config, index);
-	config.index = *index;
-	if (r == 0)
-		r = rvl_overlay_open(&config, &ov);
+	ov = inside->ov;
 	if (r == 0)
 		r = rvl_overlay_lookup(ov, 1, "d", &entry);
 	if (r < 0)
@@ -480,8 +469,7 @@ static bool is_wanted(const char *text, int argc, char *argv[])
 
 int main(int argc, char *argv[])
 {
-	struct rvl_index *index = NULL;
-	struct rvl_stack stack = {};
+	struct inside inside = {};
 	double begin;
 
 	count = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
@@ -498,7 +486,7 @@ int main(int argc, char *argv[])
 		die(argv[1], -errno);
 	fill("lower/d");
 	fill("plain");
-	open_overlay(&stack, &index);
+	open_overlay(&inside);
 	if (chdir("plain") < 0)
 		die("plain", -errno);
 	for (size_t i = 0; i < N_OPERATIONS; i++) {
@@ -511,9 +499,7 @@ int main(int argc, char *argv[])
 		       measure(&operations[i], operations[i].plain));
 	}
 	begin = now_us(CLOCK_PROCESS_CPUTIME_ID);
-	rvl_overlay_close(ov);
-	rvl_index_close(index);
+	inside_close(&inside);
 	printf("%-20s %8.2f %8.2f\n", "later", (now_us(CLOCK_PROCESS_CPUTIME_ID) - begin) / count, 0.0);
-	rvl_stack_release(&stack);
 	return 0;
 }
