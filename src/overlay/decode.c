@@ -171,9 +171,14 @@ int rvl_check_names(struct rvl_node *node, bool may_walk)
 		return 0;
 	r = by_map(ov, node->id.number, &found);
 	/* a name may lie where the walk could not look: its data are kept */
-	if (r == -ESTALE && !rvl_map_has_gaps(ov->index))
-		rvl_node_bury_unnamed(node);
-	return r;
+	if (r != -ESTALE || rvl_map_has_gaps(ov->index))
+		return r;
+	/* one that was moved meanwhile was made upper's own first */
+	r = is_left_to_lower(node);
+	if (r <= 0)
+		return r;
+	rvl_node_bury_unnamed(node);
+	return -ESTALE;
 }
 
 static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx,
@@ -261,6 +266,11 @@ int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 	if (r == -ESTALE && may_come) {
 		rvl_complete_wait(ov);
 		r = decode(ov, number, ret);
+	}
+	/* It may have been moved since its place was read: who moves it has it in memory. */
+	if (r == -ESTALE) {
+		*ret = rvl_node_find(ov, number);
+		r = *ret ? 0 : r;
 	}
 	depth--;
 	if (r == -ESTALE)

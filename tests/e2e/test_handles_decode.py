@@ -2,6 +2,7 @@
 """Decoding where names, handles and the index do not agree: names that only lower has left, directories moved offline."""
 
 import errno
+import multiprocessing
 import os
 import stat
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 import sysc
-from rvl import ino, whiteout, write
+from rvl import CTL, ino, run, whiteout, write
 
 pytestmark = pytest.mark.reverlay_only("the handles of the kernel's overlay are others")
 
@@ -263,3 +264,52 @@ def test_never_the_other_of_two(ov, order):
     name = {"old": "f", "new": "g"}
     assert [(mnt / f"{place}.d" / name[place]).read_text() for place in order] == \
         [text[place] for place in order]
+
+
+# ---- moved while it is decoded ----
+
+MOVES = int(os.environ.get("RVL_MOVES", "2000"))
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(120)
+@pytest.mark.layouts("tmpfs")
+@pytest.mark.parametrize("what", ["file", "directory", "renamed before"])
+def test_moved_while_it_is_decoded(ov, what):
+    """Two processes in step: one opens a handle of which nothing is in memory, the other moves the object, or its parent.
+
+    Its place is read, and it is moved before it is looked up there: that is no ESTALE. About one in a thousand is in time.
+    """
+    with ov.lower() as low:
+        for i in range(MOVES):
+            write(low / f"d{i}/f", f"{i}\n")
+    ov.check_links = False  # takes long
+    mnt = ov.mount()
+    run(CTL, "map", mnt)
+    taken = [sysc.handle(mnt / f"d{i}/f") for i in range(MOVES)]
+    if what == "renamed before":
+        for i in range(MOVES):
+            os.rename(mnt / f"d{i}", mnt / f"x{i}")
+    ov.remount()
+    path = {"file": "d{}/f", "directory": "d{}", "renamed before": "x{}"}[what]
+    turn, done = (multiprocessing.Value("i", -1, lock=False) for _ in range(2))
+
+    def move_all():
+        for i in range(MOVES):
+            while turn.value < i:
+                pass
+            os.rename(mnt / path.format(i), mnt / f"moved{i}")
+            done.value = i
+    mover = multiprocessing.Process(target=move_all, daemon=True)
+    mover.start()
+    stale = []
+    for i, fh in enumerate(taken):
+        turn.value = i
+        for _ in range(i % 400):  # at each moment of the move
+            pass
+        if is_stale(mnt, fh):
+            stale.append(i)
+        while done.value < i and mover.is_alive():
+            pass
+    mover.join()
+    assert mover.exitcode == 0 and not stale
