@@ -287,25 +287,15 @@ static int check_entry(struct shelf *shelf, const char *name)
 
 static int each_name(struct shelf *shelf, int (*fn)(struct shelf *shelf, const char *name))
 {
-	_cleanup_closedir_ DIR *d = NULL;
-	int copy = rvl_fd_reopen(shelf->fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
-	int r = 0;
+	int r = rvl_dir_stream(rvl_fd_reopen(shelf->fd, O_RDONLY | O_DIRECTORY), &dir);
 
-	if (copy < 0)
-		return copy;
-	d = fdopendir(copy);
-	if (!d) {
-		rvl_close(copy);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(d)); errno = 0) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
 		r = fn(shelf, entry->d_name);
 		r = r ?: rvl_check_tick(shelf->check);
 	}
-	return r ?: -errno;
+	return r;
 }
 
 static int check_shelf(struct rvl_check *check, unsigned low)

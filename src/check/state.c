@@ -66,7 +66,11 @@ static int check_table(struct rvl_check *check, const struct rvl_state *state)
 		what = "missing";
 	else if (r == -EUCLEAN)
 		what = "damaged";
-	else if (r)
+	else if (r == -EPROTONOSUPPORT)
+		rvl_error(
+			"upperdir=%s: its instance table is of a newer version of reverlay: use that version",
+			check->stack->layers[0].path);
+	if (r && !what)
 		return r;
 	for (unsigned i = 0; !what && i < state->n_instances; i++)
 		if (!table_has(&table, &state->instances[i]))
@@ -133,30 +137,20 @@ static int check_log(struct rvl_check *check, int inodes_fd)
 
 /* ---- left over in the workdir ---- */
 
-static bool is_dot(const char *name)
-{
-	return !strcmp(name, ".") || !strcmp(name, "..");
-}
-
 static int check_work(struct rvl_check *check)
 {
-	_cleanup_close_ int fd = open_inside(check, "work");
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
 	unsigned n = 0;
+	int r = rvl_dir_stream(open_inside(check, "work"), &dir);
 
-	if (fd == -ENOENT)
-		return 0;
-	if (fd < 0)
-		return fd;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	rvl_take_fd(&fd);
+	if (r)
+		return r == -ENOENT ? 0 : r;
 	/* the whiteout that all others are links of stays there */
-	while ((entry = readdir(dir)))
-		n += !is_dot(entry->d_name) && strcmp(entry->d_name, "incompat") &&
-		     strcmp(entry->d_name, "whiteout");
+	while ((r = rvl_dir_next(dir, &entry)) > 0)
+		n += strcmp(entry->d_name, "incompat") && strcmp(entry->d_name, "whiteout");
+	if (r)
+		return r;
 	if (!n || !rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL, "work/: %u object%s",
 				     n, n == 1 ? "" : "s"))
 		return 0;
@@ -180,22 +174,14 @@ static int check_new_files(struct rvl_check *check, int inodes_fd)
 
 static int check_volatile(struct rvl_check *check)
 {
-	_cleanup_close_ int fd = open_inside(check, "work/incompat");
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
-	int r = 0;
+	int r = rvl_dir_stream(open_inside(check, "work/incompat"), &dir);
 
-	if (fd == -ENOENT)
-		return 0;
-	if (fd < 0)
-		return fd;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	rvl_take_fd(&fd);
-	while (!r && (entry = readdir(dir))) {
-		if (is_dot(entry->d_name))
-			continue;
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
+		r = 0;
 		if (!rvl_problem_begin(check, RVL_P_VOLATILE_MARK, 0, NULL, "work/incompat/%s",
 				       entry->d_name))
 			continue;

@@ -313,22 +313,13 @@ static int upper_name(struct walk *walk, const struct directory *dir, int dirfd,
 static int upper_names(struct walk *walk, const struct directory *dir, int fd,
 		       const struct rvl_listing *lower)
 {
-	_cleanup_closedir_ DIR *d = NULL;
-	int copy = rvl_fd_reopen(fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_closedir_ DIR *names = NULL;
 	const struct dirent *entry;
-	int r = 0;
+	int r = rvl_dir_stream(rvl_fd_reopen(fd, O_RDONLY | O_DIRECTORY), &names);
 
-	if (copy < 0)
-		return copy;
-	d = fdopendir(copy);
-	if (!d) {
-		rvl_close(copy);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(d)); errno = 0)
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-			r = upper_name(walk, dir, fd, entry->d_name, lower);
-	return r ?: -errno;
+	while (!r && (r = rvl_dir_next(names, &entry)) > 0)
+		r = upper_name(walk, dir, fd, entry->d_name, lower);
+	return r;
 }
 
 /* ---- one directory ---- */

@@ -131,6 +131,31 @@ int rvl_fd_reopen(int fd, int flags)
 	return ret < 0 ? -errno : ret;
 }
 
+int rvl_dir_stream(int fd, DIR **ret)
+{
+	int r;
+
+	if (fd < 0)
+		return fd;
+	*ret = fdopendir(fd);
+	if (*ret)
+		return 0;
+	r = -errno;
+	rvl_close(fd);
+	return r;
+}
+
+int rvl_dir_next(DIR *dir, const struct dirent **ret)
+{
+	do {
+		errno = 0;
+		*ret = readdir(dir);
+		if (!*ret)
+			return -errno;
+	} while (!strcmp((*ret)->d_name, ".") || !strcmp((*ret)->d_name, ".."));
+	return 1;
+}
+
 uint64_t rvl_statx_dev(const struct statx *stx)
 {
 	return makedev(stx->stx_dev_major, stx->stx_dev_minor);

@@ -6,6 +6,7 @@
 #ifndef RVL_LAYER_PATH_H
 #define RVL_LAYER_PATH_H
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,6 +28,14 @@ int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret
 
 /* Reopen an O_PATH descriptor with other flags (through /proc/self/fd). */
 int rvl_fd_reopen(int fd, int flags);
+
+/*
+ * A stream of the names of a directory: closedir(3) is the caller's. fd is taken over, by an error
+ * too; a negative one is an error that is returned.
+ */
+int rvl_dir_stream(int fd, DIR **ret);
+/* The next name, but for "." and "..": 1, 0 at the end, or -errno. */
+int rvl_dir_next(DIR *dir, const struct dirent **ret);
 
 /* The st_dev of stat(2). */
 uint64_t rvl_statx_dev(const struct statx *stx);

@@ -143,25 +143,16 @@ static int complete_directory(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL;
 	struct rvl_dirfd _cleanup_dirfd_ pin = {};
-	_cleanup_closedir_ DIR *d = NULL;
-	struct dirent *entry;
-	int fd, r = rvl_node_get_dir(ov, number, &dir);
+	_cleanup_closedir_ DIR *names = NULL;
+	const struct dirent *entry;
+	int r = rvl_node_get_dir(ov, number, &dir);
 
 	if (r == 0)
 		r = rvl_dirfd_get(dir, &pin);
 	if (r < 0)
 		return r == -ENOENT || r == -ESTALE ? 0 : r;
-	fd = rvl_fd_reopen(pin.fd.fd, O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return fd;
-	d = fdopendir(fd);
-	if (!d) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	while (r == 0 && (entry = readdir(d))) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
+	r = rvl_dir_stream(rvl_fd_reopen(pin.fd.fd, O_RDONLY | O_DIRECTORY), &names);
+	while (r == 0 && rvl_dir_next(names, &entry) > 0) {
 		r = complete_name(dir, pin.fd.fd, entry->d_name);
 		if (r < 0 && r != -ENOENT && r != -ENOMEM)
 			rvl_warn_limited("%s: could not be looked at: %s", entry->d_name,

@@ -47,20 +47,14 @@ static int stamp_of(struct rvl_overlay *ov, int fd, uint64_t *ret)
 
 static int name_of(int parent_fd, uint64_t ino, char ret[NAME_MAX + 1])
 {
-	_cleanup_closedir_ DIR *d = NULL;
-	struct dirent *entry;
-	int fd = rvl_fd_reopen(parent_fd, O_RDONLY | O_DIRECTORY);
+	_cleanup_closedir_ DIR *names = NULL;
+	const struct dirent *entry;
+	int r = rvl_dir_stream(rvl_fd_reopen(parent_fd, O_RDONLY | O_DIRECTORY), &names);
 
-	if (fd < 0)
-		return fd;
-	d = fdopendir(fd);
-	if (!d) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	while ((entry = readdir(d))) {
-		if (entry->d_ino != ino || strcmp(entry->d_name, ".") == 0 ||
-		    strcmp(entry->d_name, "..") == 0)
+	if (r < 0)
+		return r;
+	while (rvl_dir_next(names, &entry) > 0) {
+		if (entry->d_ino != ino)
 			continue;
 		snprintf(ret, NAME_MAX + 1, "%s", entry->d_name);
 		return 0;
@@ -172,8 +166,7 @@ static int walk_name(struct walk *walk, const struct waiting *dir, int dirfd,
 	struct rvl_id id = {};
 	struct statx stx;
 
-	if ((entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN) ||
-	    strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+	if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)
 		return 0;
 	/* what is mounted inside, gone or damaged is not looked into */
 	if (rvl_path_statx(dirfd, entry->d_name, STATX_TYPE | STATX_INO, &stx) < 0 ||
@@ -190,20 +183,15 @@ static int walk_name(struct walk *walk, const struct waiting *dir, int dirfd,
 
 static int walk_dir(struct walk *walk, const struct waiting *dir)
 {
-	_cleanup_closedir_ DIR *d = NULL;
-	struct dirent *entry;
+	_cleanup_closedir_ DIR *names = NULL;
+	const struct dirent *entry;
 	int fd = rvl_path_open(rvl_stack_upper(walk->ov->stack)->fd, dir->path,
 			       O_RDONLY | O_DIRECTORY, 0);
-	int r = 0;
+	int r = rvl_dir_stream(fd, &names);
 
-	if (fd < 0)
-		return fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM ? fd : 0;
-	d = fdopendir(fd);
-	if (!d) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	while (r == 0 && !walk->is_found && (entry = readdir(d)))
+	if (r < 0)
+		return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? r : 0;
+	while (r == 0 && !walk->is_found && rvl_dir_next(names, &entry) > 0)
 		r = walk_name(walk, dir, fd, entry);
 	return r;
 }

@@ -64,6 +64,9 @@ def test_newer_state_is_refused(ov, change):
     before = snapshot(ov.base, private=True, ctime=True)
     message = mount_fails(ov)
     assert "workdir" in message and str(ov.work) in message and "newer" in message
+    for args in (["check"], ["repair", "-p"], ["repair", "-y"], ["repair", "--rebuild"]):
+        code, found = ov.ctl(*args)
+        assert code == 8 and "newer" in found["stderr"], (args, found)
     assert_same(before, snapshot(ov.base, private=True, ctime=True), "a refused mount")
     state.write_bytes(good)
     ov.mount()

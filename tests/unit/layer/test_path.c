@@ -177,6 +177,32 @@ static void names_are_single_components(void **state)
 	assert_false(rvl_name_is_valid("a/b"));
 }
 
+static void streams_have_names_alone(void **state)
+{
+	_cleanup_close_ int dir = open_fixture();
+	_cleanup_closedir_ DIR *names = NULL;
+	const struct dirent *entry;
+	unsigned n = 0;
+	int fd, r;
+
+	make_dir(at("stream"));
+	make_dir(at("stream/one"));
+	make_file(at("stream/two"), "");
+	assert_int_equal(rvl_dir_stream(rvl_path_open(dir, "stream", O_RDONLY | O_DIRECTORY, 0), &names),
+			 0);
+	while ((r = rvl_dir_next(names, &entry)) > 0) {
+		assert_true(!strcmp(entry->d_name, "one") || !strcmp(entry->d_name, "two"));
+		n++;
+	}
+	assert_int_equal(r, 0);
+	assert_int_equal(n, 2);
+	/* an error goes through, and what is no directory is closed */
+	assert_int_equal(rvl_dir_stream(-ELOOP, &names), -ELOOP);
+	fd = rvl_path_open(dir, "stream/two", O_RDONLY, 0);
+	assert_int_equal(rvl_dir_stream(fd, &(DIR *){ NULL }), -ENOTDIR);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +213,7 @@ int main(void)
 		cmocka_unit_test(one_long_component_is_refused),
 		cmocka_unit_test(noatime_falls_back_for_strangers),
 		cmocka_unit_test(stat_and_statx_agree),
+		cmocka_unit_test(streams_have_names_alone),
 		cmocka_unit_test(names_are_single_components),
 	};
 
