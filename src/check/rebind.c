@@ -210,7 +210,7 @@ static bool is_index_lost(const struct rvl_stack *stack)
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		     struct rvl_check_rebind_result *ret)
 {
-	const struct rvl_rebind_config begin = { .stack = config->stack,
+	struct rvl_rebind_config begin = { .stack = config->stack,
 						 .is_clone = config->is_clone,
 						 .is_dry_run = config->is_dry_run };
 	struct rvl_check_rebind rb = { .config = config, .result = ret };
@@ -223,6 +223,7 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		if (r || config->is_dry_run)
 			return r;
 		entries = ret->n_entries;
+		begin.is_rebuilt = true;
 	}
 	r = rvl_rebind_begin(&begin, &rb.rebind);
 	if (r)

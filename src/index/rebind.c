@@ -369,13 +369,30 @@ static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 	return r ?: check_entry(rebind, visit, id);
 }
 
+/* The number that a directory in upper has given its topmost lower part. -ENOENT: none. */
+static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			 struct rvl_id *ret)
+{
+	struct rvl_real real;
+	int r;
+
+	if (!rebind->config.is_rebuilt || visit->type != DT_DIR)
+		return -ENOENT;
+	r = rvl_real_of_lower(rebind->next, visit->layer, visit->dirfd, visit->path, visit->stx,
+			      &real);
+	return r ?: rvl_real_number(rebind->next, &real, ret);
+}
+
 static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)
 {
 	struct rvl_rebind *rebind = arg;
 	const struct rvl_state *state = rebind->next->state;
 	struct rvl_old_place *place;
-	int r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);
+	int r = find_recorded(rebind, visit, ret);
 
+	if (r != -ENOENT)
+		return r;
+	r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);
 	if (r)
 		return r == -ENOENT ? 1 : r;
 	place->is_seen = true;
@@ -404,7 +421,7 @@ static void tell_gone(struct rvl_rebind *rebind)
 	for (size_t i = 0; i < rvl_old_places_count(rebind->places); i++) {
 		const struct rvl_old_place *place = rvl_old_places_at(rebind->places, i);
 
-		if (place->is_seen)
+		if (place->is_seen || (rebind->config.is_rebuilt && place->type == DT_DIR))
 			continue;
 		rebind->counts->n_gone++;
 		note(rebind, RVL_REBIND_GONE, place);
@@ -476,6 +493,17 @@ static int record_by_origin(void *arg, uint64_t number)
 	return r;
 }
 
+static int record_directory(void *arg, uint64_t number)
+{
+	struct rvl_rebind *rebind = arg;
+	struct rvl_entry_directory dir;
+	int r = rvl_entry_get_directory(rebind->old, number, &dir);
+
+	if (r || !dir.is_merged || !dir.lower.len)
+		return r == -EUCLEAN || r == -ENOENT ? 0 : r;
+	return record_by_origin(rebind, number);
+}
+
 struct row_search {
 	const struct rvl_name_at *at;
 	struct rvl_name_at *ret;
@@ -525,7 +553,9 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 		return r;
 	rebind->has_map = has_map;
 	ret->n_old = rvl_old_places_count(rebind->places);
-	r = rvl_map_walk(rebind->next, visit_name, rebind);
+	if (rebind->config.is_rebuilt)
+		r = rvl_entry_each(rebind->old, record_directory, rebind);
+	r = r ?: rvl_map_walk(rebind->next, visit_name, rebind);
 	if (!r && rebind->has_origins)
 		r = rvl_entry_each(rebind->old, record_by_origin, rebind);
 	if (r)
@@ -533,7 +563,7 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 	tell_gone(rebind);
 	r = rvl_bind_claims(rebind->next);
 	r = r ?: rvl_map_build(rebind->next, NULL);
-	if (!r && rebind->has_origins && !rebind->config.is_dry_run)
+	if (!r && (rebind->has_origins || rebind->config.is_rebuilt) && !rebind->config.is_dry_run)
 		r = rvl_entry_each(rebind->next, renew_place, rebind);
 	ret->n_names = rvl_counters.map_names;
 	return r;

@@ -24,6 +24,11 @@ struct rvl_rebind_config {
 	const struct rvl_stack *stack; /* borrowed */
 	bool is_clone; /* a new overlay: new uuid, new counters */
 	bool is_dry_run; /* change nothing: the new map is in memory */
+	/*
+	 * The index was made again from upper, with these lowers: records of directories have the
+	 * handles of their lower parts, and not their places, if they had been renamed.
+	 */
+	bool is_rebuilt;
 	/* The old map is lost and all layers are at their place: -ESTALE where not all that was
 	 * copied up is found in them again. */
 	bool is_retiring;

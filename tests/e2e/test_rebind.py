@@ -539,6 +539,42 @@ def test_workdir_not_copied(ov, used, move):
     ov.check_links = False
 
 
+def test_workdir_not_copied_aliases(ov, move):
+    """A hard link that was copied up by one name, in directories that were renamed since: its other names, which are
+    only in lower, stay its names, also where the index is made again from upper."""
+    with ov.lower() as low:
+        for i in range(3):
+            write(low / f"dir{i}/sub/name", f"lower {i}\n")
+            (low / f"other{i}").mkdir()
+            os.link(low / f"dir{i}/sub/name", low / f"other{i}/alias")
+        # what a wrong place could lead to
+        write(low / "moved0/sub/name", b"another\n")
+        os.link(low / "moved0/sub/name", low / "moved0/sub/alias")
+    mnt = ov.mount()
+    shutil.rmtree(mnt / "moved0")
+    for i in range(3):
+        write(mnt / f"dir{i}/sub/name", f"changed {i}\n")
+    os.rename(mnt / "dir0", mnt / "moved0")
+    os.rename(mnt / "dir1/sub", mnt / "moved0/sub1")
+    before = snapshot(mnt)
+    ov.umount()
+    move.all("xfs", "ext4", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    assert rebind(ov)["rebuilt"]
+    mnt = ov.mount()
+    after = snapshot(mnt)
+    for i, name in enumerate(("moved0/sub/name", "moved0/sub1/name", "dir2/sub/name")):
+        alias = f"other{i}/alias"
+        assert (mnt / alias).read_text() == f"changed {i}\n", name
+        assert after[name] == before[name], name
+        assert after[alias] == before[alias], alias
+    check_tree(mnt)
+    with open(mnt / "other1/alias", "a", encoding="ascii") as file:
+        file.write("by the other name\n")
+    assert (mnt / "moved0/sub1/name").read_text() == "changed 1\nby the other name\n"
+
+
 @pytest.mark.parametrize("target", ["xfs", "tmpfs"])
 def test_attributes_beside_the_inode(ov, move, target):
     """With userxattr symlinks and the like have their stamps beside them: these go to the inodes of the copy."""
