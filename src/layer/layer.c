@@ -147,7 +147,7 @@ static int lower_open(struct rvl_stack *stack, const char *path, struct rvl_laye
 	r = rvl_ancestry_read(root.fd, RVL_ROOT_LOWER, layer->path, ret_ancestry);
 	if (r < 0)
 		return r;
-	layer->fd = rvl_mount_clone(root.fd, true);
+	layer->fd = rvl_mount_clone(root.fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME);
 	if (layer->fd < 0) {
 		rvl_debug("lowerdir=%s: no private clone of its mount: %s", layer->path,
 			  strerror(-layer->fd));
@@ -215,8 +215,8 @@ static int reopen_beneath(int clone, const struct named_root *root, size_t len)
 }
 
 /* Upper and work in one clone of the mount of their common ancestor. */
-static int clone_pair(const struct named_root *upper, const struct named_root *work, int *ret_upper,
-		      int *ret_work)
+static int clone_pair(const struct named_root *upper, const struct named_root *work, uint64_t atime,
+		      int *ret_upper, int *ret_work)
 {
 	size_t len = common_len(upper->path, work->path);
 	_cleanup_free_ char *path = strndup(upper->path, len);
@@ -234,7 +234,7 @@ static int clone_pair(const struct named_root *upper, const struct named_root *w
 		return r;
 	if (stx.stx_mnt_id != upper->mnt_id)
 		return -EXDEV;
-	clone = rvl_mount_clone(fd, false);
+	clone = rvl_mount_clone(fd, atime);
 	if (clone < 0)
 		return clone;
 	upper_fd = reopen_beneath(clone, upper, len);
@@ -281,9 +281,9 @@ static int writable_open(const struct rvl_stack_config *config, struct rvl_stack
 		r = -EINVAL;
 	}
 	if (r == 0 && config->upper) {
-		r = clone_pair(&upper, &work, &layer->fd, &stack->work_fd);
+		r = clone_pair(&upper, &work, config->atime, &layer->fd, &stack->work_fd);
 	} else if (r == 0) {
-		stack->work_fd = rvl_mount_clone(work.fd, false);
+		stack->work_fd = rvl_mount_clone(work.fd, config->atime);
 		r = stack->work_fd < 0 ? stack->work_fd : 0;
 	} else {
 		goto out;

@@ -59,6 +59,7 @@ struct rvl_stack_config {
 	unsigned n_data;   /* how many of them, at the end, are data-only */
 	const char *upper; /* borrowed; NULL: read-only */
 	const char *work;  /* borrowed; may be given without upper */
+	uint64_t atime; /* of upper and work: MOUNT_ATTR_* as for rvl_mount_clone */
 	bool is_userxattr;
 	bool is_redirect_nofollow;
 };

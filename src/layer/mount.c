@@ -23,27 +23,24 @@ static void cleanup_fclose(FILE **f)
 		fclose(*f);
 }
 
-int rvl_mount_clone(int fd, bool is_read_only)
+int rvl_mount_clone(int fd, uint64_t attributes)
 {
 	/* No peer of a shared mount: what is mounted there later must not appear here. */
-	struct mount_attr writable = { .propagation = MS_PRIVATE };
-	struct mount_attr quiet = {
-		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME,
-		.attr_clr = MOUNT_ATTR__ATIME,
+	struct mount_attr all = {
+		.attr_set = attributes,
+		.attr_clr = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME,
 		.propagation = MS_PRIVATE,
 	};
-	struct mount_attr read_only = { .attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE };
+	struct mount_attr unlocked = { .attr_set = attributes & MOUNT_ATTR_RDONLY,
+				       .propagation = MS_PRIVATE };
 	int clone = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), r;
 
 	if (clone < 0)
 		return -errno;
-	if (!is_read_only)
-		r = mount_setattr(clone, "", AT_EMPTY_PATH, &writable, sizeof(writable));
-	else
-		r = mount_setattr(clone, "", AT_EMPTY_PATH, &quiet, sizeof(quiet));
+	r = mount_setattr(clone, "", AT_EMPTY_PATH, &all, sizeof(all));
 	/* In a user namespace the atime flags of an inherited mount are locked. */
-	if (r < 0 && is_read_only)
-		r = mount_setattr(clone, "", AT_EMPTY_PATH, &read_only, sizeof(read_only));
+	if (r < 0)
+		r = mount_setattr(clone, "", AT_EMPTY_PATH, &unlocked, sizeof(unlocked));
 	if (r < 0) {
 		r = -errno;
 		rvl_close(clone);

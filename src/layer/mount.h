@@ -5,14 +5,17 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/mount.h>
 
 /*
  * A detached clone of the mount of fd with the directory of fd as its root; O_PATH, owned by the
  * caller. It lives as long as descriptors in it do, and the mount point of the original is not kept
- * busy. With is_read_only also without writes and atime, as far as the mount's locked flags allow.
+ * busy. attributes: MOUNT_ATTR_RDONLY, and what is to become of access times, whatever the original
+ * says (0: relatime; MOUNT_ATTR_NOATIME, _STRICTATIME, _NODIRATIME), as far as flags that a user
+ * namespace has locked allow.
  * -EPERM and others where the process may not: the caller goes on with fd itself.
  */
-int rvl_mount_clone(int fd, bool is_read_only);
+int rvl_mount_clone(int fd, uint64_t attributes);
 
 /* Is there a mount point below this absolute path (not at it)? 1 with the mount point in *ret
  * (owned by the caller), 0 if not or if /proc/self/mountinfo cannot be read. */

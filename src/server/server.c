@@ -114,6 +114,16 @@ int rvl_server_add_config(struct rvl_server *server, const char *format, ...)
 	return 0;
 }
 
+/* Upper's access times are this mount's business and not that of the mount that upper lies on, as
+ * in the kernel (fs/overlayfs/super.c, ovl_get_upper). */
+static uint64_t atime_of(const struct rvl_options *options)
+{
+	return (options->flags & MS_NOATIME	? MOUNT_ATTR_NOATIME :
+		options->flags & MS_STRICTATIME ? MOUNT_ATTR_STRICTATIME :
+						  MOUNT_ATTR_RELATIME) |
+	       (options->flags & MS_NODIRATIME ? MOUNT_ATTR_NODIRATIME : 0);
+}
+
 static int open_stack(struct rvl_server *server)
 {
 	const struct rvl_options *options = &server->options;
@@ -123,6 +133,7 @@ static int open_stack(struct rvl_server *server)
 		.n_data = options->n_data,
 		.upper = options->upper,
 		.work = options->work,
+		.atime = atime_of(options),
 		.is_userxattr = options->is_userxattr,
 		.is_redirect_nofollow = options->redirect == RVL_REDIRECT_NOFOLLOW,
 	};

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -92,6 +93,7 @@ static int open_stack(const char *options, bool is_locked, struct rvl_layers *re
 	if (!names || !text)
 		return -ENOMEM;
 	names->config.lower = names->lower;
+	names->config.atime = MOUNT_ATTR_NOATIME; /* it only looks */
 	r = parse(names, text);
 	if (r == 0)
 		r = rvl_stack_open(&names->config, &ret->stack);

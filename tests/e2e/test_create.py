@@ -314,11 +314,18 @@ def test_socket_and_fifo_live(ov):
     os.close(writer)
 
 
-def test_device_zero_zero(ov):
-    """A user's 0:0 character device is refused, or kept without being taken for a whiteout."""
+@pytest.mark.parametrize("options", [[], ["userxattr"]], ids=["trusted", "user"])
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_device_zero_zero(ov, options, uid):
+    """Anybody's 0:0 character device is refused, or kept without being taken for a whiteout."""
     with ov.lower() as low:
         write(low / "f")
+    ov.upper.chmod(0o777)
+    ov.options = options
     mnt = ov.mount()
+    if not IS_KERNEL:
+        sysc.as_user(uid, uid, lambda: whiteout(mnt / "w"))
+        os.unlink(mnt / "w")
     try:
         whiteout(mnt / "w")
     except OSError as error:

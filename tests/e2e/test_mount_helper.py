@@ -314,6 +314,8 @@ rm d/f; rmdir d; mkdir d; echo new > d/new
 test "$(ls d)" = new
 ln g h; chmod 600 h; mv g k
 stat -c %h k
+if mknod w c 0 0 2>/dev/null; then exit 9; fi
+test ! -e w
 cd /
 umount {base}/mnt
 """

@@ -54,6 +54,35 @@ def test_writes_are_not_asked(ov):
     assert counters(mnt)["passed_through"] == after["passed_through"]
 
 
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("beneath", ["strictatime", "noatime"])
+def test_access_times_of_upper(ov, images, how, beneath):
+    """Upper's access times follow the overlay's mount: relatime, or what an option says; not the mount beneath."""
+    fs = images.private(ov.base / "fs", "ext4", options="loop," + beneath)
+    ov.mounted_helpers.append(fs)
+    ov.upper, ov.work = fs / "upper", fs / "work"
+    ov.upper.mkdir()
+    ov.work.mkdir()
+    with ov.lower() as lower:
+        (lower / "low").write_bytes(b"l")
+    # more than a day old but younger than the data; younger than both
+    old, young = 10**18, 4 * 10**18
+    for option, reads in (("relatime", {old: True, young: False}), ("noatime", {old: False, young: False}),
+                          ("strictatime", {old: True, young: True})):
+        mnt = ov.mount(option) if how == "passthrough" else ov.mount(option, "passthrough=off")
+        (mnt / "new").write_bytes(b"n" * 5000)
+        (mnt / "dir").mkdir(exist_ok=True)
+        for atime, is_changed in reads.items():
+            for name in ("new", "dir"):
+                os.utime(ov.upper / name, ns=(atime, 10**18 + 1))
+            ov.remount(*ov.last[0])
+            assert (mnt / "new").read_bytes() == b"n" * 5000
+            os.listdir(mnt / "dir")
+            assert (os.stat(ov.upper / "new").st_atime_ns != atime) == is_changed, (option, atime)
+            assert (os.stat(ov.upper / "dir").st_atime_ns != atime) == is_changed, (option, atime)
+        ov.umount()
+
+
 def test_switched_off(ov):
     """passthrough=off; and without an upper, or where opens are not asked for, nothing is passed through. stat says why."""
     with ov.lower() as lower:

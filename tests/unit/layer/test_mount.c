@@ -54,8 +54,8 @@ static void clones_are_separate(void **state)
 	need_mounts();
 	make_dir(at("c"));
 	fd = open(at("c"), O_PATH | O_DIRECTORY | O_CLOEXEC);
-	clone = rvl_mount_clone(fd, true);
-	writable = rvl_mount_clone(fd, false);
+	clone = rvl_mount_clone(fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME);
+	writable = rvl_mount_clone(fd, 0);
 	assert_true(clone >= 0 && writable >= 0);
 	assert_true(openat(clone, "f", O_CREAT | O_WRONLY, 0600) < 0);
 	f = openat(writable, "f", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
