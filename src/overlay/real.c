@@ -120,6 +120,11 @@ int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret)
 		return -ESTALE;
 	if (rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_LOWER, ret) == 0)
 		return 0;
+	/* a file that is read is open already, and is looked at after that; where the data are
+	 * elsewhere, it is another one */
+	if (S_ISREG(node->type) && !node->data.layer &&
+	    rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_LOWER_DATA, ret) == 0)
+		return 0;
 	place = &node->lower.v[0];
 	fd = rvl_retry_emfile(ov, rvl_path_open(place->layer->fd, place->path, O_PATH, 0));
 	if (fd < 0)

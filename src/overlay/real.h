@@ -35,7 +35,7 @@ void rvl_real_put(struct rvl_real *real); /* accepts a zeroed one */
 /* A new descriptor of it. */
 int rvl_real_open(const struct rvl_real *real, int flags);
 
-/* The O_PATH descriptor of the topmost lower object, pinned. -ESTALE: it has none. */
+/* A descriptor of the topmost lower object, mostly O_PATH, pinned. -ESTALE: it has none. */
 int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
 
 /* The O_PATH descriptor of an upper directory, pinned. */

@@ -74,7 +74,7 @@ def busy_us(pid):
 def walk(ov, path, n):
     """CPU time of the server for each object."""
     before = busy_us(ov.process.pid)
-    listed = run("find", path, "-type", "f", "-printf", "%s\n").stdout.count("\n")
+    listed = run("find", path, "-type", "f", "-printf", "%s\n", timeout=7200).stdout.count("\n")
     assert listed == n
     return (busy_us(ov.process.pid) - before) / n
 
