@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "check/group.h"
 #include "check/mend.h"
@@ -252,19 +253,15 @@ int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint
 
 int rvl_defer_nlink(struct rvl_check *check, const struct rvl_late_nlink *late)
 {
+	int r;
+
 	if (check->n_late == RVL_LATE_NLINKS_MAX)
 		return 0; /* for the next run */
-	if (check->n_late == check->late_size) {
-		size_t size = check->late_size ? check->late_size * 2 : 64;
-		struct rvl_late_nlink *v = reallocarray(check->late, size, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		check->late = v;
-		check->late_size = size;
-	}
-	check->late[check->n_late++] = *late;
-	return 0;
+	r = rvl_array_reserve(&check->late, &check->late_size, check->n_late, sizeof(*check->late),
+			      RVL_LATE_NLINKS_MAX);
+	if (!r)
+		check->late[check->n_late++] = *late;
+	return r;
 }
 
 static int mend_nlink(struct rvl_check *check, const struct rvl_late_nlink *late)

@@ -21,6 +21,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "check/rebind_private.h"
@@ -33,6 +34,7 @@
 
 #define MASK (STATX_BASIC_STATS | STATX_BTIME)
 #define DEPTH_MAX 4096
+#define SPLITS_MAX (1 << 24)
 #define NLINK_VALUE_SIZE 16
 
 /* A real object of a layer. */
@@ -56,16 +58,11 @@ struct temp {
 int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
 {
 	struct rvl_rebind_split *copy;
+	int r = rvl_array_reserve(&rb->splits, &rb->splits_size, rb->n_splits, sizeof(*rb->splits),
+				  SPLITS_MAX);
 
-	if (rb->n_splits == rb->splits_size) {
-		size_t size = rb->splits_size ? rb->splits_size * 2 : 16;
-		struct rvl_rebind_split *v = reallocarray(rb->splits, size, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		rb->splits = v;
-		rb->splits_size = size;
-	}
+	if (r)
+		return r;
 	copy = &rb->splits[rb->n_splits];
 	*copy = *split;
 	copy->name = strdup(split->name);

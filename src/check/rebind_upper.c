@@ -23,6 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "index/entry.h"
@@ -108,19 +109,9 @@ static int push(struct walk *walk, uint64_t number, char *path)
 {
 	int r = !path ? -ENOMEM : number ? rvl_rebind_upper_add(walk->rb, number, path) : 0;
 
-	if (!r && walk->n == walk->size) {
-		size_t size = walk->size ? walk->size * 2 : 64;
-		struct dir *v = size > DIRECTORIES_MAX ?
-					NULL :
-					reallocarray(walk->waiting, size, sizeof(*v));
-
-		if (v) {
-			walk->waiting = v;
-			walk->size = size;
-		} else {
-			r = -ENOMEM;
-		}
-	}
+	r = r	  ?:
+		    rvl_array_reserve(&walk->waiting, &walk->size, walk->n, sizeof(*walk->waiting),
+				      DIRECTORIES_MAX);
 	if (r) {
 		free(path);
 		return r;
@@ -242,16 +233,11 @@ static int link_to_entry(struct rvl_index *index, uint64_t number, int dirfd, co
 static int keep_unequal(struct walk *walk, uint64_t number, const char *name)
 {
 	struct unequal *unequal;
+	int r = rvl_array_reserve(&walk->unequal, &walk->unequal_size, walk->n_unequal,
+				  sizeof(*walk->unequal), DIRECTORIES_MAX);
 
-	if (walk->n_unequal == walk->unequal_size) {
-		size_t size = walk->unequal_size ? walk->unequal_size * 2 : 16;
-		struct unequal *v = reallocarray(walk->unequal, size, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		walk->unequal = v;
-		walk->unequal_size = size;
-	}
+	if (r)
+		return r;
 	unequal = &walk->unequal[walk->n_unequal];
 	unequal->number = number;
 	unequal->path = path_of(walk, name);

@@ -9,12 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "check/rebind_private.h"
 #include "check/to_kernel_private.h"
 #include "index/map.h"
 #include "index/stamp.h"
 #include "layer/path.h"
+
+#define NUMBERS_MAX (1 << 24) /* 128 MiB */
 
 struct links {
 	struct rvl_to_kernel *tk;
@@ -64,17 +67,11 @@ static int note(void *arg, uint64_t number)
 	}
 	if (r <= 0)
 		return r;
-	if (links->n == links->size) {
-		size_t size = links->size ? links->size * 2 : 64;
-		uint64_t *numbers = reallocarray(links->numbers, size, sizeof(*numbers));
-
-		if (!numbers)
-			return -ENOMEM;
-		links->numbers = numbers;
-		links->size = size;
-	}
-	links->numbers[links->n++] = number;
-	return 0;
+	r = rvl_array_reserve(&links->numbers, &links->size, links->n, sizeof(*links->numbers),
+			      NUMBERS_MAX);
+	if (!r)
+		links->numbers[links->n++] = number;
+	return r;
 }
 
 static int add_name(void *arg, const struct rvl_map_row *row)

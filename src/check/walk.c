@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/refstr.h"
@@ -53,22 +54,14 @@ static void walk_release(struct walk *walk)
 /* Takes *dir over, also when it fails. */
 static int push(struct walk *walk, struct directory *dir)
 {
-	if (walk->n == walk->size) {
-		size_t size = walk->size ? walk->size * 2 : 64;
-		struct directory *waiting =
-			size > RVL_WALK_DIRECTORIES_MAX ?
-				NULL :
-				reallocarray(walk->waiting, size, sizeof(*waiting));
+	int r = rvl_array_reserve(&walk->waiting, &walk->size, walk->n, sizeof(*walk->waiting),
+				  RVL_WALK_DIRECTORIES_MAX);
 
-		if (!waiting) {
-			directory_release(dir);
-			return size > RVL_WALK_DIRECTORIES_MAX ? -E2BIG : -ENOMEM;
-		}
-		walk->waiting = waiting;
-		walk->size = size;
-	}
-	walk->waiting[walk->n++] = *dir;
-	return 0;
+	if (r)
+		directory_release(dir);
+	else
+		walk->waiting[walk->n++] = *dir;
+	return r;
 }
 
 /* An error of one object, which users get too; not of the run. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "layer/path.h"
 
@@ -31,23 +32,15 @@ char *rvl_tree_path(const struct rvl_tree_name *name)
 /* Takes path over. */
 static int push(struct walk *walk, char *path)
 {
-	if (path && walk->n == walk->size) {
-		size_t size = walk->size ? walk->size * 2 : 64;
-		char **waiting = size > RVL_TREE_WAITING_MAX ?
-					 NULL :
-					 reallocarray(walk->waiting, size, sizeof(*waiting));
+	int r = path ? rvl_array_reserve(&walk->waiting, &walk->size, walk->n,
+					 sizeof(*walk->waiting), RVL_TREE_WAITING_MAX) :
+		       -ENOMEM;
 
-		if (!waiting) {
-			free(path);
-			return size > RVL_TREE_WAITING_MAX ? -E2BIG : -ENOMEM;
-		}
-		walk->waiting = waiting;
-		walk->size = size;
-	}
-	if (!path)
-		return -ENOMEM;
-	walk->waiting[walk->n++] = path;
-	return 0;
+	if (r)
+		free(path);
+	else
+		walk->waiting[walk->n++] = path;
+	return r;
 }
 
 static bool is_directory(const struct rvl_tree_name *name)

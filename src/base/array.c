@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "base/array.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_SIZE 16
+
+int rvl_array_reserve(void *array, size_t *size, size_t n, size_t item_size, size_t max)
+{
+	size_t more = *size ? *size * 2 : FIRST_SIZE;
+	void *old, *v;
+
+	if (n >= max)
+		return -E2BIG;
+	if (n < *size)
+		return 0;
+	memcpy(&old, array, sizeof(old));
+	v = reallocarray(old, more, item_size);
+	if (!v)
+		return -ENOMEM;
+	memcpy(array, &v, sizeof(v));
+	*size = more;
+	return 0;
+}
