@@ -423,7 +423,7 @@ bool rvl_node_count_living(struct rvl_node *node)
 	bool is_living;
 
 	pthread_mutex_lock(&shard->lock);
-	is_living = !atomic_load(&node->is_dead) || is_known(node);
+	is_living = !atomic_load(&node->is_dead);
 	node->n_lookups += is_living;
 	pthread_mutex_unlock(&shard->lock);
 	return is_living;

@@ -157,7 +157,9 @@ void rvl_node_count_open(struct rvl_node *node);
 /* ret_is_closed: no open is left. */
 bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
-/* As lookup, but false and not counted if it is dead and has no look-ups and opens left. */
+/* As lookup, of what the kernel asks for by its number, but false and not counted if it is dead: the
+ * kernel asks for what it has no inode of (fs/fuse/inode.c, fuse_get_dentry), so nobody has it open,
+ * and look-ups that are counted are those of a FORGET on its way. */
 bool rvl_node_count_living(struct rvl_node *node);
 
 /* One thread at a time copies a node up; the others wait in begin, and then look what there is

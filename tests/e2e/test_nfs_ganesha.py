@@ -154,7 +154,7 @@ class Row:
         self.dead.update(paths)
 
     def check_dead(self, path, what, may_be_open):
-        """The server hears a moment later that the kernel has dropped the inode (FORGET): till then it may open."""
+        """By reverlay it is stale when nobody has it open; Ganesha may be about to close a descriptor of its own."""
         end = time.monotonic() + 10
         while True:
             try:

@@ -117,6 +117,21 @@ static void forgotten_while_dropped(void **state)
 	rvl_node_put(node);
 }
 
+/* A dead one that the kernel asks for by its number is not open, though its FORGET is still to come. */
+static void dead_and_not_forgotten(void **state)
+{
+	struct rvl_node *node;
+
+	look_up(10, 2);
+	node = make(10);
+	assert_true(rvl_node_count_living(node));
+	atomic_store(&node->is_dead, true);
+	assert_true(rvl_node_is_known(node));
+	assert_false(rvl_node_count_living(node));
+	assert_true(rvl_node_forget(node, 3));
+	rvl_node_put(node);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -124,6 +139,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(found_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(dropped_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgotten_while_dropped, setup, teardown),
+		cmocka_unit_test_setup_teardown(dead_and_not_forgotten, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
