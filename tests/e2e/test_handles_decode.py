@@ -70,6 +70,29 @@ def test_handles_of_another_overlay(ov, overlays):
     assert is_stale(other.mnt, sysc.handle(ov.mnt / "born"))
 
 
+def test_entries_lost(ov):
+    """Where a damaged disk has lost entries, a copied-up file is found where it was copied up; one that was renamed, and a
+    directory, when their names are met: with the old numbers, and without a repair."""
+    with ov.lower() as low:
+        for name in ("stays", "renamed", "dir/deep"):
+            write(low / name, f"{name}\n")
+    mnt = ov.mount()
+    for name in ("stays", "renamed", "dir/deep"):
+        os.chmod(mnt / name, 0o600)
+    os.rename(mnt / "renamed", mnt / "dir/moved")
+    taken = {name: (sysc.handle(mnt / name), ino(mnt / name)) for name in ("stays", "dir", "dir/deep", "dir/moved")}
+    ov.umount()
+    for _, number in taken.values():
+        os.unlink(entry_of(ov, number))
+    ov.mount()
+    for name in ("stays", "dir/deep", "dir"):
+        assert number_by(mnt, taken[name][0]) == taken[name][1], name
+    assert is_stale(mnt, taken["dir/moved"][0])
+    for name, (fh, number) in taken.items():
+        assert ino(mnt / name) == number
+        assert number_by(mnt, fh) == number
+
+
 # ---- names of a file from lower ----
 
 
