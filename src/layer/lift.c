@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "layer/path.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic unsigned turns; /* written under lock; odd: a mode is lifted */
 
 void rvl_lift_lock(void)
 {
@@ -21,6 +23,23 @@ void rvl_lift_lock(void)
 void rvl_lift_unlock(void)
 {
 	pthread_mutex_unlock(&lock);
+}
+
+unsigned rvl_lift_read_begin(void)
+{
+	unsigned turn = atomic_load(&turns);
+
+	if (turn % 2) {
+		rvl_lift_lock();
+		turn = atomic_load(&turns);
+		rvl_lift_unlock();
+	}
+	return turn;
+}
+
+bool rvl_lift_read_again(unsigned turn)
+{
+	return atomic_load(&turns) != turn;
 }
 
 static int set_mode(int fd, mode_t mode)
@@ -33,7 +52,7 @@ static int set_mode(int fd, mode_t mode)
 
 struct lifted {
 	int fd; /* fn may move the object */
-	mode_t mode; /* with its type; 0: it can be written as it is */
+	mode_t added; /* bits of its mode; 0: it can be written as it is */
 };
 
 static int lift(const struct rvl_lift *object, struct lifted *ret)
@@ -42,7 +61,7 @@ static int lift(const struct rvl_lift *object, struct lifted *ret)
 	mode_t needed;
 	int r;
 
-	ret->mode = 0;
+	ret->added = 0;
 	ret->fd = *object->name ? rvl_path_open(object->dirfd, object->name, O_PATH, 0) :
 				  fcntl(object->dirfd, F_DUPFD_CLOEXEC, 0);
 	if (ret->fd < 0)
@@ -57,14 +76,17 @@ static int lift(const struct rvl_lift *object, struct lifted *ret)
 		return 0;
 	r = set_mode(ret->fd, stx.stx_mode | needed);
 	if (r == 0)
-		ret->mode = stx.stx_mode;
+		ret->added = needed & ~stx.stx_mode;
 	return r;
 }
 
+/* Of what else the mode has lost meanwhile (setuid by a write) nothing comes back. */
 static void put_back(struct lifted *lifted)
 {
-	if (lifted->mode)
-		(void)set_mode(lifted->fd, lifted->mode);
+	struct statx stx;
+
+	if (lifted->added && rvl_path_statx(lifted->fd, "", STATX_MODE, &stx) == 0)
+		(void)set_mode(lifted->fd, stx.stx_mode & ~lifted->added);
 	rvl_close(lifted->fd);
 }
 
@@ -77,6 +99,7 @@ int rvl_lift_call(const struct rvl_lift *objects, unsigned n, int (*fn)(void *ar
 	if (n > RVL_LIFTS_MAX)
 		return -EINVAL;
 	rvl_lift_lock();
+	atomic_fetch_add(&turns, 1);
 	while (r == 0 && n_lifted < n) {
 		r = lift(&objects[n_lifted], &lifted[n_lifted]);
 		n_lifted++;
@@ -85,6 +108,7 @@ int rvl_lift_call(const struct rvl_lift *objects, unsigned n, int (*fn)(void *ar
 		r = fn(arg);
 	while (n_lifted > 0)
 		put_back(&lifted[--n_lifted]);
+	atomic_fetch_add(&turns, 1);
 	rvl_lift_unlock();
 	return r;
 }

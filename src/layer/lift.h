@@ -3,11 +3,12 @@
  * Read-only objects of a server without privileges (a mount by fusermount3). Private attributes,
  * data that whoever opened the file before may write, and moves of directories need write permission
  * on the object. Its owner gives it to himself for the time of one call, which EACCES refused, and
- * takes it back. A death in between leaves it to him.
+ * takes back what he gave. A death in between leaves it to him.
  */
 #ifndef RVL_LAYER_LIFT_H
 #define RVL_LAYER_LIFT_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 #define RVL_LIFTS_MAX 3
@@ -25,8 +26,15 @@ struct rvl_lift {
  */
 int rvl_lift_call(const struct rvl_lift *objects, unsigned n, int (*fn)(void *arg), void *arg);
 
-/* Held by whoever changes a mode: a mode that is lifted is put back as it was. A leaf. */
+/* Held by whoever changes a mode. A leaf. */
 void rvl_lift_lock(void);
 void rvl_lift_unlock(void);
+
+/*
+ * Who reads a mode that others are to see reads it between these two, again if the second says so:
+ * else it may be a lifted one. Waits for a lift that is under way, so not with the lock.
+ */
+unsigned rvl_lift_read_begin(void);
+bool rvl_lift_read_again(unsigned turn);
 
 #endif

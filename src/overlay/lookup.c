@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "index/stamp.h"
+#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/decode.h"
 #include "overlay/identify.h"
@@ -39,12 +40,16 @@ void rvl_upper_name_release(struct rvl_upper_name *upper)
 static int upper_stat(struct rvl_overlay *ov, int dirfd, const char *name,
 		      struct rvl_upper_name *ret)
 {
+	unsigned turn;
 	int r;
 
 	*ret = (struct rvl_upper_name){};
 	if (dirfd < 0)
 		return 0;
-	r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, &ret->st);
+	do {
+		turn = rvl_lift_read_begin();
+		r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, &ret->st);
+	} while (rvl_lift_read_again(turn));
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)

@@ -278,16 +278,28 @@ static void stat_data(struct rvl_node *node, struct rvl_entry *ret)
 		ret->st.st_blocks = (blkcnt_t)stx.stx_blocks;
 }
 
+static int stat_real(const struct rvl_real *real, struct statx *ret)
+{
+	unsigned turn;
+	int r;
+
+	/* "xx/#n" lies in directories that only the server makes: no need to resolve it by steps */
+	do {
+		turn = rvl_lift_read_begin();
+		r = statx(real->dirfd, real->name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH,
+			  RVL_STATX_MASK, ret);
+	} while (rvl_lift_read_again(turn));
+	return r < 0 ? -errno : 0;
+}
+
 int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret)
 {
 	struct rvl_real _cleanup_real_ real = {};
 	struct statx stx;
 	int r = rvl_real_get(node, &real);
 
-	/* "xx/#n" lies in directories that only the server makes: no need to resolve it by steps */
-	if (r == 0 && statx(real.dirfd, real.name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH,
-			    RVL_STATX_MASK, &stx) < 0)
-		r = -errno;
+	if (r == 0)
+		r = stat_real(&real, &stx);
 	if ((r == -ENOENT || r == -ESTALE) && atomic_load(&node->is_dead) && node->removed) {
 		rvl_node_stat_from(node, node->removed, true, ret);
 		ret->st.st_nlink = 0;

@@ -19,6 +19,7 @@
 
 #include "index/log.h"
 #include "index/stamp.h"
+#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/debt.h"
@@ -281,11 +282,18 @@ int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name
 
 int rvl_dir_keep_attributes(struct rvl_node *node, int upper_fd)
 {
+	unsigned turn;
+	int r;
+
 	if (!node->removed)
 		node->removed = calloc(1, sizeof(*node->removed));
 	if (!node->removed)
 		return -ENOMEM;
-	return rvl_path_statx(upper_fd, "", RVL_STATX_MASK, node->removed);
+	do {
+		turn = rvl_lift_read_begin();
+		r = rvl_path_statx(upper_fd, "", RVL_STATX_MASK, node->removed);
+	} while (rvl_lift_read_again(turn));
+	return r;
 }
 
 int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/file.h"
@@ -126,8 +127,13 @@ static int prepare_change(struct rvl_overlay *ov, uint64_t number, const char *n
 static int kill_sgid(const struct rvl_real *real)
 {
 	struct statx stx;
-	int r = rvl_path_statx(real->dirfd, real->name, STATX_MODE, &stx);
+	unsigned turn;
+	int r;
 
+	do {
+		turn = rvl_lift_read_begin();
+		r = rvl_path_statx(real->dirfd, real->name, STATX_MODE, &stx);
+	} while (rvl_lift_read_again(turn));
 	if (r < 0 || !(stx.stx_mode & S_ISGID))
 		return r;
 	return rvl_real_chmod(real, stx.stx_mode & ~(mode_t)S_ISGID);

@@ -13,6 +13,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD = -100
 AT_SYMLINK_FOLLOW = 0x400
 AT_EMPTY_PATH = 0x1000
+AT_STATX_FORCE_SYNC = 0x2000
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
@@ -24,6 +25,7 @@ FS_IOC_SETFLAGS = 0x40086602
 FS_IMMUTABLE_FL = 0x10
 FS_APPEND_FL = 0x20
 FS_NOATIME_FL = 0x80
+STATX_MODE = 0x2
 STATX_BTIME = 0x800
 STATX_ALL = 0xfff
 
@@ -65,6 +67,13 @@ def statx_btime(path):
         return None
     sec, nsec = struct.unpack_from("qI", buf, 80)
     return sec * 1000000000 + nsec
+
+
+def fresh_mode(path):
+    """The mode that the filesystem tells now, not one that the kernel has kept."""
+    buf = ctypes.create_string_buffer(256)
+    _check(libc.statx(AT_FDCWD, os.fsencode(path), AT_STATX_FORCE_SYNC, STATX_MODE, buf), path)
+    return struct.unpack_from("H", buf, 28)[0]
 
 
 def handle(path):

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import threading
 
 import pytest
 
@@ -295,6 +296,38 @@ def test_read_only_files_of_a_user(his):
     sysc.as_user(65534, 65534, see_again)
     his.umount()
     run(*NOBODY, rvl.CTL, "check", "-o", his.options)
+
+
+def test_modes_while_files_are_made_writable(his):
+    """What a server without privileges makes writable for a moment is never seen so.
+
+    The kernel would keep the mode, and allow by it what the owner has forbidden.
+    """
+    names = [f"f{i}" for i in range(300)]
+    for name in names:
+        write(his.base / "lower/ro" / name, mode=0o444)
+    (his.base / "lower/ro").chmod(0o555)
+    run("chown", "-R", "nobody:nogroup", his.base)
+    his.mount()
+    done = threading.Event()
+    seen = set()
+
+    def look():
+        while not done.is_set():
+            seen.add(sysc.fresh_mode(his.mnt / "ro"))
+
+    def use():
+        os.chmod(his.mnt / "ro", 0o550)
+        thread = threading.Thread(target=look)
+        thread.start()
+        for name in names:  # each copy-up changes the read-only directory
+            os.chmod(his.mnt / "ro" / name, 0o440)
+        done.set()
+        thread.join()
+        assert {oct(mode) for mode in seen} == {"0o40550"}
+
+    sysc.as_user(65534, 65534, use)
+    his.umount()
 
 
 def test_user_namespace(ready, fuse_device):

@@ -2,6 +2,7 @@
 /* Write permission for one call: for the owner of what is read-only, and for nobody else. */
 #include "fixture.h"
 
+#include <pthread.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -98,12 +99,73 @@ static void moves_directories(void **state)
 	assert_int_equal(mode_of(at("to")), 0555);
 }
 
+static int drop_setuid(void *arg)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", objects[0].dirfd);
+	return chmod(path, 0666) < 0 ? -errno : 0;
+}
+
+/* What the call took from the mode does not come back. */
+static void takes_back_its_own(void **state)
+{
+	_cleanup_close_ int fd = -EBADF;
+
+	make_file(at("setuid"), "text");
+	assert_int_equal(chown(at("setuid"), 1234, 1234), 0);
+	assert_int_equal(chmod(at("setuid"), 04466), 0);
+	fd = open(at("setuid"), O_PATH | O_CLOEXEC);
+	assert_int_equal(call_as(1234, &(struct rvl_lift){ fd, "" }, 1, drop_setuid, NULL), 0);
+	assert_int_equal(mode_of(at("setuid")), 0466);
+}
+
+static void *read_mode(void *arg)
+{
+	mode_t *mode = arg;
+	unsigned turn;
+
+	do {
+		turn = rvl_lift_read_begin();
+		*mode = mode_of(at("read"));
+	} while (rvl_lift_read_again(turn));
+	return NULL;
+}
+
+static pthread_t reader;
+static mode_t mode_read;
+
+static int start_reader(void *arg)
+{
+	if (!rvl_lift_read_again(*(unsigned *)arg) || mode_of(at("read")) != 0644)
+		return -EINVAL;
+	return -pthread_create(&reader, NULL, read_mode, &mode_read);
+}
+
+/* A mode that is shown is that from before or after. */
+static void readers_wait(void **state)
+{
+	unsigned turn = rvl_lift_read_begin();
+	_cleanup_close_ int fd = -EBADF;
+
+	assert_false(rvl_lift_read_again(turn));
+	make_file(at("read"), "text");
+	assert_int_equal(chmod(at("read"), 0444), 0);
+	fd = open(at("read"), O_PATH | O_CLOEXEC);
+	assert_int_equal(rvl_lift_call(&(struct rvl_lift){ fd, "" }, 1, start_reader, &turn), 0);
+	assert_int_equal(pthread_join(reader, NULL), 0);
+	assert_int_equal(mode_read, 0444);
+	assert_true(rvl_lift_read_again(turn));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(owner_may_and_the_mode_stays),
 		cmocka_unit_test(others_may_not),
 		cmocka_unit_test(moves_directories),
+		cmocka_unit_test(takes_back_its_own),
+		cmocka_unit_test(readers_wait),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
