@@ -124,20 +124,28 @@ void rvl_temp_keep(struct rvl_temp *temp)
 	temp->is_named = false;
 }
 
+/* The short way; what the inode cannot carry is seen to by the other. */
+static bool set_by_fd(struct rvl_temp *temp, enum rvl_xattr which, const void *value, size_t size)
+{
+	const char *xattr = temp->ov->stack->xattr.name[which];
+
+	return temp->type == S_IFREG && fsetxattr(temp->fd, xattr, value, size, 0) == 0;
+}
+
 int rvl_temp_xattr_set(struct rvl_temp *temp, enum rvl_xattr which, const void *value, size_t size)
 {
+	if (set_by_fd(temp, which, value, size))
+		return 0;
 	return rvl_upper_xattr_set(temp->ov->index, temp->dirfd, temp->name, temp->type, temp->ino,
 				   which, value, size);
 }
 
 int rvl_temp_stamp(struct rvl_temp *temp, const struct rvl_id *id)
 {
-	const char *xattr = temp->ov->stack->xattr.name[RVL_XATTR_INO];
 	uint8_t buf[RVL_STAMP_SIZE];
 
-	/* the short way; what the inode cannot carry is seen to by the other */
 	rvl_stamp_encode(id, buf);
-	if (temp->type == S_IFREG && fsetxattr(temp->fd, xattr, buf, sizeof(buf), 0) == 0)
+	if (set_by_fd(temp, RVL_XATTR_INO, buf, sizeof(buf)))
 		return 0;
 	return rvl_stamp_set(temp->ov->index, temp->dirfd, temp->name, temp->type, temp->ino, id);
 }

@@ -44,6 +44,17 @@ static bool is_known_namespace(const char *name)
 	       strncmp(name, "trusted.", 8) == 0 || strncmp(name, "security.", 9) == 0;
 }
 
+/* An open file needs no way by /proc. */
+static ssize_t get(const struct rvl_real *real, const char *name, void *buf, size_t size)
+{
+	ssize_t n;
+
+	if (!real->is_open)
+		return rvl_xattrat_get(real->dirfd, real->name, name, buf, size);
+	n = fgetxattr(real->dirfd, name, buf, size);
+	return n < 0 ? -errno : n;
+}
+
 ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf,
 			     size_t size)
 {
@@ -62,7 +73,7 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 	if (r < 0)
 		return r;
 	is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
-	n = rvl_xattrat_get(real.dirfd, real.name, layer_name, buf, size);
+	n = get(&real, layer_name, buf, size);
 	end_turn(node, is_turn);
 	/* a lower that knows no xattrs has none; the overlay does know them */
 	if (n == -EOPNOTSUPP && !real.is_upper && is_known_namespace(name))

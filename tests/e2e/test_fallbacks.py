@@ -35,13 +35,24 @@ def test_all_rules_are_used():
 @pytest.mark.parametrize("rules,where", CASES, ids=[rules for rules, _ in CASES])
 def test_random(images, scratch, rules, where):
     """2,000 random operations with remounts: the same as on a plain directory."""
-    command = [str(TOP / "tests/random/soak.sh"), "--program", f"{DENY} {rules} {REVERLAY}",
+    soak(scratch, where, "--program", f"{DENY} {rules} {REVERLAY}")
+
+
+def soak(scratch, where, *args):
+    command = [str(TOP / "tests/random/soak.sh"), *args,
                "--tester", str(BUILD / "tests/random/rvl-random"), "--seed", "1", "--on", where,
                "--ops", "2000", "--remount-every", "500"]
     result = subprocess.run(["timeout", "-k", "10", "200", *command], cwd=scratch, timeout=230,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
                             errors="replace", stdin=subprocess.DEVNULL, text=True)
     assert result.returncode == 0, result.stdout[-4000:]
+
+
+@pytest.mark.parametrize("options,where", [
+    ("passthrough=off", "ext4"), ("io_uring=off,copy_up=write", "xfs"), ("metacopy=off,fsync=strict", "tmpfs")])
+def test_random_without(images, scratch, options, where):
+    """The same with each faster way switched off by its option."""
+    soak(scratch, where, "--program", str(REVERLAY), "--options", options)
 
 
 @pytest.mark.parametrize("rules", [rules for rules, _ in CASES])
