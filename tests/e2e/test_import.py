@@ -583,3 +583,62 @@ def test_to_kernel_needs_a_sound_overlay(ov):
     tool(ov, "--to-kernel")
     tool(ov)
     ov.mount(kernel=False)
+
+
+def test_copied_up_by_both(ov):
+    """By one name here, by another by the kernel, which did not know: both are kept, the kernel's gets a number of its own."""
+    with ov.lower() as low:
+        write(low / "pair/1", b"pair\n")
+        os.link(low / "pair/1", low / "pair/2")
+    mnt = ov.mount(kernel=False)
+    write(mnt / "pair/1", b"by reverlay\n")
+    ours = ino(mnt / "pair/1")
+    ov.remount(kernel=True)
+    write(mnt / "pair/2", b"by the kernel\n")
+    ov.umount()
+    report = tool(ov)
+    assert [t["what"] for t in report["told"]] == ["taken"]
+    code, found = ov.ctl("check", "-v")
+    assert (code, found["problems"]) == (0, [])
+    ov.mount(kernel=False)
+    assert (mnt / "pair/1").read_bytes() == b"by reverlay\n"
+    assert (mnt / "pair/2").read_bytes() == b"by the kernel\n"
+    assert ino(mnt / "pair/1") == ours != ino(mnt / "pair/2")
+    ov.check_links = False
+
+
+def test_userxattr(ov):
+    """With userxattr, where symlinks and devices can carry no attributes: there and back."""
+    with ov.lower() as low:
+        standard_tree(low)
+    ov.options = ["userxattr"]
+    mnt = ov.mnt
+    run("mount", "-t", "overlay", "-o", ov.option_string(), "overlay", mnt)
+    write(mnt / "file", b"changed\n")
+    os.chown(mnt / "symlink", 5, 6, follow_symlinks=False)
+    write(mnt / "born", b"born\n")
+    os.unlink(mnt / "big")
+    before = visible(mnt)
+    run("umount", mnt)
+    tool(ov)
+    code, found = ov.ctl("check", "-v")
+    assert (code, found["problems"]) == (0, [])
+    ov.mount(kernel=False)
+    assert_same(before, visible(mnt), "imported")
+    assert ino(mnt / "file") == ino(ov.lowers[0] / "file")
+    os.chown(mnt / "dangling", 5, 6, follow_symlinks=False)
+    os.chmod(mnt / "xattr", 0o600)
+    before, ours = visible(mnt), numbers(mnt)
+    ov.umount()
+    report = tool(ov, "--to-kernel", code=4)
+    assert [(t["what"], t["path"]) for t in report["told"]] == [("beside", "dangling")]
+    run("mount", "-t", "overlay", "-o", ov.option_string(), "overlay", mnt)
+    assert_same(before, visible(mnt), "the kernel's")
+    run("umount", mnt)
+    tool(ov)
+    code, found = ov.ctl("check", "-v")
+    assert (code, found["problems"]) == (0, [])
+    ov.mount(kernel=False)
+    assert_same(before, visible(mnt), "ours again")
+    assert numbers(mnt) == ours
+    check_tree(mnt)
