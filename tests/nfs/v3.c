@@ -77,16 +77,22 @@ static int root(struct rpc_context *rpc, const char *host, int mount_port, const
 
 /* ---- objects ---- */
 
+/* Did it go well? The status is the first member of every reply. */
+static bool is_ok(struct rpc_context *rpc, int status, void *reply, struct call *call)
+{
+	(void)rpc;
+	if (!rpc_got(call, status, reply))
+		return false;
+	call->status = *(const nfsstat3 *)reply;
+	return call->status == NFS3_OK;
+}
+
 static void on_getattr(struct rpc_context *rpc, int status, void *reply, void *arg)
 {
 	struct call *call = arg;
 	const GETATTR3res *res = reply;
 
-	(void)rpc;
-	if (!rpc_got(call, status, reply))
-		return;
-	call->status = res->status;
-	if (res->status == NFS3_OK)
+	if (is_ok(rpc, status, reply, call))
 		take_attr(call->out[0], &res->GETATTR3res_u.resok.obj_attributes);
 }
 
@@ -104,11 +110,7 @@ static void on_lookup(struct rpc_context *rpc, int status, void *reply, void *ar
 	const LOOKUP3res *res = reply;
 	const LOOKUP3resok *ok;
 
-	(void)rpc;
-	if (!rpc_got(call, status, reply))
-		return;
-	call->status = res->status;
-	if (res->status != NFS3_OK)
+	if (!is_ok(rpc, status, reply, call))
 		return;
 	ok = &res->LOOKUP3res_u.resok;
 	call->status = take_handle(call->out[0], ok->object.data.data_val, ok->object.data.data_len);
@@ -135,11 +137,7 @@ static void on_read(struct rpc_context *rpc, int status, void *reply, void *arg)
 	const READ3resok *ok;
 	struct data *data = call->out[0];
 
-	(void)rpc;
-	if (!rpc_got(call, status, reply))
-		return;
-	call->status = res->status;
-	if (res->status != NFS3_OK)
+	if (!is_ok(rpc, status, reply, call))
 		return;
 	ok = &res->READ3res_u.resok;
 	if (ok->data.data_len > sizeof(data->bytes)) {
@@ -166,11 +164,7 @@ static void on_readlink(struct rpc_context *rpc, int status, void *reply, void *
 	const READLINK3res *res = reply;
 	struct data *data = call->out[0];
 
-	(void)rpc;
-	if (!rpc_got(call, status, reply))
-		return;
-	call->status = res->status;
-	if (res->status != NFS3_OK)
+	if (!is_ok(rpc, status, reply, call))
 		return;
 	data->len = strnlen(res->READLINK3res_u.resok.data, sizeof(data->bytes));
 	memcpy(data->bytes, res->READLINK3res_u.resok.data, data->len);
@@ -184,14 +178,10 @@ static int v3_readlink(struct rpc_context *rpc, const struct fh *fh, struct data
 	return rpc_wait(rpc, rpc_nfs3_readlink_async(rpc, on_readlink, &args, &call), &call);
 }
 
-/* Replies of which only the status counts: it is their first member. */
+/* Replies of which only the status counts. */
 static void on_status(struct rpc_context *rpc, int status, void *reply, void *arg)
 {
-	struct call *call = arg;
-
-	(void)rpc;
-	if (rpc_got(call, status, reply))
-		call->status = *(const nfsstat3 *)reply;
+	(void)is_ok(rpc, status, reply, arg);
 }
 
 static int v3_write(struct rpc_context *rpc, const struct fh *fh, uint64_t offset,
@@ -296,11 +286,7 @@ static void on_list(struct rpc_context *rpc, int status, void *reply, void *arg)
 	const READDIR3res *res = reply;
 	const READDIR3resok *ok;
 
-	(void)rpc;
-	if (!rpc_got(call, status, reply))
-		return;
-	call->status = res->status;
-	if (res->status != NFS3_OK)
+	if (!is_ok(rpc, status, reply, call))
 		return;
 	ok = &res->READDIR3res_u.resok;
 	memcpy(call->out[0], ok->cookieverf, 8);
