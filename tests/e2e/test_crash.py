@@ -33,7 +33,7 @@ def test_kill_and_repair(images, scratch):
 
     It leaves nothing pending and nothing to find, and the mount after it shows a tree as above.
     """
-    crash(images, scratch, "repair", "--repair", "--part", "1/12")
+    crash(images, scratch, "repair", "--repair", "--part", "3/48")
 
 
 @pytest.mark.parametrize("case,point", [("renwht bf bf2", 11), ("rename ldir memp2", 24)])
