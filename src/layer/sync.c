@@ -26,36 +26,48 @@
 #endif
 
 #define DEVICE_PATH_MAX 512
+#define EXT4_JOURNAL_INO "8"
 
-/* Its options as they are in force (fs/ext4/super.c, ext4_seq_options_show); ext2 has none. */
-static FILE *open_ext4_options(dev_t device)
+/* What /proc has on a filesystem or journal; name of the device, with a slash before it. */
+static FILE *open_proc(const char *of, const char *name, const char *file)
 {
-	char path[64], target[DEVICE_PATH_MAX];
-	_cleanup_free_ char *options = NULL;
-	const char *name;
-	ssize_t n;
+	_cleanup_free_ char *path = NULL;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(device), minor(device));
-	n = readlink(path, target, sizeof(target) - 1);
-	if (n < 0)
-		return NULL;
-	target[n] = '\0';
-	name = strrchr(target, '/');
-	if (!name || asprintf(&options, "/proc/fs/ext4%s/options", name) < 0)
-		return NULL;
-	return fopen(options, "re");
+	return asprintf(&path, "/proc/fs/%s%s%s", of, name, file) < 0 ? NULL : fopen(path, "re");
+}
+
+/*
+ * A journal on another device does not flush the device of the data for extents that were recorded
+ * after the data were written (t_need_data_flush in fs/jbd2/commit.c).
+ */
+static bool has_inner_journal(const char *name)
+{
+	FILE *file = open_proc("jbd2", name, "-" EXT4_JOURNAL_INO "/info");
+
+	if (file)
+		fclose(file);
+	return file;
 }
 
 static bool is_ext4_ordered(int fd)
 {
 	bool has_data = false, has_barrier = false;
+	char path[64], target[DEVICE_PATH_MAX], line[128];
+	const char *name;
 	struct stat st;
-	char line[128];
+	ssize_t n;
 	FILE *file;
 
 	if (fstat(fd, &st) < 0)
 		return false;
-	file = open_ext4_options(st.st_dev);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(st.st_dev), minor(st.st_dev));
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return false;
+	target[n] = '\0';
+	name = strrchr(target, '/');
+	/* its options as they are in force (fs/ext4/super.c, ext4_seq_options_show); ext2 has none */
+	file = name && has_inner_journal(name) ? open_proc("ext4", name, "/options") : NULL;
 	if (!file)
 		return false;
 	while (fgets(line, sizeof(line), file)) {

@@ -7,7 +7,7 @@
 
 /*
  * Are data that were written out (rvl_sync_data) on disk whenever a later change of names in the
- * same filesystem is? So on xfs, and on ext4 with a journal, ordered data and barriers.
+ * same filesystem is? So on xfs, and on ext4 with a journal in it, ordered data and barriers.
  * fd: any object of it. What cannot be told is false.
  */
 bool rvl_has_ordered_data(int fd);

@@ -50,6 +50,21 @@ static void not_ordered(void **state)
 	assert_int_equal(umount(at("m")), 0);
 }
 
+/* A journal on another device, which flushes its own. */
+static void outer_journal(void **state)
+{
+	need_mounts();
+	make_dir(at("m"));
+	assert_int_equal(sh("cd %s && rm -f img && truncate -s 320M img && truncate -s 64M journal && "
+			    "J=$(losetup -f --show journal) && { mkfs.ext4 -q -F -b 4096 -O journal_dev $J "
+			    "&& mkfs.ext4 -q -F -b 4096 -J device=$J img && mount -o loop img m; r=$?; "
+			    "losetup -d $J; exit $r; } >/dev/null 2>&1",
+			    fixture_dir),
+			 0);
+	assert_false(is_ordered(at("m")));
+	assert_int_equal(sh("umount %s/m", fixture_dir), 0);
+}
+
 /* Either way; and the error of what cannot be synced. */
 static void sync_data(void **state)
 {
@@ -72,6 +87,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ordered),
 		cmocka_unit_test(not_ordered),
+		cmocka_unit_test(outer_journal),
 		cmocka_unit_test(sync_data),
 	};
 
