@@ -403,11 +403,14 @@ int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct r
 	struct rvl_index *index = dir->node->ov->index;
 	struct rvl_map_row row = { .type = IFTODT(lower->st.stx_mode),
 				   .at.parent = dir->node->id.number };
-	int r = S_ISDIR(lower->st.stx_mode) ? part_directory(index, id->number) : 0;
+	const uint64_t old = id->number;
+	int r = S_ISDIR(lower->st.stx_mode) ? part_directory(index, old) : 0;
 
 	if (r == 0)
 		r = rvl_number_of_lower_anew(index, top->layer, top->layer->fd, top->path,
 					     &lower->st, id);
+	if (r == 0 && id->number == old)
+		r = -EEXIST;
 	if (r < 0)
 		return r;
 	rvl_warn_limited("%s: its number was that of an object in upper; it gets number %llu", name,

@@ -24,7 +24,7 @@ int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_na
 		      const struct rvl_found *lower, struct rvl_id *id);
 
 /* The other way round: a lower object whose number is shown for upper's. It gets one of its own,
- * recorded. */
+ * recorded. -EEXIST: the one that it has is recorded (by a rebind, a claim), and stays. */
 int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
 			   struct rvl_id *id);
 

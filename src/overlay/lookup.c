@@ -410,7 +410,9 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		if (is_same(node, 0, &lower->st))
 			return take_known(dir, name, lower->st.stx_mode, node, ret);
 		r = is_uncovered(node, &lower->st) ? rvl_identify_uncovered(dir, name, lower, &id) :
-						     two_objects(name, id.number);
+						     -EEXIST;
+		if (r == -EEXIST)
+			r = two_objects(name, id.number);
 		rvl_node_put(node);
 		if (r < 0)
 			return r;

@@ -649,3 +649,31 @@ def test_killed_anywhere(ov, used, move, capsys):
     with capsys.disabled():
         print(f"\nrebind: killed at {n // EVERY} of {n} points")
     assert n > 200
+
+
+@pytest.mark.parametrize("first", ["moved", "uncovered"])
+def test_moved_offline_after_a_rebind(ov, first):
+    """What was moved in upper is never shown for the lower object that it uncovers.
+
+    After a rebind the number of that is recorded, and is upper's as well.
+    """
+    with ov.layer() as low:
+        write(low / "file", "lower\n")
+    ov.check_lower = False
+    mnt = ov.mount()
+    write(mnt / "file", "upper\n")
+    ov.umount()
+    rebind(ov)
+    os.rename(ov.upper / "file", ov.upper / "moved")
+    mnt = ov.mount()
+    seen = {}
+    for name in ("moved", "file") if first == "moved" else ("file", "moved"):
+        with contextlib.suppress(OSError):
+            seen[name] = (mnt / name).read_text()
+    assert seen.get("moved", "upper\n") == "upper\n"
+    assert seen.get("file", "lower\n") == "lower\n"
+    assert seen
+    ov.umount()
+    os.rename(ov.upper / "moved", ov.upper / "file")
+    ov.mount()
+    assert (mnt / "file").read_text() == "upper\n"
