@@ -116,6 +116,25 @@ static int end(const struct rvl_stack *stack, bool is_clean)
 	return r;
 }
 
+/*
+ * The kernel's index may call dead what is seen in lower again, where somebody took its whiteout out
+ * of upper offline.
+ */
+static int check_buried(const struct rvl_import *import, const struct rvl_check_config *config)
+{
+	struct rvl_check_result *all = &import->result->check, result;
+	int r;
+
+	if (!import->n_buried)
+		return 0;
+	r = rvl_check_run(config, &result);
+	for (unsigned i = 0; i <= RVL_ERROR; i++)
+		all->n_found[i] += result.n_found[i];
+	all->n_mended += result.n_mended;
+	all->n_left = result.n_left;
+	return r;
+}
+
 int rvl_import_run(const struct rvl_import_config *config, struct rvl_import_result *ret)
 {
 	struct rvl_import import = { .config = config, .result = ret, .kernel_fd = -EBADF };
@@ -133,6 +152,7 @@ int rvl_import_run(const struct rvl_import_config *config, struct rvl_import_res
 	r = r ?: take_index(&import, false);
 	r = r ?: rvl_check_run(&check, &ret->check);
 	r = r ?: take_index(&import, true);
+	r = r ?: check_buried(&import, &check);
 	if (r || config->is_dry_run)
 		return r;
 	return end(config->stack, !ret->check.n_left);

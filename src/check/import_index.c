@@ -94,8 +94,10 @@ static int bury(struct name *n)
 		return 0;
 	if (n->id.number > RVL_NUMBER_ROOT)
 		r = rvl_entry_look(index, n->id.number, &kind, &st);
-	if (!r && n->id.number > RVL_NUMBER_ROOT && kind == RVL_ENTRY_NONE)
+	if (!r && n->id.number > RVL_NUMBER_ROOT && kind == RVL_ENTRY_NONE) {
 		r = rvl_entry_bury(index, n->id.number, true);
+		n->import->n_buried++;
+	}
 	return r ?: drop(n);
 }
 

@@ -14,6 +14,7 @@ struct rvl_import {
 	struct rvl_index *index; /* owned */
 	int kernel_fd; /* owned; workdir/index */
 	uint64_t n_names; /* looked at, for progress */
+	uint64_t n_buried; /* numbers that got a tombstone */
 };
 
 /*

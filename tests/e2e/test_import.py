@@ -14,6 +14,7 @@ import subprocess
 
 import pytest
 
+import sysc
 from rvl import (CTL, assert_same, check_tree, difference, ino, listing, numbers, run, snapshot,
                  standard_tree, write, xattrs_of)
 
@@ -605,6 +606,34 @@ def test_copied_up_by_both(ov):
     assert (mnt / "pair/2").read_bytes() == b"by the kernel\n"
     assert ino(mnt / "pair/1") == ours != ino(mnt / "pair/2")
     ov.check_links = False
+
+
+def test_removed_whiteouts(ov):
+    """What the kernel's index calls dead lives, if its whiteout was taken out of upper offline."""
+    start(ov, OPTIONS["nfs_export"])
+    os.unlink(ov.mnt / "file")
+    shutil.rmtree(ov.mnt / "tree2")
+    os.unlink(ov.mnt / "pair/1")
+    os.unlink(ov.mnt / "pair/2")
+    ov.umount()
+    os.unlink(ov.upper / "file")
+    os.unlink(ov.upper / "tree2")
+    to_reverlay(ov)
+    assert tool(ov)["left"] == 0
+    run(CTL, "check", "-o", ov.option_string())
+    mnt = ov.mount()
+    paths = ("file", "tree2", "tree2/file", "tree2/sub/deep")
+    handles = {path: sysc.handle(mnt / path) for path in paths}
+    assert listing(mnt / "pair") == []
+    ov.remount()
+    root = os.open(mnt, os.O_RDONLY)
+    for path, handle in handles.items():
+        fd = sysc.open_handle(root, handle, os.O_PATH)
+        assert os.fstat(fd).st_ino == ino(mnt / path)
+        os.close(fd)
+    os.close(root)
+    for path in ("file", "tree2/file", "tree2/sub/deep"):
+        write(mnt / path, "changed\n")
 
 
 def test_userxattr(ov):
