@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "check/import_private.h"
 #include "check/mend.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "index/workdir.h"
 #include "layer/merge.h"
@@ -132,24 +133,12 @@ static int take_directory(struct name *n, const struct rvl_handle *origin)
 /* The index link goes: one less that overlay.nlink counts. */
 static int drop_link(struct name *n)
 {
-	struct rvl_index *index = n->import->index;
-	char value[32];
-	ssize_t len;
-	int r = 0;
+	int r;
 
 	if (is_dry(n))
 		return 0;
-	len = rvl_upper_xattr_get(index, n->import->kernel_fd, n->name, n->st.stx_mode,
-				  n->st.stx_ino, RVL_XATTR_NLINK, value, sizeof(value) - 1);
-	if (len > 2) {
-		value[len] = '\0';
-		if (value[0] == 'U') {
-			snprintf(value, sizeof(value), "U%+ld", strtol(value + 1, NULL, 10) + 1);
-			r = rvl_upper_xattr_set(index, n->import->kernel_fd, n->name,
-						n->st.stx_mode, n->st.stx_ino, RVL_XATTR_NLINK,
-						value, strlen(value));
-		}
-	}
+	r = rvl_nlink_change(n->import->index, n->import->kernel_fd, n->name, n->st.stx_mode,
+			     n->st.stx_ino, 1);
 	return r ?: drop(n);
 }
 

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "check/group.h"
 #include "check/mend.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
 #include "layer/path.h"
@@ -197,15 +198,14 @@ static uint64_t hidden_links(struct rvl_check *check, const struct rvl_group *gr
 static int read_nlink(struct rvl_check *check, const char *entry, const struct statx *st,
 		      int64_t *ret_shown)
 {
-	char value[32];
-	ssize_t n = rvl_upper_xattr_get(check->index, check->index->inodes_fd, entry, st->stx_mode,
-					st->stx_ino, RVL_XATTR_NLINK, value, sizeof(value) - 1);
+	struct rvl_nlink nlink = { .diff = -1 };
+	int r = rvl_nlink_get(check->index, check->index->inodes_fd, entry, st->stx_mode,
+			      st->stx_ino, &nlink);
 
-	value[n < 0 ? 0 : n] = '\0';
-	if ((n < 0 && n != -ENODATA) || value[0] == 'L')
+	if (r < 0 || nlink.is_lower)
 		return -EUCLEAN;
-	*ret_shown = (int64_t)st->stx_nlink + (n > 0 ? strtol(value + 1, NULL, 10) : -1);
-	return n > 0;
+	*ret_shown = (int64_t)st->stx_nlink + nlink.diff;
+	return r;
 }
 
 /* With the same time it may be either. */

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "check/group.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "index/state.h"
 #include "layer/merge.h"
@@ -227,23 +228,6 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 	return rvl_entry_put_directory(check->index, number, &record, true);
 }
 
-/* The index link is counted by overlay.nlink, if the object has one. */
-static int add_to_nlink(struct rvl_check *check, const struct rvl_upper_at *at, int delta)
-{
-	char value[32];
-	ssize_t n = rvl_upper_xattr_get(check->index, at->dirfd, at->name, at->st.stx_mode,
-					at->st.stx_ino, RVL_XATTR_NLINK, value, sizeof(value) - 1);
-
-	if (n <= 2)
-		return n == -ENODATA || n >= 0 ? 0 : (int)n;
-	value[n] = '\0';
-	if (value[0] != 'U')
-		return 0;
-	snprintf(value, sizeof(value), "U%+ld", strtol(value + 1, NULL, 10) + delta);
-	return rvl_upper_xattr_set(check->index, at->dirfd, at->name, at->st.stx_mode,
-				   at->st.stx_ino, RVL_XATTR_NLINK, value, strlen(value));
-}
-
 int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent)
 {
 	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
@@ -284,7 +268,8 @@ static int give_number(struct rvl_check *check, uint64_t item, unsigned depth)
 			continue;
 		}
 		if (!r && !S_ISDIR(at.st.stx_mode))
-			r = add_to_nlink(check, &at, -1);
+			r = rvl_nlink_change(check->index, at.dirfd, at.name, at.st.stx_mode,
+					     at.st.stx_ino, -1);
 		return r;
 	}
 	return r ?: -EIO;

@@ -14,12 +14,12 @@
 #include "check/mend.h"
 #include "check/private.h"
 #include "index/companion.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
 #define LIST_SIZE 4096 /* of names; with more, every attribute is asked for */
-#define NLINK_MAX (1 << 20)
 
 struct attributes {
 	char list[LIST_SIZE];
@@ -209,23 +209,11 @@ static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 
 /* ---- what copied-up objects have ---- */
 
-/* Is this an overlay.nlink, of ours or the kernel's? */
-static bool is_nlink(const char *value)
-{
-	char *end;
-	long n;
-
-	if ((value[0] != 'U' && value[0] != 'L') || (value[1] != '+' && value[1] != '-'))
-		return false;
-	errno = 0;
-	n = strtol(value + 1, &end, 10);
-	return !errno && !*end && n >= -NLINK_MAX && n <= NLINK_MAX;
-}
-
 static int check_nlink(struct rvl_check *check, struct rvl_object *object,
 		       const struct attributes *attributes)
 {
-	char value[32];
+	char value[RVL_NLINK_VALUE_SIZE + 1];
+	struct rvl_nlink nlink;
 	ssize_t n;
 
 	if (!may_have(check, attributes, RVL_XATTR_NLINK))
@@ -236,7 +224,7 @@ static int check_nlink(struct rvl_check *check, struct rvl_object *object,
 	if (n < 0 && n != -ERANGE)
 		return (int)n;
 	value[n < 0 ? 0 : n] = '\0';
-	if (n > 0 && is_nlink(value))
+	if (!rvl_nlink_parse(value, &nlink))
 		return 0;
 	if (!rvl_problem_begin(check, RVL_P_NLINK_WRONG, object->stamp.number, object->path,
 			       "malformed"))

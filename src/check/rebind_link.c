@@ -27,6 +27,7 @@
 #include "check/rebind_private.h"
 #include "index/entry.h"
 #include "index/map.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/copy.h"
 #include "layer/merge.h"
@@ -35,7 +36,6 @@
 #define MASK (STATX_BASIC_STATS | STATX_BTIME)
 #define DEPTH_MAX 4096
 #define SPLITS_MAX (1 << 24)
-#define NLINK_VALUE_SIZE 16
 
 /* A real object of a layer. */
 struct source {
@@ -368,23 +368,6 @@ static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned
 
 /* ---- names ---- */
 
-/* One lower name less that counts. */
-static int lower_nlink(struct rvl_index *index, const char *entry, const struct statx *st)
-{
-	char value[NLINK_VALUE_SIZE];
-	ssize_t n = rvl_upper_xattr_get(index, index->inodes_fd, entry, st->stx_mode, st->stx_ino,
-					RVL_XATTR_NLINK, value, sizeof(value) - 1);
-	long diff;
-
-	if (n < 2 || value[0] != 'U') /* none, or for check to tell */
-		return n == -ENODATA || n >= 0 || n == -ERANGE ? 0 : (int)n;
-	value[n] = '\0';
-	diff = strtol(value + 1, NULL, 10);
-	n = snprintf(value, sizeof(value), "U%+ld", diff - 1);
-	return rvl_upper_xattr_set(index, index->inodes_fd, entry, st->stx_mode, st->stx_ino,
-				   RVL_XATTR_NLINK, value, (size_t)n);
-}
-
 static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
 		     const char *name, bool is_counted)
 {
@@ -405,7 +388,10 @@ static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t pare
 	if (r)
 		return r;
 	restore_times(fd, &st);
-	return is_counted ? lower_nlink(index, entry, &object) : 0;
+	if (!is_counted)
+		return 0;
+	/* one lower name less that counts */
+	return rvl_nlink_change(index, index->inodes_fd, entry, object.stx_mode, object.stx_ino, -1);
 }
 
 /* ---- one split ---- */

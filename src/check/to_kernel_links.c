@@ -14,6 +14,7 @@
 #include "check/rebind_private.h"
 #include "check/to_kernel_private.h"
 #include "index/map.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/path.h"
 
@@ -36,16 +37,15 @@ static void ignore(void *arg, enum rvl_rebind_told what, uint64_t number, const 
 int rvl_to_kernel_lower_names(struct rvl_to_kernel *tk, uint64_t number, const struct statx *st)
 {
 	struct rvl_index *index = tk->index;
-	char path[RVL_ENTRY_PATH_SIZE], value[32];
-	ssize_t n;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_nlink nlink;
+	int r;
 
 	rvl_entry_path(number, path);
-	n = rvl_upper_xattr_get(index, index->inodes_fd, path, st->stx_mode, st->stx_ino,
-				RVL_XATTR_NLINK, value, sizeof(value) - 1);
-	if (n < 2)
-		return n == -ENODATA || n >= 0 || n == -ERANGE ? 0 : (int)n;
-	value[n] = '\0';
-	return value[0] == 'U' ? (int)strtol(value + 1, NULL, 10) + 1 : 0;
+	r = rvl_nlink_get(index, index->inodes_fd, path, st->stx_mode, st->stx_ino, &nlink);
+	if (r <= 0)
+		return r == -EUCLEAN ? 0 : r;
+	return nlink.is_lower ? 0 : nlink.diff + 1;
 }
 
 static int note(void *arg, uint64_t number)

@@ -95,7 +95,10 @@ static int set_size(struct rvl_node *node, off_t size, bool is_open)
 	if (is_open || size == 0)
 		return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
 	fd_path(file.fd.fd, path);
-	return truncate(path, size) < 0 ? -errno : 0;
+	if (truncate(path, size) == 0)
+		return 0;
+	/* without privileges: the kernel has asked for the permission, and the file may have lost it */
+	return errno != EACCES || ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
 }
 
 static int set_real(const struct rvl_real *real, const struct stat *attr, unsigned mask)

@@ -97,14 +97,37 @@ static int find_data_at(struct rvl_overlay *ov, const struct rvl_name_at *at, co
 
 struct data_search {
 	struct rvl_overlay *ov;
+	uint64_t number;
 	struct rvl_place *ret;
 };
+
+/* Has the merged lower view this number there? What the map says was true when it was built. */
+static int check_view(struct rvl_overlay *ov, const struct rvl_name_at *at, uint64_t number)
+{
+	struct rvl_found _cleanup_found_ found = {};
+	struct rvl_node _cleanup_node_ *dir = NULL;
+	const struct rvl_place *top;
+	struct rvl_id id;
+	int r = rvl_node_get_dir(ov, at->parent, &dir);
+
+	if (r == 0)
+		r = rvl_merge_lookup(ov->stack, &dir->lower, at->name, NULL, NULL, &found);
+	if (r < 0 || !found.places.n)
+		return r ?: -ENOENT;
+	top = &found.places.v[0];
+	r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &found.st, &id);
+	if (r == 0 && id.number != number)
+		r = -ESTALE;
+	return r;
+}
 
 static int try_data(void *arg, const struct rvl_map_row *row)
 {
 	struct data_search *search = arg;
-	int r = find_data_at(search->ov, &row->at, NULL, search->ret);
+	int r = check_view(search->ov, &row->at, search->number);
 
+	if (r == 0)
+		r = find_data_at(search->ov, &row->at, NULL, search->ret);
 	return r == -ESTALE || r == -ENOENT || r == -ENODATA ? 0 : r == 0 ? 1 : r;
 }
 
@@ -113,7 +136,7 @@ static int try_data(void *arg, const struct rvl_map_row *row)
 static int find_data_by_place(struct rvl_overlay *ov, uint64_t number, const char *path,
 			      const struct statx *stx, const char *redirect, struct rvl_place *ret)
 {
-	struct data_search search = { ov, ret };
+	struct data_search search = { ov, number, ret };
 	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
 	struct rvl_name_at at;
 	ssize_t n = rvl_upper_xattr_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Link counts: the kernel's overlay.nlink (fs/overlayfs/util.c, ovl_get_nlink), see nlink.h. */
+/* Link counts of nodes, see nlink.h. */
 #include "overlay/nlink.h"
 
 #include <fcntl.h>
@@ -9,23 +9,6 @@
 #include "index/stamp.h"
 #include "overlay/identify.h"
 #include "overlay/real.h"
-
-#define LINKS_MAX (1 << 20)
-
-static int parse(const char *value, int *ret)
-{
-	char *end;
-	long n;
-
-	if ((value[0] != 'U' && value[0] != 'L') || (value[1] != '+' && value[1] != '-'))
-		return -EUCLEAN;
-	errno = 0;
-	n = strtol(value + 1, &end, 10);
-	if (errno || *end || n < -LINKS_MAX || n > LINKS_MAX)
-		return -EUCLEAN;
-	*ret = (int)n;
-	return 0;
-}
 
 /*
  * The kernel writes a count relative to the lower object before it links a further name into upper,
@@ -41,7 +24,7 @@ static int relative_to_lower(const struct rvl_node *node, int dirfd, const char 
 	_cleanup_close_ int fd =
 		rvl_origin_open(node->ov, dirfd, name, node->type, &layer, &st);
 
-	return fd < 0 || st.stx_nlink > LINKS_MAX || upper_nlink > LINKS_MAX ?
+	return fd < 0 || st.stx_nlink > RVL_NLINK_MAX || upper_nlink > RVL_NLINK_MAX ?
 		       0 :
 		       (int)st.stx_nlink + diff - (int)upper_nlink;
 }
@@ -49,34 +32,23 @@ static int relative_to_lower(const struct rvl_node *node, int dirfd, const char 
 int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name, uint32_t upper_nlink)
 {
 	struct rvl_overlay *ov = node->ov;
-	char value[RVL_NLINK_VALUE_SIZE + 1];
-	ssize_t n;
+	struct rvl_nlink nlink;
 	int r;
 
 	if (rvl_number_is_born(ov->index, node->id.number))
 		return 0;
-	n = rvl_upper_xattr_get(ov->index, dirfd, name, node->type, node->upper_ino,
-				RVL_XATTR_NLINK, value, sizeof(value) - 1);
-	if (n == -ENODATA)
-		return 0;
-	if (n < 0 && n != -ERANGE)
-		return (int)n;
-	value[n < 0 ? 0 : n] = '\0';
-	node->has_nlink_xattr = true;
-	r = parse(value, &node->nlink_diff);
-	if (r == 0 && value[0] == 'L')
-		node->nlink_diff = relative_to_lower(node, dirfd, name, upper_nlink,
-						     node->nlink_diff);
+	r = rvl_nlink_get(ov->index, dirfd, name, node->type, node->upper_ino, &nlink);
+	node->has_nlink_xattr = r == 1 || r == -EUCLEAN;
 	if (r == -EUCLEAN) {
 		rvl_count(damaged);
 		rvl_warn_limited("%s: damaged overlay.nlink", name);
 	}
-	return r;
-}
-
-unsigned rvl_nlink_format(int diff, char ret[RVL_NLINK_VALUE_SIZE])
-{
-	return (unsigned)snprintf(ret, RVL_NLINK_VALUE_SIZE, "U%+d", diff);
+	if (r <= 0)
+		return r;
+	node->nlink_diff = nlink.is_lower ? relative_to_lower(node, dirfd, name, upper_nlink,
+							      nlink.diff) :
+					    nlink.diff;
+	return 0;
 }
 
 int rvl_nlink_add(struct rvl_node *node, int delta)

@@ -13,14 +13,12 @@
 #ifndef RVL_OVERLAY_NLINK_H
 #define RVL_OVERLAY_NLINK_H
 
+#include "index/nlink.h"
 #include "overlay/private.h"
 
 /* Read the difference of an upper object, whose st_nlink is upper_nlink, into a node that nobody else
  * has yet. -EUCLEAN: malformed. */
 int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name, uint32_t upper_nlink);
-/* The value as it is written: "U%+d". */
-#define RVL_NLINK_VALUE_SIZE 16
-unsigned rvl_nlink_format(int diff, char ret[RVL_NLINK_VALUE_SIZE]);
 /* Change by delta, on disk first, then in the node. Under the node's lock. A no-op for delta 0. */
 int rvl_nlink_add(struct rvl_node *node, int delta);
 /* Links that are visible; real st_nlink is read. Negative: -errno. */
