@@ -10,6 +10,7 @@
 int rvl_array_reserve(void *array, size_t *size, size_t n, size_t item_size, size_t max)
 {
 	size_t more = *size ? *size * 2 : FIRST_SIZE;
+	size_t bytes;
 	void *old, *v;
 
 	if (n >= max)
@@ -17,7 +18,7 @@ int rvl_array_reserve(void *array, size_t *size, size_t n, size_t item_size, siz
 	if (n < *size)
 		return 0;
 	memcpy(&old, array, sizeof(old));
-	v = reallocarray(old, more, item_size);
+	v = __builtin_mul_overflow(more, item_size, &bytes) ? NULL : realloc(old, bytes);
 	if (!v)
 		return -ENOMEM;
 	memcpy(array, &v, sizeof(v));
