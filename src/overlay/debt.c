@@ -14,6 +14,7 @@
 
 #include "index/entry.h"
 #include "index/log.h"
+#include "layer/path.h"
 #include "overlay/dirlock.h"
 
 #define DEBTS_MAX 4096 /* then the next one who makes something pays */
@@ -78,6 +79,37 @@ static void settle(struct rvl_node *node)
 	rvl_node_put(node);
 }
 
+static struct timespec ctime_of(const struct statx *stx)
+{
+	return (struct timespec){ stx->stx_ctime.tv_sec, stx->stx_ctime.tv_nsec };
+}
+
+/* Was something changed besides the ctime? */
+static bool is_changed(const struct statx *a, const struct statx *b)
+{
+	return a->stx_mode != b->stx_mode || a->stx_uid != b->stx_uid || a->stx_gid != b->stx_gid ||
+	       a->stx_size != b->stx_size || a->stx_mtime.tv_sec != b->stx_mtime.tv_sec ||
+	       a->stx_mtime.tv_nsec != b->stx_mtime.tv_nsec;
+}
+
+/* Link the entry; the ctime stays what it was for those who look (rvl_node_stat_from). */
+static int link_unseen(struct rvl_node *node, int dirfd, const char *name)
+{
+	struct statx before, after;
+	int state = 0, r, seen = rvl_path_statx(dirfd, name, STATX_BASIC_STATS, &before);
+
+	atomic_store(&node->ctime_state, RVL_CTIME_LINKING);
+	r = rvl_entry_link(node->ov->index, dirfd, name, node->id.number);
+	if (r == 0 && seen == 0 && rvl_path_statx(dirfd, name, STATX_BASIC_STATS, &after) == 0 &&
+	    !is_changed(&before, &after)) {
+		node->ctime_shown = ctime_of(&before);
+		node->ctime_linked = ctime_of(&after);
+		state = RVL_CTIME_KEPT;
+	}
+	atomic_store(&node->ctime_state, state);
+	return r;
+}
+
 /* With the node's lock. */
 static int link_file(struct rvl_node *node, int dirfd, const char *name)
 {
@@ -85,7 +117,7 @@ static int link_file(struct rvl_node *node, int dirfd, const char *name)
 
 	if (!rvl_is_owed(node))
 		return 0;
-	r = rvl_entry_link(node->ov->index, dirfd, name, node->id.number);
+	r = link_unseen(node, dirfd, name);
 	/* no number is used twice: what is there is a link that was made before a failure */
 	if (r == 0 || r == -EEXIST) {
 		settle(node);

@@ -79,6 +79,12 @@ struct rvl_node {
 	struct rvl_node *debt_older, *debt_newer;
 	uint64_t debt_log_id; /* the CREATE record */
 	bool is_debt_whole; /* which needs no END */
+	/* The link of an entry that was owed changed the ctime, which nobody asked for: while it is
+	 * ctime_linked, ctime_shown is shown. Both are written once, before RVL_CTIME_KEPT is set. */
+	_Atomic int ctime_state;
+#define RVL_CTIME_LINKING 1 /* for a moment: the link is made, both are to be written */
+#define RVL_CTIME_KEPT 2
+	struct timespec ctime_shown, ctime_linked;
 
 	/* directory: listings, counted; leaf locks */
 	uint64_t version; /* changes of names since the node is in memory; under lock */

@@ -8,6 +8,7 @@
 #include "overlay/real.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/sysmacros.h>
 
 #include "index/stamp.h"
@@ -231,6 +232,20 @@ int rvl_real_xattr_set(struct rvl_node *node, const struct rvl_real *real, enum 
 				   node->upper_ino, which, buf, size);
 }
 
+/* Linking an entry that was owed is no change of the file (overlay/debt.c). */
+static void show_ctime(const struct rvl_node *node, const struct statx *stx, struct stat *ret)
+{
+	int state = atomic_load(&node->ctime_state);
+
+	while (state == RVL_CTIME_LINKING && stx->stx_nlink > 1) {
+		sched_yield();
+		state = atomic_load(&node->ctime_state);
+	}
+	if (state == RVL_CTIME_KEPT && ret->st_ctim.tv_sec == node->ctime_linked.tv_sec &&
+	    ret->st_ctim.tv_nsec == node->ctime_linked.tv_nsec)
+		ret->st_ctim = node->ctime_shown;
+}
+
 void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bool is_upper,
 			struct rvl_entry *ret)
 {
@@ -262,6 +277,7 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 		if (n < 1)
 			n = atomic_load(&node->is_dead) ? 0 : 1;
 		ret->st.st_nlink = (nlink_t)n;
+		show_ctime(node, stx, &ret->st);
 	}
 }
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 import sysc
-from rvl import check_tree, ino, listing, numbers, write
+from rvl import check_tree, ino, listing, numbers, wait_until, write
 
 pytestmark = pytest.mark.reverlay_only("the index is reverlay's")
 
@@ -151,3 +151,19 @@ def test_more_than_may_be_owed(ov):
     for number in set(before.values()) - {1}:
         if number >> 48:
             assert entry(ov, number).exists()
+
+
+@pytest.mark.layouts("ext4", "xfs", "btrfs", "tmpfs")
+def test_ctime_stays(ov):
+    """The link of the entry, made later, is no change of the file; what is changed after it shows."""
+    mnt = ov.mount()
+    for name in ("f", "g"):
+        write(mnt / name, "data")
+    os.mknod(mnt / "fifo", 0o10644)
+    before = {name: os.stat(mnt / name) for name in ("f", "g", "fifo")}
+    wait_until(lambda: all(entry(ov, st.st_ino).exists() for st in before.values()), "the entries")
+    os.chmod(mnt / "g", 0o600)
+    sysc.drop_caches()
+    for name in ("f", "fifo"):
+        assert os.stat(mnt / name) == before[name], name
+    assert os.stat(mnt / "g").st_ctime_ns > before["g"].st_ctime_ns
