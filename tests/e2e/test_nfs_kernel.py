@@ -19,7 +19,7 @@ import rvl  # noqa: E402  pylint: disable=wrong-import-position
 
 pytestmark = pytest.mark.reverlay_only("the kernel's overlay is not what is tested here")
 
-BOOT_SECONDS = 300
+BOOT_SECONDS = 900
 N_LARGE = 100_000
 NAMES = ["linux", "view", "copy_up", "hard_links", "rename", "stale", "resolve", "locks", "view-again",
          "held_open", "large_directory"]

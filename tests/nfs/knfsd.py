@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import stat
 import struct
@@ -24,7 +25,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BASE, EXPORT = Path("/srv/base"), Path("/srv/export")
 CLIENTS = {"3": Path("/run/c3"), "4.2": Path("/run/c4")}
-CHECK_SECONDS = 90
+CHECK_SECONDS = 240
 
 
 def recipe(name):
@@ -75,17 +76,26 @@ def end_grace_after_locks():
     threading.Thread(target=watch, daemon=True).start()
 
 
+def wait_gone(pid):
+    """The server syncs its state before it ends, which takes long on a disk that is busy."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        assert select.select([fd], [], [], CHECK_SECONDS)[0], "the server has not ended"
+        os.close(fd)
+
+
 def restart(kill=False, has_lock=False):
     """By the recipe; the clients wait meanwhile, and must not notice."""
     old = os.lstat(EXPORT).st_dev
     stop, go_on = recipe("knfsd-restart").split("umount /srv/export\n")
     run(stop)
+    pid = int(json.loads(run("reverlayctl stat --json /srv/export"))["pid"])
     if kill:
-        pid = int(json.loads(run("reverlayctl stat --json /srv/export"))["pid"])
         os.kill(pid, signal.SIGKILL)
         run("umount -l /srv/export")
     else:
         run("umount /srv/export")
+    wait_gone(pid)
     where = Path(f"/run/device{old}")
     where.mkdir()
     run(f"mount -t tmpfs tmpfs {where}")  # takes the device number that is free now
