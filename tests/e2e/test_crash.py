@@ -14,7 +14,7 @@ PARTS = 2  # each has the kinds of steps of its own cases
 
 
 @pytest.mark.slow
-@pytest.mark.seconds(930)
+@pytest.mark.seconds(2030)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_kill_at_every_step(images, scratch, part):
     """Each operation on each kind of object, killed once at each kind of its steps.
@@ -27,7 +27,7 @@ def test_kill_at_every_step(images, scratch, part):
 
 
 @pytest.mark.slow
-@pytest.mark.seconds(930)
+@pytest.mark.seconds(2030)
 def test_kill_and_repair(images, scratch):
     """The same, for some of the cases, with a repair instead of a mount to finish what was begun.
 
@@ -51,7 +51,7 @@ def crash(images, scratch, name, *options):
     command = [str(BUILD / "tests/crash/rvl-crash"), "--program", REVERLAY, "--check", CTL,
                *options, str(where)]
     try:
-        result = subprocess.run(["timeout", "-k", "10", "900", *command], check=False, timeout=915,
+        result = subprocess.run(["timeout", "-k", "10", "2000", *command], check=False, timeout=2015,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 stdin=subprocess.DEVNULL, text=True, errors="replace")
     finally:
