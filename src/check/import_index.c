@@ -243,22 +243,14 @@ int rvl_import_index(struct rvl_import *import, bool is_after)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
-	int copy = rvl_fd_reopen(import->kernel_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int r = rvl_dir_stream(rvl_fd_reopen(import->kernel_fd,
+					     O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+			       &dir);
 
-	if (copy < 0)
-		return copy;
-	dir = fdopendir(copy);
-	if (!dir) {
-		rvl_close(copy);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(dir)); errno = 0) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
 		r = take(import, entry->d_name, is_after);
 		r = r ?: tick(import);
 	}
-	r = r ?: -errno;
 	if (!r && is_after && !import->config->is_dry_run &&
 	    unlinkat(import->config->stack->work_fd, RVL_KERNEL_INDEX, AT_REMOVEDIR) &&
 	    errno != ENOTEMPTY && errno != EEXIST)

@@ -186,19 +186,11 @@ static int move_all(struct rvl_index *index, int old_fd)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
-	int copy = rvl_fd_reopen(old_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int r = rvl_dir_stream(rvl_fd_reopen(old_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC), &dir);
 
-	if (copy < 0)
-		return copy;
-	dir = fdopendir(copy);
-	if (!dir) {
-		rvl_close(copy);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(dir)); errno = 0)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			r = move(index, old_fd, entry->d_name);
-	return r ?: -errno;
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0)
+		r = move(index, old_fd, entry->d_name);
+	return r;
 }
 
 int rvl_companions_move(struct rvl_index *index)
