@@ -19,6 +19,8 @@
 
 #define NODE_LIMIT_MIN 64
 #define NODE_LIMIT_MAX (1U << 30)
+#define POLL_US 30 /* the default: a caller that goes on at once comes back within that time */
+#define POLL_MAX_US 10000
 #ifndef MS_NOSYMFOLLOW
 #define MS_NOSYMFOLLOW 256
 #endif
@@ -78,6 +80,8 @@ static const struct word verity_words[] = {
 static const struct word no_override_creds[] = {
 	W("layers are always accessed with the rights of the server", 0), {}
 };
+static const struct word node_limit_range[] = { W("", NODE_LIMIT_MIN), W("", NODE_LIMIT_MAX) };
+static const struct word poll_range[] = { W("", 0), W("", POLL_MAX_US) };
 #undef W
 /* clang-format on */
 
@@ -86,7 +90,7 @@ struct spec {
 	enum kind kind;
 	size_t offset;
 	unsigned long flag; /* MS_*; for the others: shown by rvl_options_format */
-	const struct word *words;
+	const struct word *words; /* of a number: its least and its greatest value */
 };
 
 #define AT(field) offsetof(struct rvl_options, field)
@@ -113,7 +117,8 @@ static const struct spec specs[] = {
 	{ "copy_up", KIND_BOOL, AT(is_copy_up_late), SHOWN, copy_up_words },
 	{ "io_uring", KIND_BOOL, AT(has_io_uring), SHOWN, on_off },
 	{ "passthrough", KIND_BOOL, AT(has_passthrough), SHOWN, on_off },
-	{ "node_limit", KIND_NUMBER, AT(node_limit), SHOWN, NULL },
+	{ "node_limit", KIND_NUMBER, AT(node_limit), SHOWN, node_limit_range },
+	{ "poll", KIND_NUMBER, AT(poll_us), SHOWN, poll_range },
 	{ "default_permissions", KIND_TRUE, AT(has_default_permissions), 0, NULL },
 	{ "verity", KIND_WORD, 0, 0, verity_words },
 	{ "override_creds", KIND_IGNORE, 0, 0, NULL },
@@ -286,15 +291,14 @@ static int set_word(struct rvl_options *options, const struct spec *spec, const 
 
 static int set_number(struct rvl_options *options, const struct spec *spec, const char *value)
 {
+	const unsigned min = spec->words[0].value, max = spec->words[1].value;
 	char *end;
 	unsigned long n;
 
 	errno = 0;
 	n = strtoul(value, &end, 10);
-	if (errno || *value < '0' || *value > '9' || *end || n < NODE_LIMIT_MIN ||
-	    n > NODE_LIMIT_MAX) {
-		rvl_error("option %s=%s: not a number from %u to %u", spec->name, value,
-			  NODE_LIMIT_MIN, NODE_LIMIT_MAX);
+	if (errno || *value < '0' || *value > '9' || *end || n < min || n > max) {
+		rvl_error("option %s=%s: not a number from %u to %u", spec->name, value, min, max);
 		return -EINVAL;
 	}
 	*(unsigned *)field_of(options, spec) = n;
@@ -416,6 +420,7 @@ void rvl_options_init(struct rvl_options *options, bool is_root)
 		.has_metacopy = true,
 		.has_index = true,
 		.has_io_uring = true,
+		.poll_us = POLL_US,
 		.has_passthrough = true,
 		.xino = 2,
 		.uuid = 2,

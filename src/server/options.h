@@ -45,7 +45,8 @@ struct rvl_options {
 
 	/* of the transport */
 	bool has_io_uring; /* where the kernel has it */
-	bool has_passthrough; /* the same */
+	unsigned poll_us; /* how long a reader of /dev/fuse asks before it sleeps */
+	bool has_passthrough; /* where the kernel has it */
 
 	/* of the mount */
 	unsigned long flags; /* MS_*; nosuid and nodev by default unless root mounts */

@@ -20,6 +20,8 @@ struct rvl_transport;
 struct rvl_passthrough;
 
 #define RVL_MAX_WRITE (1U << 20) /* bytes of data in a request or reply */
+/* of a thread that serves: decoding goes up through the ancestors (overlay/decode.c) */
+#define RVL_STACK_SIZE (64UL << 20)
 
 struct rvl_server {
 	struct rvl_options options; /* owned */

@@ -5,7 +5,7 @@
  *   io_uring   for each CPU some threads, each with a ring of one entry (ring.h) and bound to that
  *              CPU: a request is served where it was asked, which saves the dearest part of a round
  *              trip, waking another CPU. This thread reads /dev/fuse, where FORGET still comes
- *   /dev/fuse  libfuse's own threads, each with a clone of the descriptor
+ *   /dev/fuse  as few threads as will do (readers.h)
  *
  * libfuse knows requests of /dev/fuse only (its own io_uring has one thread for each CPU, so that
  * one slow request holds up all others of that CPU). So its input and output are ours when the
@@ -35,13 +35,12 @@
 #include "base/log.h"
 #include "server/fuse.h"
 #include "server/passthrough.h"
+#include "server/readers.h"
 #include "server/ring.h"
 #include "server/server.h"
 
 #define THREADS_MIN 4
 #define THREADS_MAX 32
-#define FDS_PER_THREAD 3 /* clone of /dev/fuse, a pipe for splice */
-#define STACK_SIZE (64UL << 20) /* decoding goes up through the ancestors (overlay/decode.c) */
 
 /* Threads for each CPU: more than one for the time that one of them waits for a disk. */
 #define RING_DEPTH_MAX 4
@@ -289,7 +288,7 @@ static const char *set_up_rings(struct rvl_transport *t)
 	if (!t->threads)
 		return "no memory";
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	pthread_attr_setstacksize(&attr, RVL_STACK_SIZE);
 	for (; t->n_threads < n && !why_not; t->n_threads++) {
 		struct ring_thread *thread = &t->threads[t->n_threads];
 
@@ -400,32 +399,9 @@ static int initialise(struct rvl_transport *t)
 static unsigned max_threads(void)
 {
 	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned n = n_cpus > 0 ? 4 * n_cpus : THREADS_MIN;
-	struct rlimit limit;
+	const unsigned n = n_cpus > 0 ? 4 * n_cpus : THREADS_MIN;
 
-	/* Not more than a quarter of the descriptors. */
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 4 / FDS_PER_THREAD < n)
-		n = limit.rlim_cur / 4 / FDS_PER_THREAD;
 	return n < THREADS_MIN ? THREADS_MIN : n > THREADS_MAX ? THREADS_MAX : n;
-}
-
-static int serve_dev(struct rvl_transport *t)
-{
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	const unsigned n_threads = max_threads();
-	char stack_size[24];
-	int r;
-
-	if (!config)
-		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, n_threads);
-	fuse_loop_cfg_set_idle_threads(config, n_threads);
-	snprintf(stack_size, sizeof(stack_size), "%lu", STACK_SIZE);
-	setenv("FUSE_THREAD_STACK", stack_size, 0);
-	r = fuse_session_loop_mt(t->server->session, config);
-	fuse_loop_cfg_destroy(config);
-	return r;
 }
 
 /* What comes by /dev/fuse while rings serve. */
@@ -494,7 +470,9 @@ int rvl_transport_serve(struct rvl_transport *t)
 	sigaction(SIGUSR1, &action, NULL);
 	r = initialise(t);
 	if (r == 0)
-		r = t->why_not ? serve_dev(t) : serve_forgets(t);
+		r = t->why_not ? rvl_readers_run(t->server->session, t->stop_fd, max_threads(),
+						 t->server->options.poll_us) :
+				 serve_forgets(t);
 	rvl_transport_stop(t);
 	join_threads(t);
 	return r == -ENODEV ? 0 : r;

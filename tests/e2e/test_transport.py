@@ -100,8 +100,8 @@ def is_waiting(process):
     return "request_wait_answer" in Path(f"/proc/{process.pid}/wchan").read_text(encoding="ascii")
 
 
-@pytest.mark.parametrize("is_uring", [True, False])
-def test_slow_request(tree, overlays, is_uring):
+@pytest.mark.parametrize("options", ["io_uring=on", "io_uring=off", "io_uring=off,poll=0"])
+def test_slow_request(tree, overlays, options):
     """Requests that wait for a layer (here one whose own server is stopped) do not hold up others, not even those that
     come from the same CPU."""
     slow = overlays()
@@ -111,7 +111,7 @@ def test_slow_request(tree, overlays, is_uring):
             (lower / "slow" / f"file{i}").write_text("at last")
     tree.lowers.append(slow.mount(upper=False))
     with uring_enabled():
-        mnt = tree.mount() if is_uring else tree.mount("io_uring=off")
+        mnt = tree.mount(options)
     os.stat(mnt / "slow")
     os.stat(mnt / "dir")  # from here on only the fast layer is asked for it
     slow.process.send_signal(signal.SIGSTOP)

@@ -119,6 +119,9 @@ static void test_values(void **state)
 	assert_true(options.has_io_uring);
 	assert_int_equal(parse("lowerdir=/a,io_uring=off"), 0);
 	assert_false(options.has_io_uring);
+	assert_int_equal(options.poll_us, 30);
+	assert_int_equal(parse("lowerdir=/a,poll=0"), 0);
+	assert_int_equal(options.poll_us, 0);
 	assert_true(options.has_passthrough);
 	assert_int_equal(parse("lowerdir=/a,passthrough=off"), 0);
 	assert_false(options.has_passthrough);
@@ -155,6 +158,8 @@ static void test_refused(void **state)
 		"lowerdir=/a,upperdir=/u,workdir=/w,metacopy=on,redirect_dir=off",
 		"lowerdir=/a,allow_other,allow_root",
 		"lowerdir=/a,io_uring=maybe",
+		"lowerdir=/a,poll=10001",
+		"lowerdir=/a,poll=-1",
 		"lowerdir=/a,node_limit=",
 		"lowerdir=/a,node_limit=0",
 		"lowerdir=/a,node_limit=-100",
