@@ -24,7 +24,7 @@
 	X(copy_ups, "objects", "objects copied up")                                               \
 	X(copy_up_bytes, "bytes", "data copied up")                                               \
 	X(listings, "directories", "merged directory listings built")                             \
-	X(listing_bytes, "bytes", "memory of the listings of lower directories that are kept")    \
+	X(listing_bytes, "bytes", "memory of the listings of directories that are kept")          \
 	X(stamped_on_sight, "objects", "upper objects without a valid stamp that were given one") \
 	X(stamps_refused, "objects", "stamps not believed, since the index disagrees")            \
 	X(maps_retired, "maps",                                                                   \

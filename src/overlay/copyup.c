@@ -355,7 +355,6 @@ static int publish(struct copy_up *c)
 		r = 0;
 	} else if (r == 0) {
 		restore_times(dir.fd.fd.fd, &parent_st);
-		rvl_dir_touch(&dir);
 	}
 	if (r < 0) {
 		if (!rvl_node_is_dir(c->node))

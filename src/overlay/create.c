@@ -309,7 +309,6 @@ static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t
 	}
 	if (r < 0)
 		return r;
-	rvl_dir_touch(&c->dir);
 	r = make_node(c, ret);
 	if (r == 0 && c->is_owed)
 		rvl_debt_add(*ret, c->log_id, c->is_whole);

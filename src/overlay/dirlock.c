@@ -10,6 +10,13 @@
 
 #define LOCK_RETRIES 16
 
+static void lock_for_change(struct rvl_node *node)
+{
+	pthread_rwlock_wrlock(&node->lock);
+	/* also where the change fails, which may be after its first steps */
+	atomic_fetch_add(&node->version, 1);
+}
+
 static int lock_dir(struct rvl_node *node, bool is_write, struct rvl_dir *ret)
 {
 	for (unsigned i = 0; i < LOCK_RETRIES; i++) {
@@ -22,7 +29,7 @@ static int lock_dir(struct rvl_node *node, bool is_write, struct rvl_dir *ret)
 		if (r < 0)
 			return r;
 		if (is_write)
-			pthread_rwlock_wrlock(&node->lock);
+			lock_for_change(node);
 		else
 			pthread_rwlock_rdlock(&node->lock);
 		ret->is_locked = true;
@@ -70,10 +77,10 @@ int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret
 		first = ret_b;
 		second = ret_a;
 	}
-	pthread_rwlock_wrlock(&first->node->lock);
+	lock_for_change(first->node);
 	first->is_locked = true;
 	if (a != b) {
-		pthread_rwlock_wrlock(&second->node->lock);
+		lock_for_change(second->node);
 		second->is_locked = true;
 	}
 	if (!atomic_load(&a->is_dead) && !atomic_load(&b->is_dead))
@@ -83,11 +90,6 @@ fail:
 	rvl_dir_unlock(ret_a);
 	rvl_dir_unlock(ret_b);
 	return r;
-}
-
-void rvl_dir_touch(struct rvl_dir *dir)
-{
-	dir->node->version++;
 }
 
 void rvl_dir_unlock(struct rvl_dir *dir)

@@ -18,13 +18,11 @@ struct rvl_dir {
  * (docs/locking.md). -ENOENT: removed.
  */
 int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret);
-/* For a change: copied up first. */
+/* For a change: copied up first. Listings that were read before are out of date from then on. */
 int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret);
 /* Two for a rename (may be the same node: then *ret_b is not locked and shares a's descriptor). */
 int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a,
 		     struct rvl_dir *ret_b);
-/* Names have changed: listings are out of date. Under the write lock. */
-void rvl_dir_touch(struct rvl_dir *dir);
 void rvl_dir_unlock(struct rvl_dir *dir); /* accepts a zeroed one, and one unlocked before */
 #define _cleanup_dir_ __attribute__((cleanup(rvl_dir_unlock)))
 

@@ -63,7 +63,6 @@ static int link_locked(struct rvl_node *node, struct rvl_dir *dir, const char *n
 	pthread_rwlock_unlock(&node->lock);
 	if (r < 0)
 		return r;
-	rvl_dir_touch(dir);
 	(void)rvl_node_set_place(node, dir->node->id.number, name);
 	return 0;
 }

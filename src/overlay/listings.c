@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Which lower listings are kept. A list of slots in the order in which they got theirs; the oldest
+ * Which listings are kept. A list of slots in the order in which they got theirs; the oldest
  * is dropped over the limit, unless it was used since it came to that end: then it goes to the
  * other end ("second chance"). So a use writes one flag under the slot's own lock, and the lock of
  * all is taken for keeping and dropping only.
@@ -73,13 +73,18 @@ void rvl_listing_slot_init(struct rvl_listing_slot *slot)
 	pthread_mutex_init(&slot->lock, NULL);
 }
 
-void rvl_listing_slot_destroy(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+void rvl_listing_slot_drop(struct rvl_listings *cache, struct rvl_listing_slot *slot)
 {
-	/* nobody else has the slot but, for a moment, one who holds the cache's lock */
 	pthread_mutex_lock(&cache->lock);
 	if (slot->listing)
 		drop(cache, slot);
 	pthread_mutex_unlock(&cache->lock);
+}
+
+void rvl_listing_slot_destroy(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+{
+	/* nobody else has the slot but, for a moment, one who holds the cache's lock */
+	rvl_listing_slot_drop(cache, slot);
 	pthread_mutex_destroy(&slot->lock);
 }
 

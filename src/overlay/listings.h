@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The lower listings that are kept in memory: one slot a directory, and a limit on the bytes of
- * all. Whoever needs a listing gets it counted, so that it may be dropped at any time; the
- * directories that are in use keep theirs.
+ * The listings that are kept in memory, of directories' lower parts and merged: a slot for each of
+ * the two a directory, and a limit on the bytes of all. Whoever needs a listing gets it counted, so
+ * that it may be dropped at any time; the directories that are in use keep theirs.
  */
 #ifndef RVL_OVERLAY_LISTINGS_H
 #define RVL_OVERLAY_LISTINGS_H
@@ -39,7 +39,7 @@ void rvl_listings_destroy(struct rvl_listings *cache);
 void rvl_listing_slot_init(struct rvl_listing_slot *slot);
 void rvl_listing_slot_destroy(struct rvl_listings *cache, struct rvl_listing_slot *slot);
 
-/* Both with the slot's lock. get: counted, or NULL. */
+/* All with the slot's lock. get: counted, or NULL. */
 struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot);
 /*
  * Keep one, where none is, and drop what has not been used for the longest time; this one too if it
@@ -47,5 +47,7 @@ struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot);
  */
 void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *slot,
 			   struct rvl_listing *listing);
+/* Keep none. */
+void rvl_listing_slot_drop(struct rvl_listings *cache, struct rvl_listing_slot *slot);
 
 #endif

@@ -130,7 +130,7 @@ void rvl_node_free(struct rvl_node *node)
 	rvl_listing_put(node->listing);
 	free(node->removed);
 	rvl_listing_slot_destroy(&node->ov->listings, &node->lower_listing);
-	pthread_mutex_destroy(&node->listing_read_lock);
+	rvl_listing_slot_destroy(&node->ov->listings, &node->merged_listing);
 	pthread_rwlock_destroy(&node->lock);
 	free(node);
 }
@@ -172,7 +172,7 @@ struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, m
 	node->refs = 1;
 	pthread_rwlock_init(&node->lock, NULL);
 	rvl_listing_slot_init(&node->lower_listing);
-	pthread_mutex_init(&node->listing_read_lock, NULL);
+	rvl_listing_slot_init(&node->merged_listing);
 	return node;
 }
 

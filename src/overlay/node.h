@@ -87,11 +87,12 @@ struct rvl_node {
 	struct timespec ctime_shown, ctime_linked;
 
 	/* directory: listings, counted; leaf locks */
-	uint64_t version; /* changes of names since the node is in memory; under lock */
+	_Atomic uint64_t version; /* grows with each change of names; written under lock */
 	struct rvl_listing_slot lower_listing; /* of the lower part */
-	pthread_mutex_t listing_read_lock; /* before lower_listing.lock */
-	struct rvl_listing *listing; /* merged, as of listing_version */
-	uint64_t listing_version;
+	struct rvl_listing_slot merged_listing; /* while nobody has it open; its lock is before
+						   lower_listing.lock, and guards both below */
+	struct rvl_listing *listing; /* merged; while it is open */
+	uint64_t listing_version; /* of that, or of the kept one */
 
 	pthread_rwlock_t lock;
 

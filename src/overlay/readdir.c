@@ -4,6 +4,9 @@
  * beginning gets a fresh one, who goes on takes what is there, since it is at least as new as his
  * start; offsets are hashes of names and mean the same in each. So changes during a pass cost no
  * new listing, and no name is lost or given twice.
+ *
+ * An NFS server opens the directory for each part of a pass. So the snapshot is kept when the last
+ * open ends, within a limit, and taken again while no name has changed.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -39,22 +42,26 @@ static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 static int get_listing(struct rvl_dir *dir, bool is_start, struct rvl_listing **ret)
 {
 	struct rvl_node *node = dir->node;
+	const uint64_t version = atomic_load(&node->version);
 	int r = 0;
 
-	pthread_mutex_lock(&node->listing_read_lock);
-	if (!node->listing || (is_start && node->listing_version != node->version)) {
+	pthread_mutex_lock(&node->merged_listing.lock);
+	if (!node->listing && node->listing_version == version)
+		node->listing = rvl_listing_slot_get(&node->merged_listing);
+	if (!node->listing || (is_start && node->listing_version != version)) {
 		struct rvl_listing *fresh;
 
+		rvl_listing_slot_drop(&node->ov->listings, &node->merged_listing);
 		r = read_merged(dir, &fresh);
 		if (r == 0) {
 			rvl_listing_put(node->listing);
 			node->listing = fresh;
-			node->listing_version = node->version;
+			node->listing_version = version;
 		}
 	}
 	if (r == 0)
 		*ret = rvl_listing_get(node->listing);
-	pthread_mutex_unlock(&node->listing_read_lock);
+	pthread_mutex_unlock(&node->merged_listing.lock);
 	return r;
 }
 
@@ -196,6 +203,14 @@ bool rvl_overlay_is_unchanged(struct rvl_overlay *ov, uint64_t number)
 	return rvl_node_get_dir(ov, number, &node) == 0 && !rvl_node_has_upper(node);
 }
 
+/* With the slot's lock. One of lower alone is kept as that (rvl_lower_listing()). */
+static void keep_listing(struct rvl_node *node, struct rvl_listing *listing)
+{
+	if (rvl_node_has_upper(node) && !node->merged_listing.listing &&
+	    node->listing_version == atomic_load(&node->version))
+		rvl_listing_slot_keep(&node->ov->listings, &node->merged_listing, listing);
+}
+
 void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
@@ -207,8 +222,10 @@ void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number)
 	(void)rvl_node_release(node, &is_closed);
 	if (!is_closed)
 		return;
-	pthread_mutex_lock(&node->listing_read_lock);
+	pthread_mutex_lock(&node->merged_listing.lock);
 	listing = rvl_take_ptr(node->listing);
-	pthread_mutex_unlock(&node->listing_read_lock);
+	if (listing)
+		keep_listing(node, listing);
+	pthread_mutex_unlock(&node->merged_listing.lock);
 	rvl_listing_put(listing);
 }

@@ -188,8 +188,6 @@ static int unlink_owed(struct removal *rm)
 	}
 	pthread_rwlock_unlock(&node->lock);
 	rvl_fdcache_unpin(rm->ov->fds, &fd);
-	if (r > 0)
-		rvl_dir_touch(&rm->dir);
 	return r;
 }
 
@@ -218,7 +216,6 @@ static int unlink_locked(struct removal *rm)
 		rvl_log_end(rm->ov->index->log, id);
 		return r;
 	}
-	rvl_dir_touch(&rm->dir);
 	rvl_node_name_gone(node, id);
 	return 0;
 }
@@ -373,10 +370,8 @@ static int rmdir_locked(struct removal *rm)
 		if (r == 0)
 			r = drop_name(rm, AT_REMOVEDIR);
 	}
-	if (r == 0) {
-		rvl_dir_touch(&rm->dir);
+	if (r == 0)
 		rvl_node_removed_dir(rm->found.node);
-	}
 	rvl_log_end(rm->ov->index->log, id);
 	return r;
 }

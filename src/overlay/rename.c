@@ -319,8 +319,6 @@ static int rename_locked(struct renaming *rn)
 	r = moved(rn->from.found.node, &rn->to);
 	if (r == 0 && rn->is_exchange)
 		r = moved(rn->to.found.node, &rn->from);
-	rvl_dir_touch(&rn->from.dir);
-	rvl_dir_touch(&rn->to.dir);
 	if (target && rvl_node_is_dir(target))
 		rvl_node_removed_dir(target);
 	else if (target)

@@ -222,8 +222,12 @@ def test_removal_while_listing(ov):
     os.rmdir(mnt / "d")
 
 
+def counters_of(mnt):
+    return json.loads(run(CTL, "stat", "--json", mnt).stdout)["counters"]
+
+
 def n_readdirs(mnt):
-    counters = json.loads(run(CTL, "stat", "--json", mnt).stdout)["counters"]
+    counters = counters_of(mnt)
     return counters["req_readdir"] + counters["req_readdirplus"]
 
 
@@ -265,6 +269,48 @@ def test_kept_listing_old_opens(ov):
     assert len(sysc.readdir_all(fd)) == 126
     os.close(other)
     os.close(fd)
+
+
+def in_parts(path):
+    """A pass as an NFS server makes it: the directory is opened for each part, and closed."""
+    entries, offset = [], 0
+    while True:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        os.lseek(fd, offset, os.SEEK_SET)
+        part = sysc.getdents(fd, 512)
+        os.close(fd)
+        if not part:
+            return entries
+        entries += part
+        offset = part[-1][2]
+
+
+@pytest.mark.kernel_differs("its offsets hold for one open only")
+@pytest.mark.parametrize("kind", ["merged", "upper"])
+def test_parts_of_a_pass(ov, kind):
+    """A directory in which no name has changed is not read again when it is opened again."""
+    with ov.layer() as low:
+        for i in range(400 if kind == "merged" else 0):
+            write(low / f"d/low{i}", b"")
+    for i in range(100):
+        write(ov.upper / f"d/up{i}", b"")
+    mnt = ov.mount()
+    whole = sysc.readdir_all(mnt / "d")
+    before = counters_of(mnt)["listings"]
+    for _ in range(3):
+        assert in_parts(mnt / "d") == whole
+    assert counters_of(mnt)["listings"] == before
+    os.unlink(mnt / "d/up7")
+    os.rename(mnt / "d/up8", mnt / "d/other")
+    os.mkdir(mnt / "new")
+    os.link(mnt / "d/up9", mnt / "d/linked")
+    names = {entry[0] for entry in whole} - {"up7", "up8"} | {"other", "linked"}
+    now = in_parts(mnt / "d")
+    assert {entry[0] for entry in now} == names and len(now) == len(names)
+    os.rename(mnt / "d/other", mnt / "new/other")
+    now = in_parts(mnt / "d")
+    assert {entry[0] for entry in now} == names - {"other"}
+    assert [entry[0] for entry in in_parts(mnt / "new") if entry[0][0] != "."] == ["other"]
 
 
 def test_whiteouts_are_not_listed(ov):

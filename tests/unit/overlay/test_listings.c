@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Lower listings are kept within a limit of bytes, and those in use stay. */
+/* Listings are kept within a limit of bytes, and those in use stay. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -124,6 +124,26 @@ static void test_counted(void **state)
 	rvl_listing_put(listing);
 }
 
+/* What is given up makes room, and its slot may have another. */
+static void test_drop(void **state)
+{
+	for (unsigned round = 0; round < 3; round++) {
+		keep(0, 60);
+		keep(1, 40);
+		assert_true(is_kept(0) && is_kept(1));
+		pthread_mutex_lock(&slots[0].lock);
+		rvl_listing_slot_drop(&cache, &slots[0]);
+		rvl_listing_slot_drop(&cache, &slots[0]);
+		pthread_mutex_unlock(&slots[0].lock);
+		assert_false(is_kept(0));
+		assert_int_equal(cache.size_bytes, 40);
+		pthread_mutex_lock(&slots[1].lock);
+		rvl_listing_slot_drop(&cache, &slots[1]);
+		pthread_mutex_unlock(&slots[1].lock);
+		assert_int_equal(cache.n, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -131,6 +151,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_in_use, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
