@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The map (inodes/map.mdb, LMDB): number -> all places in the merged lower view (parent's number +
- * name), with the generation; the claims; and the assigned numbers. Rows come from the walk of the
- * lower view, and one by one from nodes that are dropped from memory while the kernel still knows
- * them. Thread-safe (LMDB: many readers, one writer;
- * rows put one by one are gathered and written in one transaction).
+ * name), with the generation. Rows come from the walk of the lower view, and one by one from nodes
+ * that are dropped from memory while the kernel still knows them. Thread-safe (LMDB: many readers,
+ * one writer; rows put one by one are gathered and written in one transaction). The same file holds
+ * claims and assigned numbers (real.h).
  */
 #ifndef RVL_INDEX_MAP_H
 #define RVL_INDEX_MAP_H
@@ -24,6 +24,7 @@ struct rvl_map_row {
  * rvl_map_flush.
  */
 int rvl_map_put(struct rvl_index *index, uint64_t number, const struct rvl_map_row *row);
+/* All rows that were put go to the file. */
 int rvl_map_flush(struct rvl_index *index);
 
 /*

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Numbers (docs/format.md): 64 bits, bit 63 zero, bits 62..48 the instance; used alike as st_ino,
- * d_ino and nodeid. Thread-safe: computed numbers take no lock; assigned and claimed ones a read of
- * the map's tables.
+ * d_ino and nodeid. Thread-safe: computed numbers take no lock; where any are assigned or claimed,
+ * the tables of them are read first (real.h).
  */
 #ifndef RVL_INDEX_NUMBER_H
 #define RVL_INDEX_NUMBER_H
@@ -50,8 +50,8 @@ int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *la
 
 /*
  * Number alone, from a directory entry (no system call). type: DT_*. -EAGAIN: not certain from the
- * entry (subvolume, inner st_dev, assigned and not yet seen): the caller stats and asks the
- * function above.
+ * entry (subvolume, inner st_dev, assigned and not yet seen): the caller stats and asks
+ * rvl_number_of_lower.
  */
 int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer, uint64_t ino,
 			 uint8_t type, uint64_t *ret);
@@ -73,8 +73,8 @@ bool rvl_number_is_born(const struct rvl_index *index, uint64_t number);
 uint32_t rvl_number_generation(const struct rvl_index *index, const struct statx *stx);
 
 /*
- * Number for an upper object without a valid stamp whose lower origin has number `lower`: that, if
- * no entry and no other object has it, else a born one. origin may be NULL.
+ * Number for an upper object without a valid stamp: that of its lower origin, if no entry has it
+ * yet, else a born one. origin may be NULL.
  */
 int rvl_number_for_unstamped(struct rvl_index *index, const struct rvl_id *origin, struct rvl_id *ret);
 

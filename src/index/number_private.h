@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What number.c, bind.c and claims.c share. Private to src/index. */
+/* Counters, devices, and how numbers are computed and assigned. Private to src/index. */
 #ifndef RVL_INDEX_NUMBER_PRIVATE_H
 #define RVL_INDEX_NUMBER_PRIVATE_H
 
@@ -17,8 +17,8 @@ struct rvl_counter {
 	uint16_t instance;
 };
 
-/* Numbers of a counter's instance below this are for real objects that fit nowhere else, see
- * rvl_number_fixed. */
+/* Numbers of the born counter's instance below this are for real objects whose computed number
+ * would be 0 or the root's (rvl_number_compute). */
 #define RVL_COUNTER_START 16
 #define RVL_COUNTER_BLOCK (1ULL << 20)
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The LMDB file under the map and the tables of real objects: opening, transactions, errors.
- * Private to src/index; only store.c, map.c, map_build.c and real.c include it.
+ * Private to src/index: the other files there get it with map_private.h.
  *
  * LMDB runs without its lock file (MDB_NOLOCK), so that nothing of it outlives the process and an
  * in-memory store can be a memfd. What the lock file would do is done here: one writer at a time;

@@ -39,9 +39,10 @@ bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
 #define RVL_HANDLE_NAME_SIZE (NAME_MAX + 1)
 int rvl_handle_name_encode(const struct rvl_handle *handle, char ret[RVL_HANDLE_NAME_SIZE]);
 int rvl_handle_name_decode(const char *name, struct rvl_handle *ret);
-/* open_by_handle_at with O_PATH beneath the mount of mount_fd. Needs CAP_DAC_READ_SEARCH (or, since
- * 6.11?, rights as in the man page). Used for origins and `overlay.upper` hints only, never for
- * numbers or handles that come from a client. The caller verifies what he got. */
+/* open_by_handle_at with O_PATH beneath the mount of mount_fd. Needs CAP_DAC_READ_SEARCH, or what
+ * the kernel takes instead (fs/fhandle.c, may_decode_fh). Used for origins and `overlay.upper`
+ * hints only, never for numbers or handles that come from a client. The caller verifies what he
+ * got. */
 int rvl_handle_open(int mount_fd, const struct rvl_handle *handle);
 
 #endif

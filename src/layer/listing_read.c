@@ -72,7 +72,7 @@ static uint8_t type_of_mode(unsigned mode)
 	return (uint8_t)IFTODT(mode);
 }
 
-/* Does the entry by itself tell all that is to be known of it? */
+/* Is there something to be known of it that the entry by itself does not tell? */
 static bool needs_statx(const struct reader *rd, const struct dirent64 *de)
 {
 	if (de->d_type == DT_UNKNOWN || de->d_type == DT_CHR || !rd->layer->has_ino_in_dirents)

@@ -76,7 +76,6 @@ int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *
 			const char *name, const char *redirect, const struct rvl_listing *hint,
 			struct rvl_found *ret);
 
-
 /* Data of a metacopy object whose own layer has none: continue below with its redirect or name.
  * from_layer: index of the layer that has the metacopy object. For an upper metacopy file `parent`
  * is the lower part of its directory. -EIO: there is none. */
@@ -102,7 +101,8 @@ int rvl_metacopy_get(const struct rvl_stack *stack, int dirfd, const char *name)
 
 /* Is this stat that of a whiteout (char 0:0)? */
 bool rvl_is_whiteout(const struct statx *stx);
-/* Whiteout in either form; reads the xattr only for empty regular files in marked directories. */
+/* Whiteout in either form? 1, 0, or -errno. Reads the xattr only for empty regular files in marked
+ * directories. */
 int rvl_whiteout_check(const struct rvl_stack *stack, int dirfd, const char *name,
 		       const struct statx *stx, bool is_in_xwhiteouts_dir);
 

@@ -15,7 +15,8 @@
 /*
  * Open path ("" is the directory itself; longer than PATH_MAX is walked in pieces) beneath dirfd.
  * flags as for open(2); O_CLOEXEC | O_NOFOLLOW are added. The last component, if a symlink, opens
- * only with O_PATH. Returns a descriptor (owned by the caller) or -errno.
+ * only with O_PATH. Returns a descriptor (owned by the caller) or -errno: -EXDEV a mount point, or
+ * what leads out of dirfd; -ELOOP a symlink; else as open(2).
  */
 int rvl_path_open(int dirfd, const char *path, uint64_t flags, mode_t mode);
 
@@ -26,7 +27,9 @@ int rvl_path_open_noatime(int dirfd, const char *path, uint64_t flags);
  * mask. A path of one component costs one system call. -EXDEV: a mount point is in the way. */
 int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret);
 
-/* Reopen an O_PATH descriptor with other flags (through /proc/self/fd). */
+/* Open the object of a descriptor, O_PATH or not, once more with other flags: a directory
+ * (O_DIRECTORY) by ".", others through /proc/self/fd. A descriptor (owned by the caller) or
+ * -errno. */
 int rvl_fd_reopen(int fd, int flags);
 
 /*

@@ -431,8 +431,8 @@ static int run(struct copy_up *c)
 	return r;
 }
 
-/* Another process's leave or another name's copy-up that this node has not heard of: take the
- * object that is there. */
+/* An object that this node has not heard of, left by a former server or copied up under another
+ * name: take it as it is. */
 static int take_existing(struct rvl_node *node, bool *ret_is_taken)
 {
 	struct rvl_overlay *ov = node->ov;

@@ -2,7 +2,7 @@
 /*
  * Copy-up: a lower object gets its upper one, with the same number.
  *
- *   1 the parent directory is copied up (recursively)
+ *   1 the directories above are copied up, from the topmost down
  *   2 log COPY_UP
  *   3 temporary in work/: data, xattrs, origin, place, stamp, owner, mode, times; synced by policy
  *   4 the entry: hard link inodes/xx/#n (a directory: its record)

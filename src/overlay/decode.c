@@ -101,7 +101,8 @@ struct data_search {
 	struct rvl_place *ret;
 };
 
-/* Has the merged lower view this number there? What the map says was true when it was built. */
+/* Has the merged lower view this number there? What the map says was true when it was built. 0;
+ * -ESTALE, -ENOENT: no. */
 static int check_view(struct rvl_overlay *ov, const struct rvl_name_at *at, uint64_t number)
 {
 	struct rvl_found _cleanup_found_ found = {};
@@ -162,7 +163,7 @@ static int find_data(struct rvl_overlay *ov, uint64_t number, const char *path,
 	return r == -ENODATA || r == -ENOENT || r == -ESTALE || r == -EIO ? 0 : r;
 }
 
-/* Can only names of lower be left of it? */
+/* Can only names of lower be left of it? 1, 0, or -errno. */
 static int is_left_to_lower(struct rvl_node *node)
 {
 	char path[RVL_ENTRY_PATH_SIZE];

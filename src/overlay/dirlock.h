@@ -18,9 +18,11 @@ struct rvl_dir {
  * (docs/locking.md). -ENOENT: removed.
  */
 int rvl_dir_lock_read(struct rvl_node *node, struct rvl_dir *ret);
-/* For a change: copied up first. Listings that were read before are out of date from then on. */
+/* For a change: copied up first (errors of rvl_copy_up). Listings that were read before are out of
+ * date from then on. */
 int rvl_dir_lock_write(struct rvl_node *node, struct rvl_dir *ret);
-/* Two for a rename (may be the same node: then *ret_b is not locked and shares a's descriptor). */
+/* Two for a rename, in the order of their numbers. May be the same node: then *ret_a alone is
+ * locked, and *ret_b is to be unlocked all the same. After an error neither is. */
 int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret_a,
 		     struct rvl_dir *ret_b);
 void rvl_dir_unlock(struct rvl_dir *dir); /* accepts a zeroed one, and one unlocked before */

@@ -110,7 +110,7 @@ static int agrees_directory(const struct stranger *s, uint64_t number)
 	rvl_handle_of(ov, s->dir->fd.fd.fd, s->name, &handle);
 	if (handle.len == 0 || !rvl_handle_equal(&handle, &entry.upper))
 		return 0;
-	/* Renamed by a crash's leave or offline: the path is out of step, the handle is not. */
+	/* Renamed offline, or just before a crash: the path is out of step, the handle is not. */
 	snprintf(here.name, sizeof(here.name), "%s", s->name);
 	if (!ov->config.is_read_only && rvl_entry_set_path(ov->index, number, &here) == 0)
 		rvl_count(paths_mended);

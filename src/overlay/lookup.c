@@ -5,7 +5,7 @@
  * whose number has an entry is served from the entry, so that all names of a file that was copied
  * up under one of them stay the same file.
  *
- * Nothing is written here, but stamps of strangers (identify.c).
+ * Nothing is written here, but what strangers are known by (identify.c).
  */
 #include "overlay/lookup.h"
 

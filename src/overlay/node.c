@@ -328,7 +328,6 @@ int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name)
 	struct shard *shard = shard_of_node(node);
 	const char *new = NULL, *old;
 
-	/* Unlocked look: a change in between is made by somebody who knows no less. */
 	if (name) {
 		new = rvl_refstr_new(name);
 		if (!new)

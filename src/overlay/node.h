@@ -7,7 +7,7 @@
  * Locks, in this order (docs/locking.md):
  *   node->lock of a directory   its names. Read: look-up, listing; write: every change. Several
  *                               directories: by number
- *   node->lock of another node  nlink_diff, the change to has_upper
+ *   node->lock of another node  nlink_diff, log_id, held, the change to is_owed and to has_upper
  *   the shard's lock            the fields marked [cache]
  *
  * No node lock is held across a copy of data: is_copying keeps a second copier waiting instead.
@@ -98,10 +98,10 @@ struct rvl_node {
 
 	/* [cache] */
 	struct rvl_node *hash_next;
-	struct rvl_node *older, *newer;
-	unsigned refs;
+	struct rvl_node *older, *newer; /* among the nodes that nobody holds */
+	unsigned refs; /* 0: may be dropped, if it is not open, an orphan or the root */
 	unsigned n_open; /* opens of the kernel */
-	uint64_t n_lookups;
+	uint64_t n_lookups; /* replies to the kernel that named it, less what FORGET took back */
 	bool is_uncounted; /* found again: the kernel has look-ups that n_lookups lacks */
 	bool is_copying;
 	/* where it is: a directory's place in the overlay; of a lower non-directory a place where

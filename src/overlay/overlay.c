@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The life of an overlay: the root, recovery, the collection of orphans at the end. */
+/* The life of an overlay: the root, recovery, and at the end the burial of orphans. */
 #include "overlay/overlay.h"
 
 #include <dirent.h>

@@ -45,8 +45,7 @@ struct rvl_overlay_config {
 
 /* Makes the root node and recovers what the log says is unfinished. Message logged on errors. */
 int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay **ret);
-/* Collects orphans (no connection is live any more) unless the mount lives on elsewhere. Accepts
- * NULL. */
+/* No request is served any more: makes the entries that are owed, buries orphans. Accepts NULL. */
 void rvl_overlay_close(struct rvl_overlay *ov);
 
 /*

@@ -4,7 +4,8 @@
  * request.
  *
  *   upper non-directory   inodes/, "xx/#n": the entry is the object, whatever its names are; or a
- *                         descriptor that is open for writing, ""
+ *                         descriptor that is open for writing, ""; without an entry (a read-only
+ *                         overlay makes none) its directory in upper, and its name there
  *   upper directory       its O_PATH descriptor, ""
  *   lower                 an O_PATH descriptor of the topmost object, ""
  */
@@ -20,10 +21,10 @@ struct rvl_real {
 	bool is_upper;
 	bool is_open; /* dirfd is the file itself, opened, and not O_PATH */
 	char entry[RVL_ENTRY_PATH_SIZE];
-	const char *
-		own_name; /* counted refstr or NULL: what name points to for an object without entry */
-	struct rvl_fd pin;
-	struct rvl_overlay *ov;
+	/* counted refstr or NULL: what name points to for an object without entry */
+	const char *own_name;
+	struct rvl_fd pin; /* of dirfd, where the cache has it */
+	struct rvl_overlay *ov; /* borrowed */
 };
 
 /* No locks held, unless the node is known to have an entry. Errors: -ESTALE the object is gone;
@@ -38,7 +39,8 @@ int rvl_real_open(const struct rvl_real *real, int flags);
 /* A descriptor of the topmost lower object, mostly O_PATH, pinned. -ESTALE: it has none. */
 int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
 
-/* The O_PATH descriptor of an upper directory, pinned. */
+/* The O_PATH descriptor of an upper directory, pinned. No locks held: its ancestors are opened.
+ * -ESTALE: it is not where it should be; -ENOENT: removed, and no longer in the cache. */
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);
 
 struct rvl_dirfd {

@@ -30,8 +30,11 @@ int rvl_log_remove(struct rvl_node *node, struct rvl_node *dir, const char *name
 /* A directory is gone. */
 void rvl_node_removed_dir(struct rvl_node *node);
 
-/* Is the merged directory empty? 0, or -ENOTEMPTY. Its node is not locked by others who could add
- * names. */
+/*
+ * Is the merged directory empty? 0, or -ENOTEMPTY. If it is, and upper has it, its attributes are
+ * kept (rvl_dir_keep_attributes). upper_fd: of its upper part (is_opaque), -EBADF: it has none. The
+ * caller sees to it that nobody adds names.
+ */
 int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque);
 /* Make an empty upper directory really empty: opaque first, then its whiteouts go. */
 int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd);

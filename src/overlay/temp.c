@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Temporary objects in work/, see temp.h. */
+/* Objects in the making, see temp.h. */
 #include "overlay/temp.h"
 
 #include <fcntl.h>

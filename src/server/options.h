@@ -33,12 +33,12 @@ struct rvl_options {
 	enum rvl_sync_mode sync;
 	bool is_volatile;
 	bool is_userxattr;
-	bool has_index; /* accepted for the kernel's sake, as the next four: always on */
-	bool has_nfs_export; /* builds the map early */
+	bool has_index; /* accepted for the kernel's sake, as the next three: all on */
 	int xino;
 	int uuid;
-	bool has_metacopy;
 	bool has_default_permissions;
+	bool has_nfs_export; /* builds the map early */
+	bool has_metacopy; /* a change of attributes copies up these alone */
 	unsigned node_limit; /* 0: default */
 	bool is_rebind_auto; /* rebind=auto: layers that are not the index's are bound again */
 	bool is_copy_up_late; /* copy_up=write: at the first write, not at the open for writing */
@@ -68,7 +68,8 @@ struct rvl_options {
 void rvl_options_init(struct rvl_options *options, bool is_root);
 void rvl_options_release(struct rvl_options *options);
 
-/* One -o argument, a list separated by commas. May be called again. -EINVAL (logged), -ENOMEM. */
+/* One -o argument, a list separated by commas. Adds to what was parsed before. -EINVAL (logged),
+ * -ENOMEM. */
 int rvl_options_parse(struct rvl_options *options, const char *text);
 
 /*
@@ -84,7 +85,7 @@ int rvl_options_check(struct rvl_options *options);
 int rvl_options_format(const struct rvl_options *options, bool is_given_only, char **ret,
 		       size_t *ret_len);
 
-/* Adds the arguments for libfuse: "-o", escaped list. *ret owned by the caller. */
+/* What libfuse is given with "-o": a list, escaped. *ret is owned by the caller. -ENOMEM. */
 int rvl_options_for_fuse(const struct rvl_options *options, char **ret);
 
 /* A copy is added to the end. -ENOMEM. */

@@ -4,14 +4,14 @@
  *
  *   READY     it reads, or will in a moment
  *   SERVING   it has a request
- *   LEFT      it has one for long: another thread reads in its place
+ *   LEFT      it has one that takes, or will take, long: another thread reads in its place
  *   PARKED    it waits for its turn to read
  *
- * READY and SERVING threads are the readers. There is to be one (n_wanted), which serves what it
- * reads itself, while nobody reads. So another one is appointed
+ * READY and SERVING threads are the readers. At first one is wanted (n_wanted). A reader serves
+ * what it reads itself, and nobody reads meanwhile. So another one is appointed
  *
  *   - when a request is of a kind that waits for a disk, before it is served;
- *   - when one is not answered within two ticks of the watch, which is the calling thread;
+ *   - when one is not answered within two ticks of the watch (the thread of rvl_readers_run);
  *   - when the reader has found the next request waiting for some time: one more is wanted then,
  *     up to half of the CPUs, since the other half is the callers'; or up to all threads while
  *     requests are blocked and not busy.
@@ -44,9 +44,9 @@
 
 #define TICK_MS 1
 #define IDLE_TICKS 50 /* without a request: then the watch sleeps */
-#define LUCK_MAX 8 /* polling that finds a request adds one, */
-#define LUCK_VAIN 2 /* and that finds none takes so much; */
-#define LUCK_MIN 4 /* with less than that it is left */
+#define LUCK_MAX 8 /* polling that finds a request adds one, up to this; */
+#define LUCK_VAIN 2 /* such that finds none takes so much; */
+#define LUCK_MIN 4 /* with less than that there is no polling */
 #define STREAK_REQUESTS 16 /* that were all waiting, and at least */
 #define STREAK_NS 300000 /* for that long: one more reader */
 #define BLOCKED_SHARE 4 /* of so many requests one was blocked: they are not busy */
@@ -78,8 +78,9 @@ struct readers {
 	pthread_cond_t turn;
 	struct reader *threads; /* owned; room for max */
 	unsigned n, max; /* n started */
-	unsigned n_parked, n_turns; /* turns given to parked threads and not taken yet */
-	unsigned n_wanted;
+	unsigned n_parked;
+	unsigned n_turns; /* given to parked threads and not taken yet */
+	unsigned n_wanted; /* readers */
 	_Atomic unsigned n_readers; /* READY or SERVING; read without the lock for a guess */
 };
 
@@ -180,7 +181,7 @@ static void come_back(struct readers *all, struct reader *self)
 	pthread_mutex_unlock(&all->lock);
 }
 
-/* There is nothing to read. Is it one too many, it parks: true after it has got a turn again. */
+/* There is nothing to read. A reader too many parks: true after it has got a turn again. */
 static bool park_if_too_many(struct readers *all, struct reader *self)
 {
 	bool is_too_many;

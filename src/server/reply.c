@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Answers: from the overlay's results to libfuse's. Every request is counted here, once. */
+/*
+ * Answers: from the overlay's results to libfuse's. Every request is counted once: here, or by who
+ * answers it with a function of libfuse.
+ */
 #include "server/reply.h"
 
 #include <errno.h>

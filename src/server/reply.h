@@ -24,6 +24,7 @@ static inline struct rvl_overlay *rvl_overlay_of(fuse_req_t req)
 	return rvl_server_of(req)->overlay;
 }
 
+/* An object as libfuse's replies have it. */
 void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fuse_entry_param *ret);
 /* How long the kernel may keep the attributes, in seconds. */
 double rvl_attr_timeout(fuse_req_t req, uint64_t number);
@@ -39,9 +40,9 @@ void rvl_reply_attr(fuse_req_t req, int result, const struct rvl_entry *entry);
 /* A file just opened; entry for a new one (CREATE, TMPFILE), else NULL. */
 void rvl_reply_opened(fuse_req_t req, int result, uint64_t number, const struct rvl_entry *entry,
 		      struct fuse_file_info *fi);
-/* Bytes written, or -errno. */
+/* result: bytes written, or -errno. */
 void rvl_reply_written(fuse_req_t req, ssize_t result);
-/* Bytes in buf, or -errno. is_size_only: the reply to a question for the length. */
+/* result: bytes in buf, or -errno. is_size_only: the reply to a question for the length. */
 void rvl_reply_bytes(fuse_req_t req, ssize_t result, const void *buf, bool is_size_only);
 
 #endif

@@ -2,10 +2,13 @@
 /*
  * The FUSE session: mount, what is agreed with the kernel, threads, signals, end.
  *
- *   main thread   rvl_transport_serve: waits for the end
+ *   main thread   rvl_transport_serve, until the end: reads what comes beside the rings, or watches
+ *                 over the readers
  *   workers       of the transport (transport.c); each answers one request at a time
  *   signal thread waits for SIGTERM, SIGINT, SIGHUP; then writes dirty pages out and unmounts,
  *                 while the workers still serve; a second signal kills
+ *   others        make owed index entries; build the map, and complete the index, where that is
+ *                 to be done
  *
  * What is asked of the kernel is in one table.
  */

@@ -11,7 +11,7 @@
 struct rvl_server;
 struct rvl_transport;
 
-/* For a mounted session. *ret is owned by the caller. */
+/* For a mounted session. *ret is owned by the caller. -ENOMEM, or of eventfd(2). */
 int rvl_transport_new(struct rvl_server *server, struct rvl_transport **ret);
 /* Accepts NULL. */
 void rvl_transport_free(struct rvl_transport *transport);
