@@ -32,14 +32,16 @@ static int is_damaged(uint64_t number)
 	return -EUCLEAN;
 }
 
+/* *ret_has_parent: the directory is there, whatever becomes of the name. */
 static int by_name(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *at,
-		   struct rvl_node **ret)
+		   bool *ret_has_parent, struct rvl_node **ret)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
 	int r = rvl_check_name(at->name);
 
 	if (r == 0)
 		r = rvl_node_get_dir(ov, at->parent, &dir);
+	*ret_has_parent = r == 0;
 	if (r == 0)
 		r = rvl_lookup(dir, at->name, &node);
 	if (r == -ENOENT || r == -ENOTDIR || (r == 0 && node->id.number != number))
@@ -67,21 +69,28 @@ struct row_search {
 	struct rvl_overlay *ov;
 	uint64_t number;
 	struct rvl_node **ret;
+	bool is_damaged; /* what is above a place: it cannot be told what is there */
 };
 
 static int try_row(void *arg, const struct rvl_map_row *row)
 {
 	struct row_search *search = arg;
-	int r = by_name(search->ov, search->number, &row->at, search->ret);
+	bool has_parent;
+	int r = by_name(search->ov, search->number, &row->at, &has_parent, search->ret);
 
-	return r == -ESTALE ? 0 : r == 0 ? 1 : r;
+	if (r == -EUCLEAN && !has_parent)
+		search->is_damaged = true;
+	else if (r != -ESTALE)
+		return r == 0 ? 1 : r;
+	return 0;
 }
 
 static int by_map(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 {
-	struct row_search search = { ov, number, ret };
+	struct row_search search = { ov, number, ret, false };
+	int r = each_row(ov, number, try_row, &search);
 
-	return each_row(ov, number, try_row, &search);
+	return r == -ESTALE && search.is_damaged ? -EUCLEAN : r;
 }
 
 /* ---- data of an upper metacopy file ---- */
@@ -243,14 +252,22 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 {
 	struct rvl_entry_directory dir;
-	int r = rvl_entry_get_directory(ov->index, number, &dir);
+	bool has_parent = false;
+	uint64_t parent;
+	int error, r = rvl_entry_get_directory(ov->index, number, &dir);
 
 	if (r < 0)
 		return r == -EUCLEAN ? is_damaged(number) : r;
-	r = by_name(ov, number, &dir.path, ret);
-	if (r == -ESTALE || r == -EUCLEAN)
-		r = rvl_mend_path(ov, number, &dir) ?: by_name(ov, number, &dir.path, ret);
-	return r;
+	error = by_name(ov, number, &dir.path, &has_parent, ret);
+	if (error != -ESTALE && error != -EUCLEAN)
+		return error;
+	parent = dir.path.parent;
+	r = rvl_mend_path(ov, number, &dir);
+	/* a parent that leads to nothing is not asked once more: each level of a deep path would ask
+	 * twice what is above it */
+	if (r == -ESTALE || (r == 0 && !has_parent && dir.path.parent == parent))
+		r = error;
+	return r ?: by_name(ov, number, &dir.path, &has_parent, ret);
 }
 
 static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)

@@ -2,6 +2,7 @@
 """Decoding where names, handles and the index do not agree: names that only lower has left, directories moved offline."""
 
 import errno
+import json
 import multiprocessing
 import os
 import stat
@@ -49,6 +50,10 @@ def content_by(mnt, taken):
         os.close(fd)
 
 
+def counters(ov):
+    return json.loads(run(CTL, "stat", "--json", ov.mnt).stdout)["counters"]
+
+
 def entry_of(ov, number):
     return ov.work / "inodes" / f"{number & 0xff:02x}" / f"#{number}"
 
@@ -91,6 +96,56 @@ def test_entries_lost(ov):
     for name, (fh, number) in taken.items():
         assert ino(mnt / name) == number
         assert number_by(mnt, fh) == number
+
+
+def test_beneath_lost_and_damaged_entries(ov):
+    """What is beneath a directory that cannot be found is asked once for each level, not twice."""
+    depth = 12
+    tops = {}
+    with ov.lower():
+        pass
+    ov.may_complain = True
+    ov.check_remount = ov.check_links = ov.check_clean = False
+    mnt = ov.mount()
+    for top in ("lost", "damaged"):
+        path = mnt / top
+        path.mkdir()
+        for i in range(depth):
+            path /= str(i)
+            path.mkdir()
+        tops[top] = (ino(mnt / top), sysc.handle(path), sysc.handle(path.parent))
+    ov.umount()
+    os.unlink(entry_of(ov, tops["lost"][0]))
+    os.setxattr(entry_of(ov, tops["damaged"][0]), "trusted.overlay.path", b"short")
+    ov.mount()
+    for top, (_, *taken) in tops.items():
+        for fh in taken:
+            before = counters(ov)
+            assert is_stale(mnt, fh), top
+            after = counters(ov)
+            assert after["decodes"] - before["decodes"] <= 8 * depth, top  # the kernel may ask more than once
+            assert after["damaged"] - before["damaged"] <= 8, top
+
+
+def test_other_name_beneath_a_damaged_entry(ov):
+    """A file with two names is found by the other one where what is above the first is damaged."""
+    with ov.lower() as low:
+        for first, second in (("a", "b"), ("c", "d")):
+            write(low / first / "f", f"{first}\n")
+            (low / second).mkdir()
+            os.link(low / first / "f", low / second / "f")
+    ov.may_complain = True
+    ov.check_remount = ov.check_links = ov.check_clean = False
+    mnt = ov.mount()
+    for name in "abcd":
+        os.chmod(mnt / name, 0o700)
+    taken = {name: (sysc.handle(mnt / name / "f"), ino(mnt / name)) for name in "abcd"}
+    ov.umount()
+    for name in ("a", "d"):  # of one pair the row that is asked first, of the other the last
+        os.setxattr(entry_of(ov, taken[name][1]), "trusted.overlay.path", b"short")
+    ov.mount()
+    assert content_by(mnt, taken["b"][0]) == "a\n"
+    assert content_by(mnt, taken["c"][0]) == "c\n"
 
 
 # ---- names of a file from lower ----
