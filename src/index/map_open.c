@@ -147,6 +147,9 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 	char name[RVL_MAP_FILE_NAME_SIZE];
 	int r = open_file(index, is_create, ret);
 
+	/* its tables were not made when it was, and there is no room for them now */
+	if ((r == -ENOSPC || r == -EDQUOT) && !is_create)
+		return -ENOENT;
 	if (r != -EUCLEAN)
 		return r;
 	rvl_count(damaged);

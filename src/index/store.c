@@ -181,6 +181,17 @@ static int publish(struct rvl_store *store)
 	return 0;
 }
 
+/* LMDB calls a short write EIO: on a full filesystem it is ENOSPC. */
+static int commit_errno(struct rvl_store *store, int r)
+{
+	struct statvfs vfs;
+	mdb_filehandle_t fd;
+
+	if (r != -EIO || mdb_env_get_fd(store->env, &fd) || fstatvfs(fd, &vfs))
+		return r;
+	return vfs.f_bavail * vfs.f_frsize < STORE_FULL_BYTES ? -ENOSPC : r;
+}
+
 /* Open the databases of a store, or make them in a new one; in one transaction. */
 static int prepare(struct rvl_store *store, const uint8_t uuid[16])
 {
@@ -201,7 +212,7 @@ static int prepare(struct rvl_store *store, const uint8_t uuid[16])
 		mdb_txn_abort(txn);
 		return r;
 	}
-	r = rvl_store_errno(mdb_txn_commit(txn));
+	r = commit_errno(store, rvl_store_errno(mdb_txn_commit(txn)));
 	if (r)
 		return r;
 	return publish(store);
@@ -318,17 +329,6 @@ int rvl_store_write_begin(struct rvl_store *store, MDB_txn **ret)
 	if (r)
 		pthread_mutex_unlock(&store->write_lock);
 	return r;
-}
-
-/* LMDB calls a short write EIO: on a full filesystem it is ENOSPC. */
-static int commit_errno(struct rvl_store *store, int r)
-{
-	struct statvfs vfs;
-	mdb_filehandle_t fd;
-
-	if (r != -EIO || mdb_env_get_fd(store->env, &fd) || fstatvfs(fd, &vfs))
-		return r;
-	return vfs.f_bavail * vfs.f_frsize < STORE_FULL_BYTES ? -ENOSPC : r;
 }
 
 int rvl_store_write_end(struct rvl_store *store, MDB_txn *txn, bool is_commit)

@@ -73,7 +73,23 @@ static int path_of_dir(const struct live *live, uint64_t number, char **ret)
 	return 0;
 }
 
+/* A name was found. What it is in upper: other names of it may be in lower still. */
+static void add_name(const struct live *live, struct rvl_resolve_answer *answer, const char *path)
+{
+	const char *upper = json_string_value(json_object_get(live->config, "upperdir"));
+	_cleanup_free_ char *full = NULL;
+
+	rvl_resolve_add_path(answer, path);
+	if (!answer->is_upper || !upper)
+		return;
+	if (asprintf(&full, "%s/%s", upper, path) < 0)
+		full = NULL;
+	else if (faccessat(AT_FDCWD, full, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		rvl_resolve_add_real(answer, upper, path);
+}
+
 struct search {
+	const struct live *live;
 	uint64_t number;
 	unsigned long n_wanted;
 	struct rvl_resolve_answer *answer;
@@ -103,7 +119,7 @@ static int search_dir(struct search *search, int dirfd, const char *path, int de
 			full = NULL;
 			r = -ENOMEM;
 		} else if (entry->d_ino == search->number) {
-			rvl_resolve_add_path(search->answer, full);
+			add_name(search->live, search->answer, full);
 		} else if (entry->d_type == DT_DIR && depth < DEPTH_MAX) {
 			/* what is mounted inside is not ours */
 			_cleanup_close_ int below =
@@ -139,13 +155,13 @@ static int find_names(const struct live *live, struct rvl_resolve_answer *answer
 		      size_t len)
 {
 	const char *name = value_of(text, len, "name"), *parent = value_of(text, len, "parent");
-	struct search search = { .number = answer->id.number, .answer = answer };
+	struct search search = { .live = live, .number = answer->id.number, .answer = answer };
 	_cleanup_free_ char *above = NULL, *path = NULL;
 	struct stat st;
 	int r;
 
 	if (answer->id.number == RVL_NUMBER_ROOT) {
-		rvl_resolve_add_path(answer, "");
+		add_name(live, answer, "");
 		return 0;
 	}
 	r = open_object(live, &answer->id, &st);
@@ -169,7 +185,7 @@ static int find_names(const struct live *live, struct rvl_resolve_answer *answer
 		}
 		if (fstatat(live->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		    st.st_ino == search.number) {
-			rvl_resolve_add_path(answer, path);
+			add_name(live, answer, path);
 			return 0;
 		}
 	}
@@ -179,24 +195,6 @@ static int find_names(const struct live *live, struct rvl_resolve_answer *answer
 static void add_real_live(const struct live *live, struct rvl_resolve_answer *answer,
 			  const char *text, size_t len)
 {
-	const char *upper = json_string_value(json_object_get(live->config, "upperdir"));
-	const char *path;
-	json_t *value;
-	size_t i;
-
-	if (answer->is_upper && upper) {
-		json_array_foreach(answer->paths, i, value)
-		{
-			_cleanup_free_ char *full = NULL;
-
-			path = json_string_value(value);
-			if (asprintf(&full, "%s%s", upper, strcmp(path, "/") ? path : "") < 0)
-				full = NULL;
-			/* other names of it may be in lower still */
-			else if (faccessat(AT_FDCWD, full, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-				json_array_append_new(answer->real, json_string(full));
-		}
-	}
 	if (answer->is_upper && !S_ISDIR(answer->type)) {
 		const char *work = json_string_value(json_object_get(live->config, "workdir"));
 		const char *entry = value_of(text, len, "entry");

@@ -12,8 +12,8 @@ import pytest
 
 import rvl
 import sysc
-from rvl import ino, write
-from test_handles_decode import content_by, entry_of, is_stale, number_by
+from rvl import ino, run, write
+from test_handles_decode import content_by, counters, entry_of, is_stale, number_by
 
 pytestmark = pytest.mark.reverlay_only("the kernel's overlay has no map")
 
@@ -26,10 +26,6 @@ def ctl(*args, code=0):
                             text=True, check=False, timeout=60)
     assert result.returncode == code, result.stderr
     return result.stderr if code else result.stdout
-
-
-def counters(ov):
-    return json.loads(ctl("stat", "--json", ov.mnt))["counters"]
 
 
 def fill_lower(ov, n=FILES):
@@ -135,6 +131,24 @@ def test_resolve_by_the_map(ov):
             other[what].sort()
             answer[what].sort()
         assert other == answer
+
+
+def test_resolve_odd_names(ov):
+    """The real object is shown also where the name is not as it is printed; live as of layers that are not mounted."""
+    with ov.lower() as low:
+        write(low / "d/file")
+    mnt = ov.mount()
+    names = [b"back\\slash", b"new\nline", b"not utf-8 \xff", "\u00fcml\u00e4ut".encode()]
+    for name in names:
+        with open(os.path.join(os.fsencode(mnt / "d"), name), "wb"):
+            pass
+    numbers = [os.stat(os.path.join(os.fsencode(mnt / "d"), name)).st_ino for name in names] + [ino(mnt / "d"), 1]
+    live = [json.loads(ctl("resolve", "--json", mnt, str(number))) for number in numbers]
+    ov.umount()
+    for number, answer in zip(numbers, live):
+        other = json.loads(ctl("resolve", "--json", "-o", ov.option_string(), str(number)))
+        assert answer["real"] and answer["real"] == other["real"]
+        assert answer["paths"] == other["paths"]
 
 
 # ---- damage ----
@@ -315,3 +329,33 @@ def test_full_disk_stops_no_reader(ov, scratch):
     ov.remount()
     check(ov, (files, dirs))
     assert "in_memory" not in json.loads(ctl("map", "--json", mnt))
+
+
+def test_room_for_a_part_of_the_map(ov, scratch):
+    """Where the first pages of a new map fit onto the disk and the next do not, handles decode, also at the next mount."""
+    with ov.lower() as low:
+        write(low / "dir/file", "content\n")
+    base = scratch / "nearly-full"
+    base.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", base)
+    ov.mounted_helpers.append(base)
+    ov.upper, ov.work = base / "upper", base / "work"
+    ov.upper.mkdir()
+    ov.work.mkdir()
+    ov.may_complain = True
+    mnt = ov.mount()
+    fh = sysc.handle(mnt / "dir/file")
+    ov.umount()
+    for n_pages in range(8):
+        (base / "room").write_bytes(bytes(4096 * n_pages))
+        fill(base / "fill")
+        (base / "room").unlink()
+        for _ in range(2):
+            ov.mount()
+            assert content_by(mnt, fh) == "content\n", n_pages
+            ov.umount()
+        for name in ("fill", "work/inodes/map.mdb"):
+            (base / name).unlink(missing_ok=True)
+        for seal in (ov.work / "inodes").glob("map.seal*"):
+            seal.unlink()
+    ov.mount()
