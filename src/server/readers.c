@@ -398,10 +398,10 @@ int rvl_readers_run(struct fuse_session *session, int stop_fd, unsigned max_thre
 	pthread_mutex_lock(&all.lock);
 	appoint(&all);
 	pthread_mutex_unlock(&all.lock);
-	if (all.n == 0)
-		r = -EAGAIN;
-	else
+	if (all.n > 0)
 		watch(&all);
+	else if (!fuse_session_exited(session)) /* else a signal was faster */
+		r = -EAGAIN;
 	pthread_mutex_lock(&all.lock);
 	pthread_cond_broadcast(&all.turn);
 	pthread_mutex_unlock(&all.lock);
