@@ -47,7 +47,7 @@ static int decode(struct rvl_overlay *ov, const struct record *record)
 
 	memcpy(words, record->head.f_handle, sizeof(words));
 	number = (uint64_t)words[0] << 32 | words[1];
-	r = rvl_overlay_lookup(ov, number, ".", &entry);
+	r = rvl_overlay_lookup(ov, 0, number, ".", &entry);
 	return r < 0 ? r : entry.number == number && entry.generation == words[2] ? 0 : -ESTALE;
 }
 

@@ -53,7 +53,7 @@ static int plain(int r)
 static int lookup(char letter, unsigned i, uint64_t *ret)
 {
 	struct rvl_entry entry;
-	int r = rvl_overlay_lookup(ov, dir, name(letter, i), &entry);
+	int r = rvl_overlay_lookup(ov, 0, dir, name(letter, i), &entry);
 
 	if (r == 0 && ret)
 		*ret = entry.number;
@@ -103,7 +103,7 @@ static int getattr_upper(unsigned i)
 {
 	struct rvl_entry entry;
 
-	return rvl_overlay_getattr(ov, made[i], &entry);
+	return rvl_overlay_getattr(ov, 0, made[i], &entry);
 }
 
 static int getattr_dir(unsigned i)
@@ -111,7 +111,7 @@ static int getattr_dir(unsigned i)
 	struct rvl_entry entry;
 
 	(void)i;
-	return rvl_overlay_getattr(ov, dir, &entry);
+	return rvl_overlay_getattr(ov, 0, dir, &entry);
 }
 
 static int plain_getattr_dir(unsigned i)
@@ -134,7 +134,7 @@ static int readdirplus(unsigned i)
 {
 	unsigned n = 0;
 
-	return i == 0 ? rvl_overlay_readdir(ov, dir, 0, true, take_all, &n) : 0;
+	return i == 0 ? rvl_overlay_readdir(ov, 0, dir, 0, true, take_all, &n) : 0;
 }
 
 static int plain_readdirplus(unsigned i)
@@ -230,7 +230,9 @@ static int plain_link(unsigned i)
 
 static int rename_name(unsigned i)
 {
-	return rvl_overlay_rename(ov, &cred, dir, name('l', i), dir, name('r', i), 0);
+	uint64_t moved[2];
+
+	return rvl_overlay_rename(ov, &cred, dir, name('l', i), dir, name('r', i), 0, moved);
 }
 
 static int plain_rename(unsigned i)
@@ -279,7 +281,9 @@ static int plain_make_dir(unsigned i)
 
 static int rename_dir(unsigned i)
 {
-	return rvl_overlay_rename(ov, &cred, dir, name('d', i), dir, name('e', i), 0);
+	uint64_t moved[2];
+
+	return rvl_overlay_rename(ov, &cred, dir, name('d', i), dir, name('e', i), 0, moved);
 }
 
 static int plain_rename_dir(unsigned i)
@@ -453,7 +457,7 @@ static void open_overlay(struct inside *inside)
 
 	ov = inside->ov;
 	if (r == 0)
-		r = rvl_overlay_lookup(ov, 1, "d", &entry);
+		r = rvl_overlay_lookup(ov, 0, 1, "d", &entry);
 	if (r < 0)
 		die("the overlay", r);
 	dir = entry.number;
@@ -500,6 +504,7 @@ int main(int argc, char *argv[])
 	}
 	begin = now_us(CLOCK_PROCESS_CPUTIME_ID);
 	inside_close(&inside);
-	printf("%-20s %8.2f %8.2f\n", "later", (now_us(CLOCK_PROCESS_CPUTIME_ID) - begin) / count, 0.0);
+	printf("%-20s %8.2f %8.2f\n", "later", (now_us(CLOCK_PROCESS_CPUTIME_ID) - begin) / count,
+	       0.0);
 	return 0;
 }

@@ -34,6 +34,8 @@
 	X(recovered, "operations", "unfinished operations completed or undone at mount")          \
 	X(walked, "objects", "objects of upper looked at after an unclean stop of the machine")   \
 	X(completed, "entries", "index entries that this walk made or mended")                    \
+	X(notices, "notices",                                                                     \
+	  "changes before whose reply the kernel was told to take no older attributes")           \
 	X(req_lookup, "requests", "of them: LOOKUP")                                              \
 	X(req_forget, "requests", "of them: FORGET")                                              \
 	X(req_forget_multi, "requests", "of them: BATCH_FORGET, and FORGET read with it")         \

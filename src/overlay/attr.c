@@ -10,6 +10,7 @@
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/file.h"
+#include "overlay/given.h"
 #include "overlay/prot.h"
 
 /* What FS_IOC_SETFLAGS may change on the real object; immutable and append-only are
@@ -71,12 +72,22 @@ int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]
 	return r < 0 ? -errno : 0;
 }
 
-int rvl_overlay_getattr(struct rvl_overlay *ov, uint64_t number, struct rvl_entry *ret)
+int rvl_overlay_getattr(struct rvl_overlay *ov, pid_t asker, uint64_t number, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = rvl_node_get(ov, number, &node);
 
-	return r < 0 ? r : rvl_node_stat(node, ret);
+	if (r < 0)
+		return r;
+	(void)rvl_given_set(node, asker, 0);
+	return rvl_node_stat(node, ret);
+}
+
+bool rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number)
+{
+	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
+
+	return !node || rvl_given_changed(node, changer);
 }
 
 /*

@@ -235,6 +235,8 @@ static int make_node(struct creation *c, struct rvl_node **ret)
 	node->upper_ino = c->temp.ino;
 	node->is_user_whiteout = c->is_user_whiteout;
 	atomic_store(&node->has_upper, true);
+	/* nobody can change it before its maker has taken the reply, nor ask for it */
+	atomic_store(&node->given_to, 0);
 	r = rvl_node_set_place(node, c->dir.node->id.number, c->name);
 	if (r < 0) {
 		rvl_node_free(node);

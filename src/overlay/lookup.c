@@ -16,6 +16,7 @@
 #include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/decode.h"
+#include "overlay/given.h"
 #include "overlay/identify.h"
 #include "overlay/nlink.h"
 #include "overlay/special.h"
@@ -280,8 +281,9 @@ static int take_known(struct rvl_dir *dir, const char *name, mode_t type, struct
 static bool is_uncovered(const struct rvl_node *node, const struct statx *lower)
 {
 	return !node->ov->config.is_read_only && !atomic_load(&node->is_dead) &&
-	       (rvl_node_is_dir(node) ||
-		(lower ? lower->stx_nlink : rvl_node_has_upper(node) ? 0 : node->lower_nlink) == 1);
+	       (rvl_node_is_dir(node) || (lower			   ? lower->stx_nlink :
+					  rvl_node_has_upper(node) ? 0 :
+								     node->lower_nlink) == 1);
 }
 
 static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
@@ -553,19 +555,22 @@ static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *no
 	return 0;
 }
 
-int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret,
-			    struct rvl_entry *ret_entry)
+int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
+			    struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
 	struct rvl_upper_name _cleanup_upper_name_ upper = {};
 	struct rvl_found _cleanup_found_ lower = {};
 	struct rvl_node _cleanup_node_ *node = NULL;
+	const uint64_t begun = rvl_given_begin(dir->node->ov);
 	int r = look_up(dir, name, &upper, &lower, &node);
 
 	if (r < 0)
 		return r;
 	if (!node)
 		return -ENOENT;
-	if (ret_entry)
+	if (ret_entry && rvl_given_set(node, asker, begun))
+		r = rvl_node_stat(node, ret_entry);
+	else if (ret_entry)
 		r = stat_found(dir, name, node, &upper, &lower, ret_entry);
 	if (r == 0)
 		*ret = rvl_take_ptr(node);
@@ -610,7 +615,7 @@ void rvl_name_release(struct rvl_name *name)
 
 int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
 {
-	return rvl_lookup_entry_locked(dir, name, ret, NULL);
+	return rvl_lookup_entry_locked(dir, 0, name, ret, NULL);
 }
 
 int rvl_lookup(struct rvl_node *node, const char *name, struct rvl_node **ret)
@@ -648,7 +653,7 @@ static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name
 	return rvl_node_get_dir(ov, parent, ret);
 }
 
-int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name,
+int rvl_overlay_lookup(struct rvl_overlay *ov, pid_t asker, uint64_t parent, const char *name,
 		       struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
@@ -657,8 +662,10 @@ int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name
 
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
 		r = lookup_dots(ov, parent, name, &node);
-		if (r == 0)
+		if (r == 0) {
+			(void)rvl_given_set(node, asker, 0);
 			r = rvl_node_stat(node, ret);
+		}
 		if (r < 0)
 			return r == -ENOENT ? -ESTALE : r;
 		return rvl_node_count_living(node) ? 0 : -ESTALE;
@@ -669,7 +676,7 @@ int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name
 		if (r == 0)
 			r = rvl_dir_lock_read(dir, &locked);
 		if (r == 0)
-			r = rvl_lookup_entry_locked(&locked, name, &node, ret);
+			r = rvl_lookup_entry_locked(&locked, asker, name, &node, ret);
 		if (r < 0)
 			return r;
 	}

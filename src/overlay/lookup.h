@@ -48,8 +48,8 @@ void rvl_name_release(struct rvl_name *name); /* accepts a zeroed one */
 /* The node of a name: -ENOENT absent. The directory is locked (read or write). */
 int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret);
 /* The same, and stat for the reply from what was read anyway. */
-int rvl_lookup_entry_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret,
-			    struct rvl_entry *ret_entry);
+int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
+			    struct rvl_node **ret, struct rvl_entry *ret_entry);
 /* Take the lock, look up, let go. */
 int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 

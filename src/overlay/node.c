@@ -168,6 +168,7 @@ struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, m
 	node->id = *id;
 	node->type = type & S_IFMT;
 	node->nlink_diff = -1;
+	node->given_to = RVL_GIVEN_TO_MANY; /* by a former node of this number, maybe */
 	node->held = RVL_FD_NONE;
 	node->refs = 1;
 	pthread_rwlock_init(&node->lock, NULL);
@@ -184,8 +185,8 @@ static void spill(struct rvl_node *node)
 				   .at.parent = node->parent };
 	int r;
 
-	if ((node->n_lookups == 0 && !node->is_uncounted) || !node->name || rvl_node_has_upper(node) ||
-	    atomic_load(&node->is_dead))
+	if ((node->n_lookups == 0 && !node->is_uncounted) || !node->name ||
+	    rvl_node_has_upper(node) || atomic_load(&node->is_dead))
 		return;
 	snprintf(row.at.name, sizeof(row.at.name), "%s", node->name);
 	r = rvl_map_put(node->ov->index, node->id.number, &row);

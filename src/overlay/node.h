@@ -60,6 +60,10 @@ struct rvl_node {
 	/* non-directory in upper: visible links = st_nlink + nlink_diff; -1: the index link only */
 	int nlink_diff;
 	bool has_nlink_xattr;
+	/* the thread to which its attributes were given, so that the answer may not have been taken
+	 * yet; 0: none (overlay/given.h) */
+	_Atomic pid_t given_to;
+#define RVL_GIVEN_TO_MANY (-1) /* or not known to whom */
 	_Atomic int prot; /* overlay/prot.h */
 	/*
 	 * directory: changes with each default ACL that is set, so that what was read before is not

@@ -6,7 +6,8 @@
  *
  * Every function is thread-safe, blocks for disk work, returns 0 or -errno ready for the kernel
  * (reads and writes: bytes), fills ret_* only on success. A number that leads to nothing is
- * -ESTALE. Names are checked here (-ENAMETOOLONG, -EINVAL); permissions are the kernel's
+ * -ESTALE. asker, changer: the thread from which the request is, 0 if it is not known
+ * (overlay/given.h). Names are checked here (-ENAMETOOLONG, -EINVAL); permissions are the kernel's
  * (default_permissions).
  */
 #ifndef RVL_OVERLAY_OVERLAY_H
@@ -90,12 +91,13 @@ struct rvl_entry {
  * Each successful call that fills an rvl_entry (but getattr, setattr) counts as one look-up of the
  * kernel. */
 /* An absent name is -ENOENT. "." and "..": decode of handles. */
-int rvl_overlay_lookup(struct rvl_overlay *ov, uint64_t parent, const char *name,
+int rvl_overlay_lookup(struct rvl_overlay *ov, pid_t asker, uint64_t parent, const char *name,
 		       struct rvl_entry *ret);
 void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups);
 
 /* ---- attributes (attr.c) ---- */
-int rvl_overlay_getattr(struct rvl_overlay *ov, uint64_t number, struct rvl_entry *ret);
+int rvl_overlay_getattr(struct rvl_overlay *ov, pid_t asker, uint64_t number,
+			struct rvl_entry *ret);
 enum {
 	RVL_SET_MODE = 1 << 0,
 	RVL_SET_UID = 1 << 1,
@@ -108,6 +110,11 @@ enum {
 /* attr: the fields named by mask (st_mode, st_uid, st_gid, st_size, st_atim, st_mtim). */
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
 			unsigned mask, struct rvl_entry *ret);
+/*
+ * After a change of an object's attributes, before its reply: true if a notice must make answers too
+ * old that were read before it (overlay/given.h). For all changes whose reply has no attributes.
+ */
+bool rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number);
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
 int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
 int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
@@ -165,9 +172,10 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name);
 int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name);
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT; others -EINVAL. cred: for the
- * whiteout. */
+ * whiteout. ret_moved: what has another name now, and what has its name with EXCHANGE; else 0. */
 int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags);
+		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags,
+		       uint64_t ret_moved[2]);
 
 /* ---- files (file.c) ----
  * Descriptors are the node's, found anew at every request: nothing is kept by the caller. */
@@ -214,8 +222,8 @@ struct rvl_dirent {
 	const struct rvl_entry *entry; /* with_attr only, else NULL */
 };
 typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
-int rvl_overlay_readdir(struct rvl_overlay *ov, uint64_t number, uint64_t offset, bool with_attr,
-			rvl_dirent_fn *fn, void *arg);
+int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,
+			bool with_attr, rvl_dirent_fn *fn, void *arg);
 /*
  * Counts an open directory: its listing is kept between requests. ret_is_unchanged: it has no upper
  * part, so that none of its names was ever made, removed or renamed.

@@ -68,6 +68,7 @@ static int get_listing(struct rvl_dir *dir, bool is_start, struct rvl_listing **
 struct pass {
 	struct rvl_dir dir;
 	struct rvl_listing *listing;
+	pid_t asker;
 	bool with_attr;
 	rvl_dirent_fn *fn;
 	void *arg;
@@ -116,7 +117,8 @@ static int number_of(struct pass *p, const struct rvl_listing_name *name, struct
 					 name->type, &dirent->number);
 	if (r != -EAGAIN)
 		return r;
-	r = rvl_lookup_entry_locked(&p->dir, dirent->name, ret, p->with_attr ? entry : NULL);
+	r = rvl_lookup_entry_locked(&p->dir, p->asker, dirent->name, ret,
+				    p->with_attr ? entry : NULL);
 	if (r < 0)
 		return r;
 	dirent->number = (*ret)->id.number;
@@ -159,10 +161,10 @@ static int emit(struct pass *p, size_t i)
 	return 1;
 }
 
-int rvl_overlay_readdir(struct rvl_overlay *ov, uint64_t number, uint64_t offset, bool with_attr,
-			rvl_dirent_fn *fn, void *arg)
+int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,
+			bool with_attr, rvl_dirent_fn *fn, void *arg)
 {
-	struct pass p = { .with_attr = with_attr, .fn = fn, .arg = arg };
+	struct pass p = { .asker = asker, .with_attr = with_attr, .fn = fn, .arg = arg };
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r = rvl_node_get_dir(ov, number, &node);
 

@@ -329,8 +329,14 @@ static int rename_locked(struct renaming *rn)
 	return 0;
 }
 
+static void tell_moved(const struct renaming *rn, uint64_t ret[2])
+{
+	ret[0] = rn->from.found.node->id.number;
+	ret[1] = rn->is_exchange ? rn->to.found.node->id.number : 0;
+}
+
 static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_node *to,
-		      bool *ret_is_done)
+		      bool *ret_is_done, uint64_t ret_moved[2])
 {
 	struct rvl_node *node;
 	unsigned flags;
@@ -346,8 +352,12 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 	if (r < 0 || rn->from.found.node == rn->to.found.node)
 		return r;
 	node = needs_copy_up(rn, &flags);
-	if (!node)
-		return rename_locked(rn);
+	if (!node) {
+		r = rename_locked(rn);
+		if (r == 0)
+			tell_moved(rn, ret_moved);
+		return r;
+	}
 	*ret_is_done = false;
 	rvl_dir_unlock(&rn->from.dir);
 	rvl_dir_unlock(&rn->to.dir);
@@ -355,7 +365,8 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 }
 
 static int rename_names(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-			const char *name, uint64_t to_parent, const char *to_name, unsigned flags)
+			const char *name, uint64_t to_parent, const char *to_name, unsigned flags,
+			uint64_t ret_moved[2])
 {
 	struct renaming rn = {
 		.ov = ov, .cred = cred, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE
@@ -369,17 +380,19 @@ static int rename_names(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	if (r == 0)
 		r = rvl_node_get_dir(ov, to_parent, &to);
 	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
-		r = try_rename(&rn, from, to, &is_done);
+		r = try_rename(&rn, from, to, &is_done, ret_moved);
 		release(&rn);
 	}
 	return r == 0 && !is_done ? -EIO : r;
 }
 
 int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags)
+		       const char *name, uint64_t to_parent, const char *to_name, unsigned flags,
+		       uint64_t ret_moved[2])
 {
 	int r;
 
+	ret_moved[0] = ret_moved[1] = 0;
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
 	    (flags & RENAME_EXCHANGE && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT)))
 		return -EINVAL;
@@ -388,5 +401,7 @@ int rvl_overlay_rename(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 		r = rvl_check_name(to_name);
 	if (r == 0)
 		r = rvl_check_writable(ov);
-	return r < 0 ? r : rename_names(ov, cred, parent, name, to_parent, to_name, flags);
+	if (r < 0)
+		return r;
+	return rename_names(ov, cred, parent, name, to_parent, to_name, flags, ret_moved);
 }

@@ -93,7 +93,7 @@ int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number)
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	struct rvl_entry entry;
 	mode_t mode;
-	int r = rvl_overlay_getattr(overlay, number, &entry);
+	int r = rvl_overlay_getattr(overlay, rvl_asker_of(req), number, &entry);
 
 	if (r < 0 || S_ISDIR(entry.st.st_mode) || !(entry.st.st_mode & (S_ISUID | S_ISGID)))
 		return r;

@@ -155,7 +155,7 @@ static bool is_suid_at_stake(struct rvl_passthrough *p, uint64_t number, uid_t u
 
 	if (uid == 0 || (flags & O_ACCMODE) == O_RDONLY)
 		return false;
-	return rvl_overlay_getattr(p->server->overlay, number, &entry) < 0 ||
+	return rvl_overlay_getattr(p->server->overlay, 0, number, &entry) < 0 ||
 	       entry.st.st_mode & (S_ISUID | S_ISGID);
 }
 

@@ -44,6 +44,31 @@ void rvl_reply_status(fuse_req_t req, int result)
 	fuse_reply_err(req, -result);
 }
 
+static void send_notice(fuse_req_t req, uint64_t number)
+{
+	rvl_count(notices);
+	fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, -1, 0);
+}
+
+void rvl_tell_changed(fuse_req_t req, uint64_t number)
+{
+	if (rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number))
+		send_notice(req, number);
+}
+
+void rvl_tell_old(fuse_req_t req, uint64_t number)
+{
+	(void)rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
+	send_notice(req, number);
+}
+
+void rvl_reply_changed(fuse_req_t req, int result, uint64_t number)
+{
+	if (result == 0)
+		rvl_tell_changed(req, number);
+	rvl_reply_status(req, result);
+}
+
 void rvl_reply_none(fuse_req_t req)
 {
 	rvl_count(requests);

@@ -24,13 +24,30 @@ static inline struct rvl_overlay *rvl_overlay_of(fuse_req_t req)
 	return rvl_server_of(req)->overlay;
 }
 
+/* The thread that asks, in the eyes of the kernel: not its process (fs/fuse/dev.c, fuse_get_req). */
+static inline pid_t rvl_asker_of(fuse_req_t req)
+{
+	return fuse_req_ctx(req)->pid;
+}
+
 /* An object as libfuse's replies have it. */
 void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fuse_entry_param *ret);
 /* How long the kernel may keep the attributes, in seconds. */
 double rvl_attr_timeout(fuse_req_t req, uint64_t number);
 
+/*
+ * An object was changed, and the reply, which is still to be sent, does not tell its attributes: no
+ * answer that was read before the change is to be taken after it (overlay/given.h).
+ */
+void rvl_tell_changed(fuse_req_t req, uint64_t number);
+/* The same of what the kernel does not know to be changed: it takes the attributes that it has for
+ * good until it is told. */
+void rvl_tell_old(fuse_req_t req, uint64_t number);
+
 /* result: 0 or -errno. */
 void rvl_reply_status(fuse_req_t req, int result);
+/* The same, of a change of this object. */
+void rvl_reply_changed(fuse_req_t req, int result, uint64_t number);
 void rvl_reply_none(fuse_req_t req);
 /* entry: counted once by the overlay; looked at only where result is 0. */
 void rvl_reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry);

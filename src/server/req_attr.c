@@ -15,7 +15,9 @@ void rvl_req_getattr(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *f
 	struct rvl_entry entry;
 
 	rvl_count(req_getattr);
-	rvl_reply_attr(req, rvl_overlay_getattr(rvl_overlay_of(req), number, &entry), &entry);
+	rvl_reply_attr(req,
+		       rvl_overlay_getattr(rvl_overlay_of(req), rvl_asker_of(req), number, &entry),
+		       &entry);
 }
 
 /* ---- setattr ---- */
@@ -65,7 +67,7 @@ void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int t
 	if (r == 0 && mask)
 		r = rvl_overlay_setattr(overlay, number, attr, mask, &entry);
 	else if (r == 0)
-		r = rvl_overlay_getattr(overlay, number, &entry);
+		r = rvl_overlay_getattr(overlay, rvl_asker_of(req), number, &entry);
 	rvl_reply_attr(req, r, &entry);
 }
 
@@ -111,7 +113,7 @@ void rvl_req_statx(fuse_req_t req, fuse_ino_t number, int flags, int mask,
 {
 	struct rvl_entry entry;
 	struct statx stx = { .stx_mask = STATX_BASIC_STATS };
-	int r = rvl_overlay_getattr(rvl_overlay_of(req), number, &entry);
+	int r = rvl_overlay_getattr(rvl_overlay_of(req), rvl_asker_of(req), number, &entry);
 
 	rvl_count(req_statx);
 	if (r < 0) {

@@ -108,7 +108,7 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 		rvl_reply_status(req, -ENOMEM);
 		return;
 	}
-	r = rvl_overlay_readdir(overlay, number, offset, is_plus, fill, &f);
+	r = rvl_overlay_readdir(overlay, rvl_asker_of(req), number, offset, is_plus, fill, &f);
 	/* What was read before an error is good; the next request meets the error again. */
 	if (r < 0 && f.used == 0) {
 		rvl_reply_status(req, r);

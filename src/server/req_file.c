@@ -163,7 +163,7 @@ void rvl_req_fallocate(fuse_req_t req, fuse_ino_t number, int mode, off_t offset
 
 	if (r == 0)
 		r = rvl_overlay_fallocate(rvl_overlay_of(req), number, mode, offset, length);
-	rvl_reply_status(req, r);
+	rvl_reply_changed(req, r, number);
 }
 
 void rvl_req_lseek(fuse_req_t req, fuse_ino_t number, off_t offset, int whence,

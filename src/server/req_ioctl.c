@@ -46,12 +46,20 @@ static void get_flags(fuse_req_t req, uint64_t number, const void *in)
 	reply_data(req, r, &flags, sizeof(flags));
 }
 
+/* The kernel does not take it for a change, but the ctime is another. */
+static void reply_flags(fuse_req_t req, uint64_t number, int result)
+{
+	if (result == 0)
+		rvl_tell_old(req, number);
+	reply_data(req, result, NULL, 0);
+}
+
 static void set_flags(fuse_req_t req, uint64_t number, const void *in)
 {
 	unsigned flags;
 
 	memcpy(&flags, in, sizeof(flags));
-	reply_data(req, rvl_overlay_set_flags(rvl_overlay_of(req), number, flags), NULL, 0);
+	reply_flags(req, number, rvl_overlay_set_flags(rvl_overlay_of(req), number, flags));
 }
 
 static void get_xflags(fuse_req_t req, uint64_t number, const void *in)
@@ -89,7 +97,7 @@ static void set_xflags(fuse_req_t req, uint64_t number, const void *in)
 	}
 	if (r == 0)
 		r = x.fsx_xflags ? -EOPNOTSUPP : rvl_overlay_set_flags(overlay, number, flags);
-	reply_data(req, r, NULL, 0);
+	reply_flags(req, number, r);
 }
 
 /* ---- what the mount tells of itself ---- */

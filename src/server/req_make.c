@@ -14,6 +14,13 @@ static struct rvl_cred cred_of(fuse_req_t req)
 	return (struct rvl_cred){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask };
 }
 
+static void reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry, uint64_t parent)
+{
+	if (result == 0)
+		rvl_tell_changed(req, parent);
+	rvl_reply_entry(req, result, entry);
+}
+
 void rvl_req_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	const struct rvl_cred cred = cred_of(req);
@@ -21,7 +28,7 @@ void rvl_req_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	int r = rvl_overlay_mknod(rvl_overlay_of(req), &cred, parent, name, mode, rdev, &entry);
 
 	rvl_count(req_mknod);
-	rvl_reply_entry(req, r, &entry);
+	reply_entry(req, r, &entry, parent);
 }
 
 void rvl_req_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -31,7 +38,7 @@ void rvl_req_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	int r = rvl_overlay_mkdir(rvl_overlay_of(req), &cred, parent, name, mode, &entry);
 
 	rvl_count(req_mkdir);
-	rvl_reply_entry(req, r, &entry);
+	reply_entry(req, r, &entry, parent);
 }
 
 void rvl_req_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
@@ -41,7 +48,7 @@ void rvl_req_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, cons
 	int r = rvl_overlay_symlink(rvl_overlay_of(req), &cred, parent, name, target, &entry);
 
 	rvl_count(req_symlink);
-	rvl_reply_entry(req, r, &entry);
+	reply_entry(req, r, &entry, parent);
 }
 
 void rvl_req_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t parent, const char *name)
@@ -50,7 +57,7 @@ void rvl_req_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t parent, const ch
 	int r = rvl_overlay_link(rvl_overlay_of(req), number, parent, name, &entry);
 
 	rvl_count(req_link);
-	rvl_reply_entry(req, r, &entry);
+	reply_entry(req, r, &entry, parent);
 }
 
 /* Where opens are not asked for, no RELEASE comes either. */
@@ -71,6 +78,8 @@ void rvl_req_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 				   &entry);
 
 	rvl_count(req_create);
+	if (r == 0)
+		rvl_tell_changed(req, parent);
 	reply_made(req, r, &entry, fi);
 }
 

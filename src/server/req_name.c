@@ -15,7 +15,7 @@ static bool is_dot(const char *name)
 void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct rvl_entry entry;
-	int r = rvl_overlay_lookup(rvl_overlay_of(req), parent, name, &entry);
+	int r = rvl_overlay_lookup(rvl_overlay_of(req), rvl_asker_of(req), parent, name, &entry);
 
 	rvl_count(req_lookup);
 	/* "." and ".." ask for an object, not for a name: there is nothing to remember. */
@@ -45,13 +45,13 @@ void rvl_req_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data 
 void rvl_req_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	rvl_count(req_unlink);
-	rvl_reply_status(req, rvl_overlay_unlink(rvl_overlay_of(req), parent, name));
+	rvl_reply_changed(req, rvl_overlay_unlink(rvl_overlay_of(req), parent, name), parent);
 }
 
 void rvl_req_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	rvl_count(req_rmdir);
-	rvl_reply_status(req, rvl_overlay_rmdir(rvl_overlay_of(req), parent, name));
+	rvl_reply_changed(req, rvl_overlay_rmdir(rvl_overlay_of(req), parent, name), parent);
 }
 
 void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
@@ -59,8 +59,15 @@ void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_in
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	const struct rvl_cred cred = { .uid = ctx->uid, .gid = ctx->gid };
+	uint64_t moved[2];
+	int r = rvl_overlay_rename(rvl_overlay_of(req), &cred, parent, name, to_parent, to_name,
+				   flags, moved);
 
 	rvl_count(req_rename);
-	rvl_reply_status(req, rvl_overlay_rename(rvl_overlay_of(req), &cred, parent, name,
-						 to_parent, to_name, flags));
+	for (size_t i = 0; r == 0 && i < 2; i++)
+		if (moved[i])
+			rvl_tell_changed(req, moved[i]);
+	if (r == 0 && to_parent != parent)
+		rvl_tell_changed(req, to_parent);
+	rvl_reply_changed(req, r, parent);
 }

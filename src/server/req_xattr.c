@@ -77,35 +77,24 @@ static bool is_setgid_lost(fuse_req_t req, uint64_t number, const char *name)
 
 	if (strcmp(name, "system.posix_acl_access") != 0 || !rvl_server_of(req)->has_acl)
 		return false;
-	if (rvl_overlay_getattr(rvl_overlay_of(req), number, &entry) < 0 ||
+	if (rvl_overlay_getattr(rvl_overlay_of(req), rvl_asker_of(req), number, &entry) < 0 ||
 	    !(entry.st.st_mode & S_ISGID))
 		return false;
 	return !rvl_caller_may_setgid(req, entry.st.st_gid);
-}
-
-/*
- * The kernel forgets the attributes when it gets the reply, but not that a READDIRPLUS or GETATTR
- * is under way that was answered before: that would put the old mode and ctime back, for good. A
- * notice before the reply makes such an answer too old (attr_version in fs/fuse/inode.c).
- */
-static void reply_changed(fuse_req_t req, uint64_t number, int r)
-{
-	if (r == 0)
-		fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, -1, 0);
-	rvl_reply_status(req, r);
 }
 
 void rvl_req_setxattr(fuse_req_t req, fuse_ino_t number, const char *name, const char *value,
 		      size_t size, int flags)
 {
 	rvl_count(req_setxattr);
-	reply_changed(req, number,
-		      rvl_overlay_setxattr(rvl_overlay_of(req), number, name, value, size, flags,
-					   is_setgid_lost(req, number, name)));
+	rvl_reply_changed(req,
+			  rvl_overlay_setxattr(rvl_overlay_of(req), number, name, value, size,
+					       flags, is_setgid_lost(req, number, name)),
+			  number);
 }
 
 void rvl_req_removexattr(fuse_req_t req, fuse_ino_t number, const char *name)
 {
 	rvl_count(req_removexattr);
-	reply_changed(req, number, rvl_overlay_removexattr(rvl_overlay_of(req), number, name));
+	rvl_reply_changed(req, rvl_overlay_removexattr(rvl_overlay_of(req), number, name), number);
 }

@@ -52,7 +52,7 @@ int fuse_lowlevel_notify_inval_inode(struct fuse_session *session, fuse_ino_t nu
 	return 0;
 }
 
-int rvl_overlay_getattr(struct rvl_overlay *ov, uint64_t number, struct rvl_entry *ret)
+int rvl_overlay_getattr(struct rvl_overlay *ov, pid_t asker, uint64_t number, struct rvl_entry *ret)
 {
 	*ret = (struct rvl_entry){ .number = number, .st.st_mode = mode };
 	return 0;
