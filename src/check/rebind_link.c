@@ -260,18 +260,6 @@ int rvl_rebind_lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl
 	return r;
 }
 
-static void restore_times(int fd, const struct statx *st)
-{
-	const struct timespec times[2] = {
-		{ st->stx_atime.tv_sec, st->stx_atime.tv_nsec },
-		{ st->stx_mtime.tv_sec, st->stx_mtime.tv_nsec },
-	};
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	(void)utimensat(AT_FDCWD, path, times, 0);
-}
-
 /* What is in a directory came from elsewhere: the kernel's mark. Not on the root. */
 static int mark_impure(struct rvl_check_rebind *rb, uint64_t number, int fd)
 {
@@ -324,7 +312,7 @@ static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 		r = -errno;
 	if (!r) {
 		temp.is_named = false;
-		restore_times(parent_fd, &st);
+		rvl_fd_restore_times(parent_fd, &st);
 	}
 	rvl_places_release(&places);
 	return r;
@@ -387,7 +375,7 @@ static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t pare
 		r = -errno;
 	if (r)
 		return r;
-	restore_times(fd, &st);
+	rvl_fd_restore_times(fd, &st);
 	if (!is_counted)
 		return 0;
 	/* one lower name less that counts */

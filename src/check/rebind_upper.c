@@ -354,18 +354,6 @@ static int walk_names(struct walk *walk)
 	return r ?: -errno;
 }
 
-static void restore_times(int fd, const struct statx *st)
-{
-	const struct timespec times[2] = {
-		{ st->stx_atime.tv_sec, st->stx_atime.tv_nsec },
-		{ st->stx_mtime.tv_sec, st->stx_mtime.tv_nsec },
-	};
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	(void)utimensat(AT_FDCWD, path, times, 0);
-}
-
 static int walk_directory(struct walk *walk)
 {
 	int upper_fd = rvl_stack_upper(walk->rb->config->stack)->fd, r;
@@ -379,7 +367,7 @@ static int walk_directory(struct walk *walk)
 	r = rvl_path_statx(fd, "", MASK, &st);
 	r = r ?: walk_names(walk);
 	if (walk->is_changed && !is_dry(walk))
-		restore_times(fd, &st);
+		rvl_fd_restore_times(fd, &st);
 	return r;
 }
 

@@ -116,19 +116,36 @@ int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret
 	return 0;
 }
 
+void rvl_fd_path(int fd, char ret[RVL_FD_PATH_SIZE])
+{
+	snprintf(ret, RVL_FD_PATH_SIZE, "/proc/self/fd/%d", fd);
+}
+
 int rvl_fd_reopen(int fd, int flags)
 {
-	char path[64];
+	char path[RVL_FD_PATH_SIZE];
 	int ret;
 
 	if (flags & O_DIRECTORY) {
 		ret = openat(fd, ".", flags | O_CLOEXEC);
 		return ret < 0 ? -errno : ret;
 	}
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	rvl_fd_path(fd, path);
 	/* Not followed, the magic link itself would be opened. */
 	ret = open(path, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
 	return ret < 0 ? -errno : ret;
+}
+
+void rvl_fd_restore_times(int fd, const struct statx *st)
+{
+	const struct timespec times[2] = {
+		{ st->stx_atime.tv_sec, st->stx_atime.tv_nsec },
+		{ st->stx_mtime.tv_sec, st->stx_mtime.tv_nsec },
+	};
+	char path[RVL_FD_PATH_SIZE];
+
+	rvl_fd_path(fd, path);
+	(void)utimensat(AT_FDCWD, path, times, 0);
 }
 
 int rvl_dir_stream(int fd, DIR **ret)

@@ -32,6 +32,14 @@ int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret
  * -errno. */
 int rvl_fd_reopen(int fd, int flags);
 
+/* /proc/self/fd/N: for calls that take a path alone, or no O_PATH descriptor. */
+#define RVL_FD_PATH_SIZE 32
+void rvl_fd_path(int fd, char ret[RVL_FD_PATH_SIZE]);
+
+/* Access and modification times as in st, of the object of a descriptor, O_PATH or not. Best effort:
+ * for what is no change that people should see. */
+void rvl_fd_restore_times(int fd, const struct statx *st);
+
 /*
  * A stream of the names of a directory: closedir(3) is the caller's. fd is taken over, by an error
  * too; a negative one is an error that is returned.

@@ -6,7 +6,6 @@
 #include <sys/ioctl.h>
 #include <linux/fs.h>
 
-#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/file.h"
@@ -19,58 +18,6 @@
 #define FLAGS_SETTABLE                                                                 \
 	(FLAGS_PROTECTED | FS_NOATIME_FL | FS_NODUMP_FL | FS_SYNC_FL | FS_DIRSYNC_FL | \
 	 FS_COMPR_FL | FS_NOCOW_FL)
-
-/* /proc/self/fd/N: the one way to chmod, chown and set times through an O_PATH descriptor on every
- * kernel. */
-#define FD_PATH_SIZE 32
-static void fd_path(int fd, char ret[FD_PATH_SIZE])
-{
-	snprintf(ret, FD_PATH_SIZE, "/proc/self/fd/%d", fd);
-}
-
-static int change_mode(const struct rvl_real *real, mode_t mode)
-{
-	char path[FD_PATH_SIZE];
-
-	if (real->is_open)
-		return fchmod(real->dirfd, mode);
-	if (real->name[0])
-		return fchmodat(real->dirfd, real->name, mode, 0);
-	fd_path(real->dirfd, path);
-	return chmod(path, mode);
-}
-
-int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
-{
-	int r;
-
-	rvl_lift_lock();
-	r = change_mode(real, mode & 07777) < 0 ? -errno : 0;
-	rvl_lift_unlock();
-	return r;
-}
-
-int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid)
-{
-	int flags = AT_SYMLINK_NOFOLLOW | (real->name[0] ? 0 : AT_EMPTY_PATH);
-
-	return fchownat(real->dirfd, real->name, uid, gid, flags) < 0 ? -errno : 0;
-}
-
-int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2])
-{
-	char path[FD_PATH_SIZE];
-	int r;
-
-	if (real->is_open)
-		return futimens(real->dirfd, times) < 0 ? -errno : 0;
-	fd_path(real->dirfd, path);
-	if (real->name[0])
-		r = utimensat(real->dirfd, real->name, times, AT_SYMLINK_NOFOLLOW);
-	else
-		r = utimensat(AT_FDCWD, path, times, 0);
-	return r < 0 ? -errno : 0;
-}
 
 int rvl_overlay_getattr(struct rvl_overlay *ov, pid_t asker, uint64_t number, struct rvl_entry *ret)
 {
@@ -98,14 +45,14 @@ bool rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number)
 static int set_size(struct rvl_node *node, off_t size, bool is_open)
 {
 	struct rvl_filefd _cleanup_filefd_ file = { .ov = node->ov };
-	char path[FD_PATH_SIZE];
+	char path[RVL_FD_PATH_SIZE];
 	int r = rvl_file_pin(node, true, &file.fd);
 
 	if (r < 0)
 		return r;
 	if (is_open || size == 0)
 		return ftruncate(file.fd.fd, size) < 0 ? -errno : 0;
-	fd_path(file.fd.fd, path);
+	rvl_fd_path(file.fd.fd, path);
 	if (truncate(path, size) == 0)
 		return 0;
 	/* without privileges: the kernel has asked for the permission, and the file may have lost it */

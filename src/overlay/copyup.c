@@ -226,7 +226,6 @@ static int make_entry(struct copy_up *c)
 {
 	struct rvl_entry_directory entry = { .is_merged = true };
 	struct rvl_overlay *ov = c->ov;
-	int r;
 
 	if (!rvl_node_is_dir(c->node))
 		return link_entry(c);
@@ -236,8 +235,7 @@ static int make_entry(struct copy_up *c)
 	rvl_handle_of(ov, ov->index->temp_fd, c->temp.name, &entry.upper);
 	rvl_handle_of(ov, c->lower.dirfd, c->lower.name, &entry.lower);
 	/* A record of an attempt that did not end may be there: nothing of it was shown. */
-	r = rvl_entry_put_directory(ov->index, c->node->id.number, &entry, true);
-	return r;
+	return rvl_entry_put_directory(ov->index, c->node->id.number, &entry, true);
 }
 
 /* ---- publishing ---- */
@@ -253,20 +251,6 @@ int rvl_set_impure(struct rvl_node *dir, int dirfd)
 	if (r == 0)
 		atomic_store_explicit(&dir->is_impure, true, memory_order_relaxed);
 	return r;
-}
-
-/* A copy-up is no change of the directory that people should see. */
-static void restore_times(int dirfd, const struct statx *st)
-{
-	const struct timespec times[2] = {
-		{ st->stx_atime.tv_sec, st->stx_atime.tv_nsec },
-		{ st->stx_mtime.tv_sec, st->stx_mtime.tv_nsec },
-	};
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
-	(void)utimensat(AT_FDCWD, path, times,
-			0); /* best effort, as the kernel's ovl_copy_up_one */
 }
 
 int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, const char *name)
@@ -297,7 +281,8 @@ int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, co
 	}
 	if (r == 0) {
 		(void)rvl_set_impure(dir, dirfd);
-		restore_times(dirfd, &st);
+		/* no change of the directory that people should see (kernel: ovl_copy_up_one) */
+		rvl_fd_restore_times(dirfd, &st);
 	}
 	rvl_log_end(ov->index->log, id);
 	return r;
@@ -354,7 +339,7 @@ static int publish(struct copy_up *c)
 		}
 		r = 0;
 	} else if (r == 0) {
-		restore_times(dir.fd.fd.fd, &parent_st);
+		rvl_fd_restore_times(dir.fd.fd.fd, &parent_st);
 	}
 	if (r < 0) {
 		if (!rvl_node_is_dir(c->node))

@@ -20,9 +20,4 @@ static inline void rvl_filefd_put(struct rvl_filefd *f)
 }
 #define _cleanup_filefd_ __attribute__((cleanup(rvl_filefd_put)))
 
-/* chmod, chown of a real object, whatever it is. */
-int rvl_real_chmod(const struct rvl_real *real, mode_t mode);
-int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid);
-int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]);
-
 #endif

@@ -232,6 +232,50 @@ int rvl_real_xattr_set(struct rvl_node *node, const struct rvl_real *real, enum 
 				   node->upper_ino, which, buf, size);
 }
 
+static int change_mode(const struct rvl_real *real, mode_t mode)
+{
+	char path[RVL_FD_PATH_SIZE];
+
+	if (real->is_open)
+		return fchmod(real->dirfd, mode);
+	if (real->name[0])
+		return fchmodat(real->dirfd, real->name, mode, 0);
+	rvl_fd_path(real->dirfd, path);
+	return chmod(path, mode);
+}
+
+int rvl_real_chmod(const struct rvl_real *real, mode_t mode)
+{
+	int r;
+
+	rvl_lift_lock();
+	r = change_mode(real, mode & 07777) < 0 ? -errno : 0;
+	rvl_lift_unlock();
+	return r;
+}
+
+int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid)
+{
+	int flags = AT_SYMLINK_NOFOLLOW | (real->name[0] ? 0 : AT_EMPTY_PATH);
+
+	return fchownat(real->dirfd, real->name, uid, gid, flags) < 0 ? -errno : 0;
+}
+
+int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2])
+{
+	char path[RVL_FD_PATH_SIZE];
+	int r;
+
+	if (real->is_open)
+		return futimens(real->dirfd, times) < 0 ? -errno : 0;
+	rvl_fd_path(real->dirfd, path);
+	if (real->name[0])
+		r = utimensat(real->dirfd, real->name, times, AT_SYMLINK_NOFOLLOW);
+	else
+		r = utimensat(AT_FDCWD, path, times, 0);
+	return r < 0 ? -errno : 0;
+}
+
 /* Linking an entry that was owed is no change of the file (overlay/debt.c). */
 static void show_ctime(const struct rvl_node *node, const struct statx *stx, struct stat *ret)
 {

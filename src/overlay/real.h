@@ -65,6 +65,11 @@ ssize_t rvl_real_xattr_get(struct rvl_node *node, const struct rvl_real *real, e
 int rvl_real_xattr_set(struct rvl_node *node, const struct rvl_real *real, enum rvl_xattr which,
 		       const void *buf, size_t size);
 
+/* chmod(2), chown(2), utimensat(2) of it, whatever it is. chmod takes the lock of rvl_lift_lock. */
+int rvl_real_chmod(const struct rvl_real *real, mode_t mode);
+int rvl_real_chown(const struct rvl_real *real, uid_t uid, gid_t gid);
+int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]);
+
 /* Attributes as a reply shows them (number, link count, size of merged directories). */
 int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret);
 /* The same from a statx that is at hand; st is of the upper object, or of the topmost lower. */
