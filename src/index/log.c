@@ -423,22 +423,6 @@ void rvl_log_drop(struct rvl_log *log, uint64_t id)
 	pthread_mutex_unlock(&log->lock);
 }
 
-int rvl_log_sync(struct rvl_log *log)
-{
-	_cleanup_close_ int fd = -EBADF;
-
-	if (log->is_volatile || !log->is_writable)
-		return 0;
-	/* A descriptor of its own: the file may be rewritten (with fsync) meanwhile. */
-	pthread_mutex_lock(&log->lock);
-	if (log->fd >= 0)
-		fd = fcntl(log->fd, F_DUPFD_CLOEXEC, 3);
-	pthread_mutex_unlock(&log->lock);
-	if (fd < 0)
-		return -EIO;
-	return fdatasync(fd) ? -errno : 0;
-}
-
 bool rvl_log_is_torn(const struct rvl_log *log)
 {
 	return log->is_torn;

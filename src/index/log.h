@@ -2,7 +2,7 @@
 /*
  * The log (inodes/log): append-only records of operations begun and not finished
  * (docs/consistency.md). One write(2) a record; the page cache keeps it over the death of the
- * process, rvl_log_sync over a power cut. An operation whose recovery finds nothing to do once all
+ * process; a power cut may take it. An operation whose recovery finds nothing to do once all
  * is done, however much later, needs no END record (rvl_log_drop): it is recovered once more after
  * a death, which changes nothing.
  *
@@ -76,8 +76,6 @@ int rvl_log_begin(struct rvl_log *log, const struct rvl_log_record *record, uint
 void rvl_log_end(struct rvl_log *log, uint64_t id);
 /* The same, where recovering it again would do no harm: nothing is written. */
 void rvl_log_drop(struct rvl_log *log, uint64_t id);
-/* fdatasync. */
-int rvl_log_sync(struct rvl_log *log);
 
 /*
  * What the former process left: called once for each pending record, in order of begin, before the
