@@ -167,7 +167,7 @@ static int whiteout(struct walk *walk, const struct directory *dir, int dirfd, c
 
 	if (dir->is_opaque)
 		id = RVL_P_WHITEOUT_IN_OPAQUE;
-	else if (!lower || !rvl_listing_find(lower, &check->secret, name))
+	else if (!lower || !rvl_listing_find(lower, name))
 		id = RVL_P_WHITEOUT_USELESS;
 	else
 		return 0;

@@ -248,9 +248,9 @@ size_t rvl_listing_seek(const struct rvl_listing *listing, uint64_t offset)
 }
 
 const struct rvl_listing_name *rvl_listing_find(const struct rvl_listing *listing,
-						const struct rvl_secret *secret, const char *name)
+						const char *name)
 {
-	uint64_t offset = rvl_listing_offset(secret, name);
+	uint64_t offset = rvl_listing_offset(listing->secret, name);
 
 	for (size_t i = rvl_listing_seek(listing, offset);
 	     i < listing->n && listing->v[i].offset == offset; i++)

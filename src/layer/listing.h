@@ -68,6 +68,6 @@ static inline const char *rvl_listing_text(const struct rvl_listing *listing,
 size_t rvl_listing_seek(const struct rvl_listing *listing, uint64_t offset);
 /* The entry of a name, or NULL. */
 const struct rvl_listing_name *rvl_listing_find(const struct rvl_listing *listing,
-						const struct rvl_secret *secret, const char *name);
+						const char *name);
 
 #endif

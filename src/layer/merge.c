@@ -453,7 +453,7 @@ int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *
 	if (parent->n == 0 && start[0] != '/')
 		return 0;
 	if (hint && start[0] != '/') {
-		s.hint = rvl_listing_find(hint, hint->secret, start);
+		s.hint = rvl_listing_find(hint, start);
 		if (!s.hint)
 			return 0;
 		s.next = s.hint->layer;

@@ -169,7 +169,7 @@ int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 	if (!redirect)
 		(void)rvl_lower_listing(dir, true, &hint);
 	/* what is not listed needs no descriptor to be absent */
-	if (hint && !rvl_listing_find(hint, &ov->index->secret, name))
+	if (hint && !rvl_listing_find(hint, name))
 		goto done;
 	if (dir->lower.n && rvl_lower_pin(dir, &top) < 0)
 		top = RVL_FD_NONE;
@@ -481,7 +481,7 @@ static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **
 
 	(void)rvl_lower_listing(dir->node, true, &listing);
 	if (listing)
-		listed = rvl_listing_find(listing, &ov->index->secret, name);
+		listed = rvl_listing_find(listing, name);
 	if (listed && rvl_number_of_dirent(ov->index, &ov->stack->layers[listed->layer],
 					   listed->ino, listed->type, &number) == 0) {
 		type = DTTOIF(listed->type);
@@ -587,7 +587,7 @@ int rvl_lower_has(struct rvl_node *dir, const char *name)
 		return 0;
 	(void)rvl_lower_listing(dir, true, &listing);
 	if (listing) {
-		r = rvl_listing_find(listing, &dir->ov->index->secret, name) != NULL;
+		r = rvl_listing_find(listing, name) != NULL;
 		rvl_listing_put(listing);
 		return r;
 	}

@@ -212,7 +212,7 @@ static bool listing_is_equal(const char *path, const struct rvl_listing *listing
 		/* Of a directory that is not merged the kernel lists whiteouts, too. */
 		if (fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
 			continue;
-		e = rvl_listing_find(listing, &secret, de->d_name);
+		e = rvl_listing_find(listing, de->d_name);
 		if (!e || e->type != de->d_type)
 			return false;
 		seen[e - listing->v] = true;
