@@ -24,7 +24,7 @@
 static _Thread_local unsigned depth;
 
 /* Of an entry, or what it leads to: told once, where it is found. */
-static int is_damaged(uint64_t number)
+static int report_damage(uint64_t number)
 {
 	rvl_count(damaged);
 	rvl_warn_limited("the index entry of object %llu is damaged; see reverlayctl check",
@@ -192,7 +192,7 @@ static int is_left_to_lower(struct rvl_node *node)
 	return r < 0 ? r : stx.stx_nlink == 1;
 }
 
-int rvl_check_names(struct rvl_node *node, bool may_walk)
+int rvl_bury_if_unnamed(struct rvl_node *node, bool may_walk)
 {
 	struct rvl_node _cleanup_node_ *found = NULL;
 	struct rvl_overlay *ov = node->ov;
@@ -227,7 +227,7 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 	rvl_entry_path(number, path);
 	r = rvl_stamp_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id);
 	if (r == -ENODATA || r == -EUCLEAN || (r == 0 && id.number != number))
-		return is_damaged(number);
+		return report_damage(number);
 	if (r < 0)
 		return r;
 	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
@@ -243,7 +243,7 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 	if (r < 0)
 		return r;
 	if (!rvl_node_is_known(node))
-		r = rvl_check_names(node, !ov->is_recovering);
+		r = rvl_bury_if_unnamed(node, !ov->is_recovering);
 	if (r == 0)
 		*ret = rvl_take_ptr(node);
 	return r;
@@ -257,7 +257,7 @@ static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node
 	int error, r = rvl_entry_get_directory(ov->index, number, &dir);
 
 	if (r < 0)
-		return r == -EUCLEAN ? is_damaged(number) : r;
+		return r == -EUCLEAN ? report_damage(number) : r;
 	error = by_name(ov, number, &dir.path, &has_parent, ret);
 	if (error != -ESTALE && error != -EUCLEAN)
 		return error;
@@ -279,7 +279,7 @@ static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 	if (ov->stack->has_upper)
 		r = rvl_entry_look(ov->index, number, &kind, &stx);
 	if (r < 0)
-		return r == -EUCLEAN ? is_damaged(number) : r;
+		return r == -EUCLEAN ? report_damage(number) : r;
 	switch (kind) {
 	case RVL_ENTRY_OBJECT:
 		return by_object(ov, number, &stx, ret);
@@ -300,7 +300,7 @@ int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 	int r;
 
 	if (depth >= DEPTH_MAX)
-		return is_damaged(number);
+		return report_damage(number);
 	depth++;
 	rvl_count(decodes);
 	r = decode(ov, number, ret);

@@ -19,6 +19,6 @@ int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret);
  * complete: the map is not built for this then. No lock may be held, and the kernel does not know
  * the object.
  */
-int rvl_check_names(struct rvl_node *node, bool may_walk);
+int rvl_bury_if_unnamed(struct rvl_node *node, bool may_walk);
 
 #endif

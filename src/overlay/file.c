@@ -95,11 +95,10 @@ int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
-	bool is_closed;
 
 	/* an orphan stays until the kernel forgets it */
 	if (node)
-		(void)rvl_node_release(node, &is_closed);
+		(void)rvl_node_release(node);
 }
 
 /* offset -1: anywhere. */

@@ -392,18 +392,17 @@ void rvl_node_count_open(struct rvl_node *node)
 	pthread_mutex_unlock(&shard->lock);
 }
 
-bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed)
+bool rvl_node_release(struct rvl_node *node)
 {
 	struct shard *shard = shard_of_node(node);
-	bool is_unknown;
+	bool is_closed;
 
 	pthread_mutex_lock(&shard->lock);
 	if (node->n_open)
 		node->n_open--;
-	*ret_is_closed = node->n_open == 0;
-	is_unknown = !is_known(node);
+	is_closed = node->n_open == 0;
 	pthread_mutex_unlock(&shard->lock);
-	return is_unknown;
+	return is_closed;
 }
 
 bool rvl_node_is_known(struct rvl_node *node)

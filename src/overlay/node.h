@@ -158,15 +158,14 @@ void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char 
 /* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);
 
-/* Counts of the kernel. lookup/open add one; forget/release report by true that nothing is left of
- * both. */
+/* Counts of the kernel. lookup/open add one. forget: true if neither look-ups nor opens are left. */
 void rvl_node_count_lookup(struct rvl_node *node);
 bool rvl_node_forget(struct rvl_node *node, uint64_t n);
 /* The kernel knows a node no more that is not in memory. */
 void rvl_node_forget_dropped(struct rvl_overlay *ov, uint64_t number);
 void rvl_node_count_open(struct rvl_node *node);
-/* ret_is_closed: no open is left. */
-bool rvl_node_release(struct rvl_node *node, bool *ret_is_closed);
+/* true if no open is left. */
+bool rvl_node_release(struct rvl_node *node);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
 /* As lookup, of what the kernel asks for by its number, but false and not counted if it is dead: the
  * kernel asks for what it has no inode of (fs/fuse/inode.c, fuse_get_dentry), so nobody has it open,

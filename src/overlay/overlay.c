@@ -171,5 +171,5 @@ void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_look
 	if (atomic_load(&node->is_dead))
 		rvl_node_bury(node);
 	else
-		(void)rvl_check_names(node, false);
+		(void)rvl_bury_if_unnamed(node, false);
 }

@@ -128,8 +128,8 @@ static int number_of(struct pass *p, const struct rvl_listing_name *name, struct
 	return 0;
 }
 
-/* Returns 1: go on, 0: the reply is full, or an error. */
-static int emit(struct pass *p, size_t i)
+/* Returns false when the reply is full. */
+static bool emit(struct pass *p, size_t i)
 {
 	const struct rvl_listing_name *name = &p->listing->v[i];
 	struct rvl_node _cleanup_node_ *node = NULL;
@@ -147,7 +147,7 @@ static int emit(struct pass *p, size_t i)
 		dirent.next_offset = name->offset - 1;
 	r = number_of(p, name, &dirent, &entry, &node);
 	if (r == -ENOENT)
-		return 1; /* removed since the snapshot */
+		return true; /* removed since the snapshot */
 	if (r < 0) {
 		/* it has a name all the same; a look-up will say what is wrong */
 		struct rvl_id id = { .number = name->ino & RVL_REAL_INO_MASK };
@@ -155,10 +155,10 @@ static int emit(struct pass *p, size_t i)
 		dirent.number = id.number > RVL_NUMBER_ROOT ? id.number : RVL_REAL_INO_MASK;
 	}
 	if (!p->fn(p->arg, &dirent))
-		return 0;
+		return false;
 	if (dirent.entry)
 		rvl_node_count_lookup(node);
-	return 1;
+	return true;
 }
 
 int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,
@@ -178,12 +178,12 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	if (r == 0 && emit_dots(&p, &offset)) {
 		size_t i = rvl_listing_seek(p.listing, offset + 1);
 
-		for (r = 1; r > 0 && i < p.listing->n; i++)
-			r = emit(&p, i);
+		while (i < p.listing->n && emit(&p, i))
+			i++;
 	}
 	rvl_dir_unlock(&p.dir);
 	rvl_listing_put(p.listing);
-	return r < 0 ? r : 0;
+	return r;
 }
 
 int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number, bool *ret_is_unchanged)
@@ -217,12 +217,8 @@ void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
 	struct rvl_listing *listing = NULL;
-	bool is_closed;
 
-	if (!node)
-		return;
-	(void)rvl_node_release(node, &is_closed);
-	if (!is_closed)
+	if (!node || !rvl_node_release(node))
 		return;
 	pthread_mutex_lock(&node->merged_listing.lock);
 	listing = rvl_take_ptr(node->listing);

@@ -16,7 +16,7 @@ void rvl_node_make_orphan(struct rvl_node *node, uint64_t log_id);
 void rvl_node_end_orphan(struct rvl_node *node);
 /* Nobody knows it any more: if it is an orphan, bury it. */
 void rvl_node_bury(struct rvl_node *node);
-/* The same for one whose names were found to be gone (decode.h, rvl_check_names), unless somebody
+/* The same for one whose names were found to be gone (decode.h, rvl_bury_if_unnamed), unless somebody
  * knows it. */
 void rvl_node_bury_unnamed(struct rvl_node *node);
 

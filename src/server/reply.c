@@ -123,8 +123,8 @@ void rvl_reply_opened(fuse_req_t req, int result, uint64_t number, const struct 
 	int r = result;
 
 	if (r == 0)
-		r = rvl_passthrough_open(server->passthrough, number, fuse_req_ctx(req)->uid, entry,
-					 fi);
+		r = rvl_passthrough_open(server->passthrough, number, fuse_req_ctx(req)->uid,
+					 entry != NULL, fi);
 	if (r < 0) {
 		if (result == 0)
 			take_back(overlay, number, entry);
