@@ -34,7 +34,6 @@ static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 	r = fd < 0 ? fd :
 		     rvl_listing_read_upper(ov->stack, fd, lower, false, &ov->index->secret, ret);
 	rvl_listing_put(lower);
-	rvl_count(listings);
 	return r;
 }
 

@@ -313,6 +313,18 @@ def test_parts_of_a_pass(ov, kind):
     assert [entry[0] for entry in in_parts(mnt / "new") if entry[0][0] != "."] == ["other"]
 
 
+@pytest.mark.kernel_differs("it has no counters")
+def test_listings_are_counted(ov):
+    """A listing that is built is counted once."""
+    with ov.layer() as low:
+        write(low / "other")
+    write(ov.upper / "d/x")
+    mnt = ov.mount()
+    before = counters_of(mnt)["listings"]
+    assert os.listdir(mnt / "d") == ["x"]
+    assert counters_of(mnt)["listings"] == before + 1
+
+
 def test_whiteouts_are_not_listed(ov):
     """Whiteouts of all layers, and names that they hide, are in no listing; ls -la agrees."""
     with ov.layer() as low:
