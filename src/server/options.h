@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Mount options: one table says what there is (options.c), the manual reverlay(8) says what they
- * mean. The names of the kernel's overlayfs mean what they mean there. Given twice, the last one
- * wins, as in the kernel; lowerdir= starts the list of layers anew, lowerdir+= and datadir+= add to
- * it.
+ * mean; options_fuse.c tells libfuse of them. The names of the kernel's overlayfs mean what they
+ * mean there. Given twice, the last one wins, as in the kernel; lowerdir= starts the list of layers
+ * anew, lowerdir+= and datadir+= add to it.
  *
  * Messages are logged here, each with the option's name.
  */
@@ -13,8 +13,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mount.h>
 
 #include "overlay/overlay.h"
+
+#ifndef MS_NOSYMFOLLOW /* Linux 5.10 */
+#define MS_NOSYMFOLLOW 256
+#endif
 
 struct rvl_strings {
 	char **items; /* owned, and each of them */
