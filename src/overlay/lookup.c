@@ -12,175 +12,13 @@
 #include <dirent.h>
 #include <string.h>
 
-#include "index/stamp.h"
-#include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/decode.h"
 #include "overlay/given.h"
 #include "overlay/identify.h"
 #include "overlay/nlink.h"
+#include "overlay/remove.h"
 #include "overlay/special.h"
-
-/*
- * What a listing spares a look-up are the looks into layers that do not have the name. Reading one
- * costs as much as many of them, so it may have so many names for each look that was in vain; the
- * next try is after four times as many. Larger directories are looked up layer by layer.
- */
-#define NAMES_PER_IDLE_LOOK 64
-#define LOOKUP_LISTING_MAX (1U << 18) /* names */
-
-/* ---- one name ---- */
-
-void rvl_upper_name_release(struct rvl_upper_name *upper)
-{
-	free(upper->redirect);
-	upper->redirect = NULL;
-}
-
-/* What one stat and the stamp say. */
-static int upper_stat(struct rvl_overlay *ov, int dirfd, const char *name,
-		      struct rvl_upper_name *ret)
-{
-	unsigned turn;
-	int r;
-
-	*ret = (struct rvl_upper_name){};
-	if (dirfd < 0)
-		return 0;
-	do {
-		turn = rvl_lift_read_begin();
-		r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, &ret->st);
-	} while (rvl_lift_read_again(turn));
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return r;
-	r = rvl_whiteout_check(ov->stack, dirfd, name, &ret->st, false);
-	if (r != 0) {
-		ret->is_whiteout = r > 0;
-		return r < 0 ? r : 0;
-	}
-	ret->exists = true;
-	r = rvl_stamp_get(ov->index, dirfd, name, ret->st.stx_mode, ret->st.stx_ino, &ret->stamp);
-	ret->stamp_error = r;
-	return r == -ENODATA || r == -EUCLEAN ? 0 : r;
-}
-
-/* What more it takes to make a node. */
-static int upper_details(struct rvl_overlay *ov, int dirfd, const char *name,
-			 struct rvl_upper_name *ret)
-{
-	bool is_born = ret->stamp_error == 0 && rvl_number_is_born(ov->index, ret->stamp.number);
-	enum rvl_opaque opaque;
-	int r;
-
-	/* what was born here has its data */
-	if (S_ISREG(ret->st.stx_mode) && !is_born) {
-		r = rvl_metacopy_get(ov->stack, dirfd, name);
-		if (r < 0)
-			return r;
-		ret->is_metacopy = r > 0;
-	}
-	if (S_ISDIR(ret->st.stx_mode)) {
-		r = rvl_opaque_get(ov->stack, dirfd, name, &opaque);
-		if (r < 0)
-			return r;
-		ret->is_opaque = opaque == RVL_OPAQUE_YES;
-	}
-	if ((S_ISDIR(ret->st.stx_mode) && !ret->is_opaque) || ret->is_metacopy)
-		return rvl_redirect_get(ov->stack, dirfd, name, &ret->redirect);
-	return 0;
-}
-
-int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret)
-{
-	int r = upper_stat(ov, dirfd, name, ret);
-
-	return r == 0 && ret->exists ? upper_details(ov, dirfd, name, ret) : r;
-}
-
-/* With the slot's lock, for a look-up: is it time to read it? *ret_max_names: if not larger. */
-static bool is_listing_due(struct rvl_listing_slot *slot, size_t *ret_max_names)
-{
-	*ret_max_names = (size_t)slot->n_looks_due * NAMES_PER_IDLE_LOOK;
-	return slot->n_idle_looks >= slot->n_looks_due && *ret_max_names <= LOOKUP_LISTING_MAX;
-}
-
-int rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup, struct rvl_listing **ret)
-{
-	struct rvl_listing_slot *slot = &dir->lower_listing;
-	struct rvl_overlay *ov = dir->ov;
-	size_t max_names = 0;
-	int r = 0;
-
-	*ret = NULL;
-	if (dir->lower.n == 0)
-		return 0;
-	pthread_mutex_lock(&slot->lock);
-	*ret = rvl_listing_slot_get(slot);
-	if (!*ret && (!is_for_lookup || is_listing_due(slot, &max_names))) {
-		r = rvl_retry_emfile(ov, rvl_listing_read(ov->stack, &dir->lower,
-							  &ov->index->secret, max_names, ret));
-		if (r == 0)
-			rvl_listing_slot_keep(&ov->listings, slot, *ret);
-		else if (r == -E2BIG)
-			slot->n_looks_due *= 4;
-	}
-	pthread_mutex_unlock(&slot->lock);
-	return is_for_lookup ? 0 : r; /* without one a look-up asks the layers */
-}
-
-/* Of a look-up without a listing: how many layers were looked into that do not have the name. */
-static unsigned idle_looks(const struct rvl_node *dir, const struct rvl_found *found)
-{
-	const struct rvl_layer *top = found->places.n ? found->places.v[0].layer : NULL;
-	unsigned n = 0;
-
-	/* a directory is looked for in all of them; other than that, the first one ends it */
-	if (top && S_ISDIR(found->st.stx_mode))
-		return dir->lower.n > found->places.n ? dir->lower.n - found->places.n : 0;
-	while (n < dir->lower.n && dir->lower.v[n].layer != top)
-		n++;
-	return n;
-}
-
-static void count_idle_looks(struct rvl_node *dir, const struct rvl_found *found)
-{
-	const unsigned n = idle_looks(dir, found);
-
-	if (n == 0)
-		return;
-	pthread_mutex_lock(&dir->lower_listing.lock);
-	dir->lower_listing.n_idle_looks += n;
-	pthread_mutex_unlock(&dir->lower_listing.lock);
-}
-
-int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
-		   struct rvl_found *ret)
-{
-	struct rvl_overlay *ov = dir->ov;
-	struct rvl_listing *hint = NULL;
-	struct rvl_fd top = RVL_FD_NONE;
-	int r = 0;
-
-	*ret = (struct rvl_found){};
-	if (dir->lower.n == 0 && !(redirect && redirect[0] == '/'))
-		return 0;
-	if (!redirect)
-		(void)rvl_lower_listing(dir, true, &hint);
-	/* what is not listed needs no descriptor to be absent */
-	if (hint && !rvl_listing_find(hint, name))
-		goto done;
-	if (dir->lower.n && rvl_lower_pin(dir, &top) < 0)
-		top = RVL_FD_NONE;
-	r = rvl_merge_lookup_at(ov->stack, &dir->lower, top.fd, name, redirect, hint, ret);
-	rvl_fdcache_unpin(ov->fds, &top);
-	if (r == 0 && !hint && !redirect)
-		count_idle_looks(dir, ret);
-done:
-	rvl_listing_put(hint);
-	return r;
-}
 
 /* ---- from what was found to a node ---- */
 
@@ -508,14 +346,14 @@ static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name 
 
 	*ret = NULL;
 	rvl_count(lookups);
-	r = upper_stat(ov, dirfd, name, upper);
+	r = rvl_upper_stat(ov, dirfd, name, upper);
 	if (r < 0 || upper->is_whiteout)
 		return r;
 	r = upper->exists ? known_upper(dir, name, upper, ret) : known_lower(dir, name, ret);
 	if (r < 0 || *ret)
 		return r;
 	if (upper->exists)
-		r = upper_details(ov, dirfd, name, upper);
+		r = rvl_upper_details(ov, dirfd, name, upper);
 	/* Below an upper non-directory only its own origin matters, and only for a stranger:
 	 * identify asks. */
 	if (r == 0 && (!upper->exists || (S_ISDIR(upper->st.stx_mode) && !upper->is_opaque))) {
@@ -577,24 +415,6 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 	return r;
 }
 
-int rvl_lower_has(struct rvl_node *dir, const char *name)
-{
-	struct rvl_found _cleanup_found_ lower = {};
-	struct rvl_listing *listing;
-	int r;
-
-	if (dir->lower.n == 0)
-		return 0;
-	(void)rvl_lower_listing(dir, true, &listing);
-	if (listing) {
-		r = rvl_listing_find(listing, name) != NULL;
-		rvl_listing_put(listing);
-		return r;
-	}
-	r = rvl_lower_look(dir, name, NULL, &lower);
-	return r < 0 ? r : lower.places.n != 0;
-}
-
 int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret)
 {
 	struct rvl_found _cleanup_found_ lower = {};
@@ -626,7 +446,7 @@ int rvl_lookup(struct rvl_node *node, const char *name, struct rvl_node **ret)
 	return r < 0 ? r : rvl_lookup_locked(&dir, name, ret);
 }
 
-/* ---- the request ---- */
+/* ---- the requests ---- */
 
 static int lookup_dots(struct rvl_overlay *ov, uint64_t number, const char *name,
 		       struct rvl_node **ret)
@@ -669,17 +489,29 @@ int rvl_overlay_lookup(struct rvl_overlay *ov, pid_t asker, uint64_t parent, con
 		if (r < 0)
 			return r == -ENOENT ? -ESTALE : r;
 		return rvl_node_count_living(node) ? 0 : -ESTALE;
-	} else {
-		r = rvl_check_name(name);
-		if (r == 0)
-			r = rvl_node_get_dir(ov, parent, &dir);
-		if (r == 0)
-			r = rvl_dir_lock_read(dir, &locked);
-		if (r == 0)
-			r = rvl_lookup_entry_locked(&locked, asker, name, &node, ret);
-		if (r < 0)
-			return r;
 	}
-	rvl_node_count_lookup(node);
-	return 0;
+	r = rvl_check_name(name);
+	if (r == 0)
+		r = rvl_node_get_dir(ov, parent, &dir);
+	if (r == 0)
+		r = rvl_dir_lock_read(dir, &locked);
+	if (r == 0)
+		r = rvl_lookup_entry_locked(&locked, asker, name, &node, ret);
+	if (r == 0)
+		rvl_node_count_lookup(node);
+	return r;
+}
+
+void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups)
+{
+	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
+
+	if (!node)
+		rvl_node_forget_dropped(ov, number);
+	if (!node || !rvl_node_forget(node, n_lookups))
+		return;
+	if (atomic_load(&node->is_dead))
+		rvl_node_bury(node);
+	else
+		(void)rvl_bury_if_unnamed(node, false);
 }

@@ -1,39 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From a name in a directory to its node, on top of the rules of the lower stack (layer/merge.h):
- * upper's object, if there is one, then what the lower view has.
+ * From a name in a directory to its node: upper's object, if there is one, then what the lower view
+ * has (parts.h).
  */
 #ifndef RVL_OVERLAY_LOOKUP_H
 #define RVL_OVERLAY_LOOKUP_H
 
 #include "overlay/dirlock.h"
-
-/* What upper has under a name. */
-struct rvl_upper_name {
-	bool exists; /* an object, not a whiteout */
-	bool is_whiteout;
-	struct statx st;
-	int stamp_error; /* 0, -ENODATA (none), -EUCLEAN (malformed) */
-	struct rvl_id stamp;
-	/* read only for objects that are not in memory (their nodes say it) */
-	bool is_opaque;
-	bool is_metacopy;
-	bool is_unindexed; /* no entry, and a read-only overlay makes none */
-	char *redirect; /* owned; NULL: none */
-};
-void rvl_upper_name_release(struct rvl_upper_name *upper);
-#define _cleanup_upper_name_ __attribute__((cleanup(rvl_upper_name_release)))
-#define _cleanup_found_ __attribute__((cleanup(rvl_found_release)))
-
-/* Look in upper alone. 0 also when absent. dirfd: of the upper directory, -EBADF: absent. */
-int rvl_upper_look(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_upper_name *ret);
-/* Look in the lower part of the directory alone (0 with places.n == 0 when absent). */
-int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
-		   struct rvl_found *ret);
-
-/* Has the lower part something visible under this name, so that a whiteout must take its place? 1,
- * 0, or -errno. */
-int rvl_lower_has(struct rvl_node *dir, const char *name);
+#include "overlay/parts.h"
 
 /* All that a name is: for changes. The directory is locked for write. 0 also when it is absent
  * (node NULL). */
@@ -60,12 +34,5 @@ int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
  */
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
 			struct rvl_place *data, bool has_name, struct rvl_node **ret);
-
-/*
- * The listing of the lower part, counted; NULL where there is none. It is kept within the limit of
- * listings.h. For a look-up the result is 0 always, and *ret NULL also where it cannot be read or
- * would cost more than asking the layers for one name.
- */
-int rvl_lower_listing(struct rvl_node *dir, bool is_for_lookup, struct rvl_listing **ret);
 
 #endif

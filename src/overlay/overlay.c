@@ -10,9 +10,7 @@
 #include "layer/identity.h"
 #include "layer/path.h"
 #include "overlay/complete.h"
-#include "overlay/decode.h"
 #include "overlay/debt.h"
-#include "overlay/lookup.h"
 #include "overlay/recover.h"
 #include "overlay/remove.h"
 
@@ -158,18 +156,4 @@ int rvl_overlay_build_map(struct rvl_overlay *ov)
 int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret)
 {
 	return rvl_map_get_info(ov->index, ret);
-}
-
-void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups)
-{
-	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
-
-	if (!node)
-		rvl_node_forget_dropped(ov, number);
-	if (!node || !rvl_node_forget(node, n_lookups))
-		return;
-	if (atomic_load(&node->is_dead))
-		rvl_node_bury(node);
-	else
-		(void)rvl_bury_if_unnamed(node, false);
 }
