@@ -43,6 +43,7 @@ struct options {
 	bool is_verbose;
 	unsigned long only_point; /* 0: all */
 	unsigned part, n_parts; /* of the cases */
+	unsigned share, n_shares; /* of the operations */
 	unsigned n_workers;
 };
 extern struct options options;
@@ -148,6 +149,7 @@ struct trace {
 	unsigned long kill_at; /* the n-th counted call, from 1; 0: never */
 	bool is_after; /* when it is done, not before */
 	bool is_recovery; /* what is done before the mount counts, not what is done when armed */
+	bool is_idle; /* nothing counts: the server is not stopped at its calls, which takes time */
 	/* out */
 	unsigned long n_calls;
 	struct call calls[CALLS_MAX];
@@ -157,7 +159,7 @@ struct trace {
 
 /* Starts argv under ptrace with stderr to log; the caller then loops with trace_step until it
  * returns false (the server is gone). *ret_other: another child's pid that ended (its status). */
-pid_t trace_start(char *const argv[], const char *log);
+pid_t trace_start(const struct trace *trace, char *const argv[], const char *log);
 bool trace_step(struct trace *trace, pid_t server, pid_t *ret_other, int *ret_status);
 
 /* ---- run.c ---- */

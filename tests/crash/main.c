@@ -11,6 +11,7 @@
  *   --check CTL      reverlayctl check must find nothing
  *   --repair         and before the next mount a repair must finish all, and leave nothing to find
  *   --part I/N       every N-th case, from I on
+ *   --share I/N      all cases of every N-th operation: no kind of point is in two shares
  *   --jobs N, --verbose
  *
  * The last line says how many cases and points there were, and how many failed. See crash.h.
@@ -37,7 +38,7 @@
 #define KINDS_MAX (1 << 14)
 #define FAILURES_SHOWN 40
 
-struct options options = { .mount_options = "", .n_workers = 1, .n_parts = 1 };
+struct options options = { .mount_options = "", .n_workers = 1, .n_parts = 1, .n_shares = 1 };
 struct shared *shared;
 
 /* Of all workers. */
@@ -160,7 +161,7 @@ static bool run_repair(void)
 /* Mount again, look, unmount, look at what is on disk. */
 static bool verify_life(void)
 {
-	struct trace trace = {};
+	struct trace trace = { .is_idle = true };
 
 	return run_life(&world, &trace, use_verify, NULL) == 0 && !shared->message[0] &&
 	       index_check(&world) && run_check();
@@ -297,7 +298,18 @@ static bool is_first(const struct test_case *c, const struct trace *trace, unsig
 	return true;
 }
 
-/* The tree after so many steps, without a death. */
+/* The tree after so many steps, which have been done without a death. */
+static bool take_reference(const struct test_case *c, int n_steps, struct trace *trace)
+{
+	if (shared->message[0] || shared->n_done != n_steps || !verify_life()) {
+		report(c, trace, "none: without a death");
+		return false;
+	}
+	texts[n_steps] = strdup(shared->text);
+	return true;
+}
+
+/* Do so many steps, and take the tree after them. */
 static bool read_reference(const struct test_case *c, int n_steps, struct trace *trace)
 {
 	if (n_steps == 0 && first_text) {
@@ -305,13 +317,10 @@ static bool read_reference(const struct test_case *c, int n_steps, struct trace 
 		return true;
 	}
 	first_life(c, trace, n_steps);
-	if (shared->message[0] || shared->n_done != n_steps || !verify_life()) {
-		report(c, trace, "none: without a death");
+	if (!take_reference(c, n_steps, trace))
 		return false;
-	}
-	texts[n_steps] = strdup(shared->text);
 	if (n_steps == 0)
-		first_text = strdup(shared->text);
+		first_text = strdup(texts[0]);
 	return true;
 }
 
@@ -320,7 +329,7 @@ static void try_case(const struct test_case *c)
 	int n_steps = (int)steps_count(c->steps);
 	struct trace trace = {}, other = {};
 	static bool is_wanted[CALLS_MAX];
-	bool is_any = false, is_good = true;
+	bool is_any = false, is_good;
 
 	totals->n_cases++;
 	first_life(c, &trace, n_steps);
@@ -335,7 +344,9 @@ static void try_case(const struct test_case *c)
 		report(c, &trace, "none: without a death");
 		return;
 	}
-	for (int i = 0; is_any && is_good && i <= n_steps; i++)
+	/* the world is still that after all steps, then those after fewer */
+	is_good = is_any && take_reference(c, n_steps, &trace);
+	for (int i = 0; is_good && i < n_steps; i++)
 		is_good = read_reference(c, i, &other);
 	for (unsigned long i = 0; is_good && i < trace.n_calls; i++) {
 		if (is_wanted[i])
@@ -347,6 +358,21 @@ static void try_case(const struct test_case *c)
 		free(texts[i]);
 		texts[i] = NULL;
 	}
+}
+
+/* The how-manieth operation that of case i is. */
+static unsigned operation_index(const struct test_case *cases, size_t i)
+{
+	unsigned n = 0;
+
+	for (size_t k = 0; strcmp(cases[k].operation, cases[i].operation) != 0; k++) {
+		size_t before = 0;
+
+		while (strcmp(cases[before].operation, cases[k].operation) != 0)
+			before++;
+		n += before == k;
+	}
+	return n;
 }
 
 static int work(unsigned number)
@@ -363,6 +389,7 @@ static int work(unsigned number)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	while ((i = totals->next_case++) < n)
 		if (i % options.n_parts == options.part &&
+		    operation_index(cases, i) % options.n_shares == options.share &&
 		    (!options.filter || strstr(cases[i].name, options.filter)))
 			try_case(&cases[i]);
 	world_remove(base);
@@ -391,6 +418,7 @@ static void parse(int argc, char **argv)
 		{ "repair", no_argument, NULL, 'f' },
 		{ "jobs", required_argument, NULL, 'j' },
 		{ "part", required_argument, NULL, 'i' },
+		{ "share", required_argument, NULL, 's' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "list", no_argument, NULL, 'l' },
 		{},
@@ -430,6 +458,11 @@ static void parse(int argc, char **argv)
 			if (sscanf(optarg, "%u/%u", &options.part, &options.n_parts) != 2 ||
 			    options.part >= options.n_parts)
 				die("--part I/N, I from 0 to N - 1");
+			break;
+		case 's':
+			if (sscanf(optarg, "%u/%u", &options.share, &options.n_shares) != 2 ||
+			    options.share >= options.n_shares)
+				die("--share I/N, I from 0 to N - 1");
 			break;
 		case 'v':
 			options.is_verbose = true;

@@ -61,7 +61,7 @@ int run_life(const struct world *world, struct trace *trace, int (*use)(void *ar
 	trace->n_calls = 0;
 	trace->is_killed = false;
 	sigaction(SIGALRM, &action, NULL);
-	server = trace_start(argv, world->log);
+	server = trace_start(trace, argv, world->log);
 	running[0] = server;
 	alarm(RUN_SECONDS);
 	while (trace_step(trace, server, &other, &status)) {

@@ -10,20 +10,20 @@ from rvl import BUILD, CTL, REVERLAY, run
 
 pytestmark = pytest.mark.reverlay_only("its server is killed")
 
-PARTS = 2  # each has the kinds of steps of its own cases
+SHARES = 3  # each has the kinds of steps of its own operations
 
 
 @pytest.mark.slow
 @pytest.mark.seconds(2030)
-@pytest.mark.parametrize("part", range(PARTS))
-def test_kill_at_every_step(images, scratch, part):
+@pytest.mark.parametrize("share", range(SHARES))
+def test_kill_at_every_step(images, scratch, share):
     """Each operation on each kind of object, killed once at each kind of its steps.
 
     After the next mount the tree is as before or as after the step that was not answered, and as
     after all that were; the handles taken before lead to the same objects or are ESTALE; and
     nothing is left pending, in work/, or without an object in the index.
     """
-    crash(images, scratch, f"part{part}", "--part", f"{part}/{PARTS}")
+    crash(images, scratch, f"share{share}", "--share", f"{share}/{SHARES}")
 
 
 @pytest.mark.slow
