@@ -144,7 +144,7 @@ static bool is_made_at_once(const struct creation *c)
 	const struct rvl_inherited *in = &c->inherited;
 
 	return (S_ISREG(in->mode) || S_ISDIR(in->mode)) && is_stamped_last(c) && !in->access_len &&
-	       !in->def_len && in->uid == geteuid() && in->gid == getegid();
+	       !in->def_len && in->uid == c->ov->uid && in->gid == c->ov->gid;
 }
 
 static int make_at_once(struct creation *c)

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "index/map.h"
 #include "layer/identity.h"
@@ -78,6 +79,8 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 		return -ENOMEM;
 	ov->config = *config;
 	ov->stack = config->stack;
+	ov->uid = geteuid();
+	ov->gid = getegid();
 	ov->index = config->index;
 	ov->kernel_index_fd = -EBADF;
 	if (ov->stack->has_upper)

@@ -28,6 +28,8 @@ struct rvl_overlay {
 	struct rvl_overlay_config config;
 	const struct rvl_stack *stack; /* borrowed */
 	struct rvl_index *index; /* borrowed */
+	uid_t uid; /* of the server's new files */
+	gid_t gid; /* the same */
 	struct rvl_node_cache *nodes; /* owned */
 	struct rvl_fdcache *fds; /* owned */
 	struct rvl_listings listings; /* lower listings that nodes keep */
