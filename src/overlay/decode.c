@@ -70,7 +70,17 @@ struct row_search {
 	uint64_t number;
 	struct rvl_node **ret;
 	bool is_damaged; /* what is above a place: it cannot be told what is there */
+	bool is_lost; /* a place's directory leads to nothing, and no tombstone says that it died */
 };
+
+static bool has_died(struct rvl_overlay *ov, uint64_t number)
+{
+	enum rvl_entry_kind kind;
+	struct statx stx;
+
+	return ov->stack->has_upper && rvl_entry_look(ov->index, number, &kind, &stx) == 0 &&
+	       kind == RVL_ENTRY_TOMBSTONE;
+}
 
 static int try_row(void *arg, const struct rvl_map_row *row)
 {
@@ -82,14 +92,18 @@ static int try_row(void *arg, const struct rvl_map_row *row)
 		search->is_damaged = true;
 	else if (r != -ESTALE)
 		return r == 0 ? 1 : r;
+	else if (!has_parent && !has_died(search->ov, row->at.parent))
+		search->is_lost = true;
 	return 0;
 }
 
-static int by_map(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
+/* *ret_is_lost: of -ESTALE it is not certain that there is no such object (struct row_search). */
+static int by_map(struct rvl_overlay *ov, uint64_t number, bool *ret_is_lost, struct rvl_node **ret)
 {
-	struct row_search search = { ov, number, ret, false };
+	struct row_search search = { ov, number, ret, false, false };
 	int r = each_row(ov, number, try_row, &search);
 
+	*ret_is_lost = search.is_lost;
 	return r == -ESTALE && search.is_damaged ? -EUCLEAN : r;
 }
 
@@ -196,15 +210,17 @@ int rvl_bury_if_unnamed(struct rvl_node *node, bool may_walk)
 {
 	struct rvl_node _cleanup_node_ *found = NULL;
 	struct rvl_overlay *ov = node->ov;
+	bool is_lost = false;
 	int r = is_left_to_lower(node);
 
 	if (r <= 0)
 		return r;
 	if (!may_walk && !rvl_map_is_complete(ov->index))
 		return 0;
-	r = by_map(ov, node->id.number, &found);
-	/* a name may lie where the walk could not look: its data are kept */
-	if (r != -ESTALE || rvl_map_has_gaps(ov->index))
+	r = by_map(ov, node->id.number, &is_lost, &found);
+	/* a name may lie where the walk could not look, or in a directory whose entry was lost: its
+	 * data are kept */
+	if (r != -ESTALE || is_lost || rvl_map_has_gaps(ov->index))
 		return r;
 	/* one that was moved meanwhile was made upper's own first */
 	r = is_left_to_lower(node);
@@ -273,6 +289,7 @@ static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node
 static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 {
 	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
+	bool is_lost;
 	struct statx stx;
 	int r = 0;
 
@@ -287,7 +304,8 @@ static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 		return by_directory(ov, number, ret);
 	case RVL_ENTRY_NONE:
 		/* what was born here is in no map */
-		return rvl_number_is_born(ov->index, number) ? -ESTALE : by_map(ov, number, ret);
+		return rvl_number_is_born(ov->index, number) ? -ESTALE :
+							       by_map(ov, number, &is_lost, ret);
 	case RVL_ENTRY_TOMBSTONE:
 		break;
 	}

@@ -127,6 +127,28 @@ def test_beneath_lost_and_damaged_entries(ov):
             assert after["damaged"] - before["damaged"] <= 8, top
 
 
+def test_kept_beneath_a_lost_entry(ov):
+    """A file is not taken for dead because the directory of its last name, which was renamed, has lost its entry."""
+    with ov.lower() as low:
+        write(low / "a/f1", "old\n")
+        (low / "b").mkdir()
+        os.link(low / "a/f1", low / "b/f2")
+    ov.may_complain = True
+    ov.check_remount = ov.check_links = ov.check_clean = False
+    mnt = ov.mount()
+    os.rename(mnt / "a", mnt / "c")
+    write(mnt / "b/f2", "new\n")
+    os.unlink(mnt / "b/f2")
+    fh, number, directory = sysc.handle(mnt / "c/f1"), ino(mnt / "c/f1"), ino(mnt / "c")
+    ov.umount()
+    os.unlink(entry_of(ov, directory))
+    ov.mount()
+    is_stale(mnt, fh)
+    assert (mnt / "c/f1").read_text() == "new\n"
+    assert ino(mnt / "c/f1") == number
+    assert number_by(mnt, fh) == number
+
+
 def test_other_name_beneath_a_damaged_entry(ov):
     """A file with two names is found by the other one where what is above the first is damaged."""
     with ov.lower() as low:
