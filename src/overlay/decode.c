@@ -325,6 +325,8 @@ int rvl_decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 	if (r == -ESTALE && may_come) {
 		rvl_complete_wait(ov);
 		r = decode(ov, number, ret);
+		if (r == -ESTALE && atomic_load(&ov->is_stopping))
+			r = -EINTR; /* the walk may have been cut short */
 	}
 	/* It may have been moved since its place was read: who moves it has it in memory. */
 	if (r == -ESTALE) {

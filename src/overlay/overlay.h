@@ -69,7 +69,10 @@ int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret);
  * the caller's. Returns after rvl_overlay_stop. Without it who makes objects pays for older ones.
  */
 void rvl_overlay_pay_debts(struct rvl_overlay *ov);
-/* Long work ends soon. */
+/*
+ * Long work ends soon, that of a request too: -EINTR. From any thread, and more than once. Requests
+ * may be served on.
+ */
 void rvl_overlay_stop(struct rvl_overlay *ov);
 
 /* Who asks: for the owner of new objects. */

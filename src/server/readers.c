@@ -73,6 +73,7 @@ struct readers {
 	uint64_t poll_ns;
 	unsigned half_of_cpus; /* at least one */
 	_Atomic bool is_watch_asleep;
+	_Atomic int error; /* of reading, but for the end of the connection */
 
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t turn;
@@ -300,7 +301,7 @@ static void *reader_thread(void *arg)
 		serve(all, self, &buf);
 	free(buf.mem);
 	if (r < 0)
-		rvl_error("reading a request: %s", strerror(-r));
+		all->error = r;
 	fuse_session_exit(all->session);
 	wake(all->stop_fd);
 	return NULL;
@@ -412,5 +413,5 @@ int rvl_readers_run(struct fuse_session *session, int stop_fd, unsigned max_thre
 	pthread_mutex_destroy(&all.lock);
 	rvl_close(all.kick_fd);
 	free(all.threads);
-	return r;
+	return r ?: all.error;
 }

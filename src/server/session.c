@@ -224,6 +224,8 @@ static void *wait_for_signal(void *arg)
 	rvl_info("signal %d: unmounting %s", number, server->mount_point);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	unmount(server);
+	/* requests that wait for a walk end too */
+	rvl_overlay_stop(server->overlay);
 	rvl_transport_stop(server->transport);
 	return NULL;
 }
