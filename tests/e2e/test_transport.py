@@ -113,7 +113,8 @@ def test_slow_request(tree, overlays, options):
     with uring_enabled():
         mnt = tree.mount(options)
     os.stat(mnt / "slow")
-    os.stat(mnt / "dir")  # from here on only the fast layer is asked for it
+    # from here on only the fast layer is asked for it, though others drop the machine's caches
+    pinned = os.open(mnt / "dir", os.O_PATH)
     slow.process.send_signal(signal.SIGSTOP)
     try:
         waiting = [subprocess.Popen(["cat", mnt / "slow" / f"file{i}"], preexec_fn=one_cpu, stdout=subprocess.PIPE)
@@ -124,6 +125,7 @@ def test_slow_request(tree, overlays, options):
         assert len(result.stdout.splitlines()) == 302
     finally:
         slow.process.send_signal(signal.SIGCONT)
+        os.close(pinned)
     assert [process.communicate(timeout=30)[0] for process in waiting] == [b"at last"] * 3
 
 
