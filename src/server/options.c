@@ -557,7 +557,8 @@ static void put_option(FILE *to, const struct rvl_options *options, const struct
 		put_word(to, spec, *(const bool *)field);
 		break;
 	case KIND_NUMBER:
-		if (*(const unsigned *)field)
+		/* below the least value: the default, which another part knows */
+		if (*(const unsigned *)field >= (unsigned)spec->words[0].value)
 			fprintf(to, "%s=%u%c", spec->name, *(const unsigned *)field, '\0');
 		break;
 	default:

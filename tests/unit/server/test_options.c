@@ -239,11 +239,12 @@ static void test_format(void **state)
 	char *text;
 	size_t len;
 
-	assert_int_equal(parse("lowerdir=/no\\:1:/no\\,2::/no3,volatile,node_limit=77"), 0);
+	assert_int_equal(parse("lowerdir=/no\\:1:/no\\,2::/no3,volatile,node_limit=77,poll=0"), 0);
 	assert_int_equal(rvl_options_format(&options, true, &text, &len), 0);
 	assert_true(has_line(text, len, "lowerdir=/no\\:1:/no\\,2::/no3"));
 	assert_true(has_line(text, len, "volatile"));
 	assert_true(has_line(text, len, "node_limit=77"));
+	assert_true(has_line(text, len, "poll=0"));
 	assert_false(has_line(text, len, "redirect_dir=on"));
 	free(text);
 	assert_int_equal(rvl_options_format(&options, false, &text, &len), 0);
