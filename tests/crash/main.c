@@ -11,7 +11,8 @@
  *   --check CTL      reverlayctl check must find nothing
  *   --repair         and before the next mount a repair must finish all, and leave nothing to find
  *   --part I/N       every N-th case, from I on
- *   --share I/N      all cases of every N-th operation: no kind of point is in two shares
+ *   --share I/N      all cases of every N-th operation: no kind of point is in two shares, but
+ *                    those of the end of a mount
  *   --jobs N, --verbose
  *
  * The last line says how many cases and points there were, and how many failed. See crash.h.
