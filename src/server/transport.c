@@ -443,8 +443,10 @@ int rvl_transport_new(struct rvl_server *server, struct rvl_transport **ret)
 	pthread_cond_init(&t->changed, NULL);
 	t->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (t->stop_fd < 0) {
+		int r = -errno;
+
 		rvl_transport_free(t);
-		return -errno;
+		return r;
 	}
 	*ret = t;
 	return 0;
