@@ -229,11 +229,11 @@ static int search_component(struct search *s, const struct rvl_layer *layer, int
 			r = rvl_metacopy_get(s->stack, dirfd, component);
 		if (r < 0)
 			return r;
+		/* A file without data goes on beneath an opaque ancestor, as in the kernel. */
 		s->is_metacopy = r;
-		if (!r) {
-			s->is_stopped = true;
+		s->is_stopped = !r;
+		if (!r)
 			return 1;
-		}
 	}
 	if (s->is_last)
 		return 1;

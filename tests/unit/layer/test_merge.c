@@ -278,6 +278,13 @@ static void metacopy_finds_its_data(void **state)
 	assert_string_equal(lookup("c"), "1:c=3:y");
 }
 
+/* What the kernel does: the file without data undoes what the opaque directory above it stopped. */
+static void metacopy_beneath_opaque_goes_on(void **state)
+{
+	open_stack(0, "a!>/o/a", "=o/ o/a!", "o/a", NULL);
+	assert_string_equal(lookup("a"), "1:a=3:o/a");
+}
+
 static void metacopy_without_data_is_an_error(void **state)
 {
 	open_stack(0, "a! b! c! d!", "-a b/ c! d@", "a b c! d", NULL);
@@ -422,6 +429,7 @@ int main(void)
 		T(redirect_leaves_the_parents_layers),
 		T(malformed_redirects_are_damage),
 		T(metacopy_finds_its_data),
+		T(metacopy_beneath_opaque_goes_on),
 		T(metacopy_without_data_is_an_error),
 		T(data_only_layers),
 		T(nofollow_refuses_redirects),

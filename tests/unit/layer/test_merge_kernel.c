@@ -182,11 +182,12 @@ static void compare(const char *dir, unsigned n, const char *path, const struct 
 	theirs = kernel_answer(path);
 	if (is_equal(&ours, &theirs))
 		return;
-	print_message("# RVL_TEST_SEED=%lu: %s in %s: ours error %d mode %o ino %lu \"%s\" (%s), "
-		      "the kernel's error %d mode %o ino %lu \"%s\"\n",
-		      seed, path, dir, ours.error, ours.mode, ours.ino, ours.content,
-		      error ? "" : places_text(&found->places), theirs.error, theirs.mode,
-		      theirs.ino, theirs.content);
+	fprintf(stderr,
+		"RVL_TEST_SEED=%lu: %s in %s: ours error %d mode %o ino %lu \"%s\" (%s), "
+		"the kernel's error %d mode %o ino %lu \"%s\"\n",
+		seed, path, dir, ours.error, ours.mode, ours.ino, ours.content,
+		error ? "" : places_text(&found->places), theirs.error, theirs.mode, theirs.ino,
+		theirs.content);
 	if (getenv("RVL_TEST_KEEP"))
 		abort();
 	fail();
@@ -240,8 +241,8 @@ static void compare_dir(const struct rvl_stack *stack, const char *dir, unsigned
 		umount2(at("mk"), MNT_DETACH);
 		assert_true(mount_kernel(dir, n));
 		if (!listing_is_equal(path, listing)) {
-			print_message("# RVL_TEST_SEED=%lu: listing of /%s in %s differs (%s)\n",
-				      seed, path, dir, places_text(places));
+			fprintf(stderr, "RVL_TEST_SEED=%lu: listing of /%s in %s differs (%s)\n",
+				seed, path, dir, places_text(places));
 			if (getenv("RVL_TEST_KEEP"))
 				abort();
 			fail();
