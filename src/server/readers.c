@@ -134,7 +134,7 @@ static void appoint(struct readers *all)
 
 		*reader = (struct reader){ .all = all, .luck = LUCK_MIN };
 		if (pthread_create(&reader->thread, &attr, reader_thread, reader) != 0)
-			break; /* those that there are will come back */
+			break; /* the watch tries again */
 		all->n++;
 		all->n_readers++;
 	}
@@ -309,22 +309,17 @@ static void *reader_thread(void *arg)
 
 /* ---- the watch ---- */
 
-static unsigned n_threads(struct readers *all)
-{
-	unsigned n;
-
-	pthread_mutex_lock(&all->lock);
-	n = all->n;
-	pthread_mutex_unlock(&all->lock);
-	return n;
-}
-
 /* Replaces who has the same request as at the last look. Has there been anything to do? */
 static bool look(struct readers *all)
 {
-	const unsigned n = n_threads(all);
-	bool is_active = false;
+	bool is_active;
+	unsigned n;
 
+	pthread_mutex_lock(&all->lock);
+	appoint(all); /* once more, if a thread could not be started */
+	n = all->n;
+	is_active = all->n_readers < all->n_wanted && n < all->max;
+	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < n; i++) {
 		struct reader *reader = &all->threads[i];
 		const uint64_t n_served = atomic_load(&reader->n_served);
@@ -407,7 +402,7 @@ int rvl_readers_run(struct fuse_session *session, int stop_fd, unsigned max_thre
 	pthread_cond_broadcast(&all.turn);
 	pthread_mutex_unlock(&all.lock);
 	/* none is started any more: the session has ended */
-	for (unsigned i = 0; i < n_threads(&all); i++)
+	for (unsigned i = 0; i < all.n; i++)
 		pthread_join(all.threads[i].thread, NULL);
 	pthread_cond_destroy(&all.turn);
 	pthread_mutex_destroy(&all.lock);

@@ -3,12 +3,14 @@
  * The threads that read requests, with a socket in place of /dev/fuse: a request that takes long
  * holds up no other, many are all answered, and the end is met in every state.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,6 +34,16 @@ static int kernel_fd, stop_fd, result;
 static unsigned poll_us;
 static pthread_t thread;
 static sem_t may_go;
+static _Atomic bool is_out_of_threads;
+
+/* In place of the C library's, for the readers. */
+int pthread_create(pthread_t *ret, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+	return is_out_of_threads ? EAGAIN : real(ret, attr, start, arg);
+}
 
 static void getattr(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
@@ -158,6 +170,25 @@ static void slow_without_polling(void **state)
 	slow_requests(state);
 }
 
+/* The only reader has a slow request, and no thread can be started for some time. */
+static void out_of_threads(void **state)
+{
+	pthread_create(&thread, NULL, run, NULL);
+	ask_attributes(9, 5);
+	assert_int_equal(answer(), 9);
+	is_out_of_threads = true;
+	ask_attributes(10, SLOW);
+	ask_attributes(11, 5);
+	usleep(100000);
+	is_out_of_threads = false;
+	assert_int_equal(answer(), 11);
+	sem_post(&may_go);
+	assert_int_equal(answer(), 10);
+	stop();
+	pthread_join(thread, NULL);
+	assert_int_equal(result, 0);
+}
+
 /* With all threads in requests the others wait, and are served when the first is done. */
 static void more_than_threads(void **state)
 {
@@ -209,6 +240,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ended_before, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slow_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slow_without_polling, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(out_of_threads, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(more_than_threads, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(many, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ended_meanwhile, set_up, tear_down),
