@@ -227,8 +227,12 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 		return r;
 	}
 	r = begin_use(index, config);
-	if (!r && index->is_writable && index->stack->has_upper)
-		r = rvl_upper_probe(index->stack, index->temp_fd, &index->features);
+	if (!r && index->stack->has_upper) {
+		if (index->is_writable)
+			r = rvl_upper_probe(index->stack, index->temp_fd, &index->features);
+		else
+			index->features = rvl_upper_features_read_only(index->stack);
+	}
 	if (!r && !config->is_offline)
 		r = rvl_bind_claims(index);
 	if (r || !index->stack->has_upper || index->inodes_fd < 0)

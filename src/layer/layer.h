@@ -108,4 +108,7 @@ struct rvl_upper_features {
 /* temp_fd: the directory for temporary objects (workdir/work). */
 int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper_features *ret);
 
+/* What can be told of an upper in which nothing may be made; the rest is false. */
+struct rvl_upper_features rvl_upper_features_read_only(const struct rvl_stack *stack);
+
 #endif

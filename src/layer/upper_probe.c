@@ -177,6 +177,16 @@ static bool probe_char_whiteouts(const struct probe *p)
 	return is_made;
 }
 
+struct rvl_upper_features rvl_upper_features_read_only(const struct rvl_stack *stack)
+{
+	static const uint8_t no_uuid[16];
+	struct rvl_handle handle;
+
+	return (struct rvl_upper_features){
+		.has_handles = rvl_handle_get(stack->layers[0].fd, "", no_uuid, &handle) == 0,
+	};
+}
+
 int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper_features *ret)
 {
 	static const uint8_t no_uuid[16];

@@ -221,6 +221,9 @@ static int by_walk(struct rvl_overlay *ov, uint64_t number, struct rvl_name_at *
 {
 	int r = -ESTALE;
 
+	/* of use only if the path can be mended: by its stamp alone no look-up believes the place */
+	if (ov->config.is_read_only)
+		return r;
 	pthread_mutex_lock(&ov->walk_lock);
 	if (!atomic_load(&ov->is_upper_walked))
 		r = walk_upper(ov, number, ret);

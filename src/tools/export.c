@@ -18,7 +18,6 @@
 #include "tools/nfs_handle.h"
 #include "tools/output.h"
 
-#define EXPORT_ID_MAX 65535
 #define UUID_HEX 32
 
 enum format { FORMAT_BOTH, FORMAT_KNFSD, FORMAT_GANESHA };
@@ -204,19 +203,6 @@ static int print(const struct export *export, bool is_json)
 	return fflush(stdout) == 0 ? 0 : -errno;
 }
 
-static int parse_id(const char *text, unsigned *ret)
-{
-	char *end;
-	const unsigned long id = strtoul(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || id == 0 || id > EXPORT_ID_MAX) {
-		rvl_error("--export-id %s: not a number from 1 to %d", text, EXPORT_ID_MAX);
-		return -EINVAL;
-	}
-	*ret = id;
-	return 0;
-}
-
 int rvl_command_export(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -253,7 +239,7 @@ int rvl_command_export(int argc, char **argv)
 			export.is_root_kept = true;
 			break;
 		case 'i':
-			if (parse_id(optarg, &export.id) < 0)
+			if (rvl_nfs_export_id_parse(optarg, &export.id) < 0)
 				return EXIT_FAILURE;
 			break;
 		case 'p':

@@ -6,7 +6,10 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/log.h"
 
 #define FUSE_FID_BYTES 12
 #define FUSE_FID_TYPE 0x81
@@ -223,4 +226,17 @@ unsigned rvl_nfs_export_id(const uint8_t uuid[16])
 	for (unsigned i = 0; i < 16; i++)
 		id = (id * 256 + uuid[i]) % (EXPORT_ID_MAX - 1);
 	return id + 2; /* 0 is the pseudo root's, 1 everyone's first own */
+}
+
+int rvl_nfs_export_id_parse(const char *text, unsigned *ret)
+{
+	char *end;
+	const unsigned long id = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || id == 0 || id > EXPORT_ID_MAX) {
+		rvl_error("--export-id %s: not a number from 1 to %d", text, EXPORT_ID_MAX);
+		return -EINVAL;
+	}
+	*ret = id;
+	return 0;
 }

@@ -49,4 +49,7 @@ void rvl_nfs_handle_ganesha(const struct rvl_id *id, unsigned export_id,
 /* Ganesha's Export_Id where none is given: of the uuid, so that it is the same on every machine. */
 unsigned rvl_nfs_export_id(const uint8_t uuid[16]);
 
+/* The value of --export-id. -EINVAL: none, and told so. */
+int rvl_nfs_export_id_parse(const char *text, unsigned *ret);
+
 #endif

@@ -168,7 +168,8 @@ int rvl_command_resolve(int argc, char **argv)
 			options = optarg;
 			break;
 		case 'i':
-			export_id = strtoul(optarg, NULL, 10);
+			if (rvl_nfs_export_id_parse(optarg, &export_id) < 0)
+				return EXIT_FAILURE;
 			break;
 		case 'h':
 			print_help();

@@ -328,6 +328,18 @@ def test_removed_offline(ov):
     assert is_stale(mnt, fh)
 
 
+def test_moved_offline_read_only(ov):
+    """A mount that cannot mend a path follows the handle each time."""
+    taken = moved_offline(ov)
+    ov.check_clean = False  # the paths stay out of step
+    gone, _ = taken.pop("other/in")
+    os.rmdir(ov.upper / "other/in")
+    mnt = ov.mount("ro")
+    for now, (fh, number) in taken.items():
+        assert is_stale(mnt, gone)
+        assert number_by(mnt, fh) == number == ino(mnt / now), now
+
+
 def test_removed_file_stays_stale(ov):
     """A file whose names were removed offline is stale each time it is asked for, not only the first."""
     with ov.lower() as low:

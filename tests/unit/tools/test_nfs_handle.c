@@ -129,12 +129,24 @@ static void test_export_id(void **state)
 	}
 }
 
+static void test_export_id_given(void **state)
+{
+	static const char *const bad[] = { "", "abc", "0", "-1", " 7", "7 ", "65536", "1x" };
+	unsigned got = 0;
+
+	assert_int_equal(rvl_nfs_export_id_parse("65535", &got), 0);
+	assert_int_equal(got, 65535);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(rvl_nfs_export_id_parse(bad[i], &got), -EINVAL);
+	assert_int_equal(got, 65535);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_known),
 		cmocka_unit_test(test_words),	   cmocka_unit_test(test_hostile),
-		cmocka_unit_test(test_export_id),
+		cmocka_unit_test(test_export_id),  cmocka_unit_test(test_export_id_given),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
