@@ -12,6 +12,15 @@ static bool is_dot(const char *name)
 	return !strcmp(name, ".") || !strcmp(name, "..");
 }
 
+/*
+ * The kernel takes each error of a handle for ESTALE (exportfs_decode_fh in fs/exportfs/expfs.c,
+ * nfsd_set_fh_dentry in fs/nfsd/nfsfh.c) but this one, which knfsd tells its client as "try again".
+ */
+static int error_of_handle(int r)
+{
+	return r == -EINTR || r == -EAGAIN || r == -EMFILE || r == -ENFILE ? -ENOMEM : r;
+}
+
 void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct rvl_entry entry;
@@ -19,7 +28,9 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	rvl_count(req_lookup);
 	/* "." and ".." ask for an object, not for a name: there is nothing to remember. */
-	if (r == -ENOENT && !is_dot(name))
+	if (is_dot(name))
+		rvl_reply_entry(req, error_of_handle(r), &entry);
+	else if (r == -ENOENT)
 		rvl_reply_absent(req);
 	else
 		rvl_reply_entry(req, r, &entry);

@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import resource
 import stat
 import time
 
@@ -73,6 +74,22 @@ def test_handles_of_another_overlay(ov, overlays):
         assert is_stale(other.mnt, fh), name
     write(ov.mnt / "born")
     assert is_stale(other.mnt, sysc.handle(ov.mnt / "born"))
+
+
+def test_out_of_descriptors(ov):
+    """A handle that cannot be looked for now is to be tried again, not stale."""
+    with ov.lower() as low:
+        write(low / "dir/file", "content\n")
+    mnt = ov.mount()
+    fh = sysc.handle(mnt / "dir/file")
+    ov.remount()
+    limits = resource.prlimit(ov.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(ov.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    with pytest.raises(OSError) as error:
+        open_by(mnt, fh)
+    assert error.value.errno == errno.ENOMEM
+    resource.prlimit(ov.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert content_by(mnt, fh) == "content\n"
 
 
 def test_entries_lost(ov):

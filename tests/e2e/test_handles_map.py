@@ -2,11 +2,14 @@
 """The map of the lower layers: made by reverlayctl, damaged, on a full disk; and damaged entries."""
 
 import contextlib
+import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import time
+from concurrent import futures
 
 import pytest
 
@@ -105,6 +108,40 @@ def test_map_in_the_background(ov):
     while not counters(ov)["map_is_complete"] and time.monotonic() < end:
         pass
     assert counters(ov)["map_names"] == 0
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["answered", "stopped"])
+def test_decode_waits_for_the_map(ov, overlays, is_stopped):
+    """Handles that are used while the layers are walked wait for it; if the server is stopped meanwhile they are to
+    be tried again, which the next mount answers."""
+    slow = overlays()
+    with slow.lower() as low:
+        write(low / "slow/file")
+    fill_lower(ov, FILES // 10)
+    ov.lowers.append(slow.mount(upper=False))
+    mnt = ov.mount()
+    taken = [(sysc.handle(mnt / name), ino(mnt / name)) for name in ("d0/s/f0", "d7/s/f7", "d9/s")]
+    ov.remount()
+    assert not (ov.work / "inodes/map.mdb").exists()
+    slow.process.send_signal(signal.SIGSTOP)
+    with futures.ThreadPoolExecutor() as threads:
+        try:
+            waiting = [threads.submit(number_by, mnt, fh) for fh, _ in taken]
+            while counters(ov)["decodes"] < len(taken):
+                pass
+            assert not any(one.done() for one in waiting)
+            if is_stopped:
+                ov.process.send_signal(signal.SIGTERM)
+        finally:
+            slow.process.send_signal(signal.SIGCONT)
+        if is_stopped:
+            assert [one.exception(timeout=30).errno for one in waiting] == [errno.ENOMEM] * len(taken)
+            ov.wait_exit()
+            ov.mount()
+        else:
+            assert [one.result(timeout=30) for one in waiting] == [number for _, number in taken]
+            assert counters(ov)["map_is_complete"] == 1
+    assert [number_by(mnt, fh) for fh, _ in taken] == [number for _, number in taken]
 
 
 def test_resolve_by_the_map(ov):
