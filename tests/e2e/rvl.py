@@ -59,15 +59,10 @@ def uring_enabled():
         fcntl.flock(file, fcntl.LOCK_EX)
         before = file.read().strip()
         try:
-            write(ENABLE_URING, "Y")
+            Path(ENABLE_URING).write_text("Y", encoding="ascii")
             yield
         finally:
-            write(ENABLE_URING, before)
-
-
-def write(path, text):
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+            Path(ENABLE_URING).write_text(before, encoding="ascii")
 
 
 def escape(path):
@@ -421,6 +416,12 @@ class Overlay:
         self.may_complain = False
 
     # -- making layers ----------------------------------------------------------------------
+
+    def use_upper_on(self, directory):
+        """Upper and workdir are to lie there, on a filesystem of the test's own, say."""
+        self.upper, self.work = directory / "upper", directory / "work"
+        self.upper.mkdir()
+        self.work.mkdir()
 
     @contextlib.contextmanager
     def lower(self):

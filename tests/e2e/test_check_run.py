@@ -254,9 +254,7 @@ def test_full_disk(ov, images):
     """Stopped with a clear message and exit code 8; with room again it goes on."""
     small = images.private(ov.base / "small", "ext4", "16M")
     try:
-        ov.upper, ov.work = small / "upper", small / "work"
-        ov.upper.mkdir()
-        ov.work.mkdir()
+        ov.use_upper_on(small)
         ov.lower_base.joinpath("src").mkdir()
         ov.lowers = [ov.lower_base / "src"]
         mnt = ov.mount()

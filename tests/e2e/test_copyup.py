@@ -499,9 +499,7 @@ def test_failed_copyup_changes_nothing(ov, images):
     with ov.lower() as low:
         write(low / "d/big", os.urandom(32 << 20), mtime=OLD)
         write(low / "d/little", b"little\n")
-    ov.upper, ov.work = small / "upper", small / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(small)
     ov.options = ["metacopy=off"]
     mnt = ov.mount()
     ov.may_complain = True

@@ -335,9 +335,7 @@ def test_no_room(ov, images, what, operation):
         room_tree(low)
     small = images.private(ov.base / "small", "ext4", size="4M")
     ov.mounted_helpers.append(small)
-    ov.upper, ov.work = small / "upper", small / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(small)
     ov.may_complain = True
     mnt = ov.mount()
     before = state_of(mnt)
@@ -367,9 +365,7 @@ def test_mount_on_a_full_disk(ov, images):
         room_tree(low)
     small = images.private(ov.base / "small", "ext4", size="4M")
     ov.mounted_helpers.append(small)
-    ov.upper, ov.work = small / "upper", small / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(small)
     ov.may_complain = True
     mnt = ov.mount()
     write(mnt / "big", b"x" * 100000)

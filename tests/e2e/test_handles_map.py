@@ -336,9 +336,7 @@ def test_full_disk_stops_no_reader(ov, scratch):
     fill_lower(ov)
     base = ov.images.private(scratch / "full", "ext4", "24M")
     ov.mounted_helpers.append(base)
-    ov.upper, ov.work = base / "upper", base / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(base)
     ov.may_complain = True
     mnt = ov.mount()
     files, dirs = take(ov, 100)
@@ -376,9 +374,7 @@ def test_room_for_a_part_of_the_map(ov, scratch):
     base.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", base)
     ov.mounted_helpers.append(base)
-    ov.upper, ov.work = base / "upper", base / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(base)
     ov.may_complain = True
     mnt = ov.mount()
     fh = sysc.handle(mnt / "dir/file")

@@ -112,9 +112,7 @@ def test_closed_world(overlays, images, scratch, capsys, is_map_kept):
     base = images.private(scratch / f"hostile-{is_map_kept}", "ext4", "128M")
     ov.mounted_helpers.append(base)
     ov.lowers = make_layers(base)
-    ov.upper, ov.work = base / "upper", base / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(base)
     ov.check_lower = False  # it is changed here
     ov.check_links = False  # some links are outside
     ov.check_clean = False  # the map is older than the change

@@ -60,9 +60,7 @@ def test_access_times_of_upper(ov, images, how, beneath):
     """Upper's access times follow the overlay's mount: relatime, or what an option says; not the mount beneath."""
     fs = images.private(ov.base / "fs", "ext4", options="loop," + beneath)
     ov.mounted_helpers.append(fs)
-    ov.upper, ov.work = fs / "upper", fs / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(fs)
     with ov.lower() as lower:
         (lower / "low").write_bytes(b"l")
     # more than a day old but younger than the data; younger than both
@@ -279,9 +277,7 @@ def test_full_disk(ov, images):
     """A full disk is told by the write."""
     where = images.private(ov.base / "small", "ext4", size="16M")
     ov.mounted_helpers.append(where)
-    ov.upper, ov.work = where / "upper", where / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(where)
     with ov.lower():
         pass
     mnt = ov.mount()

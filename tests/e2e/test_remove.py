@@ -220,9 +220,7 @@ def test_full_disk(ov, images):
     with ov.lower() as low:
         for i in range(50):
             write(low / f"d/f{i}")
-    ov.upper, ov.work = small / "upper", small / "work"
-    ov.upper.mkdir()
-    ov.work.mkdir()
+    ov.use_upper_on(small)
     mnt = ov.mount()
     ov.may_complain = True
     try:
