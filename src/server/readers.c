@@ -300,7 +300,8 @@ static void *reader_thread(void *arg)
 	while ((r = receive(all, self, &buf)) > 0)
 		serve(all, self, &buf);
 	free(buf.mem);
-	if (r < 0)
+	/* the other end of a connection, beside that by umount: somebody has written to its "abort" */
+	if (r < 0 && r != -ECONNABORTED)
 		all->error = r;
 	fuse_session_exit(all->session);
 	wake(all->stop_fd);

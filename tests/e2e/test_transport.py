@@ -157,6 +157,26 @@ def test_killed(tree, uring):
     assert_same(before, snapshot(mnt), "after kill -9")
 
 
+@pytest.mark.parametrize("options", ["io_uring=on", "io_uring=off"])
+def test_aborted(tree, uring, scratch, options):
+    """Who aborts the connection (fusectl) ends the server as an umount does, and all that was done is there."""
+    mnt = tree.mount(options)
+    use(mnt)
+    before = snapshot(mnt)
+    control = scratch / "fusectl"
+    control.mkdir()
+    run("mount", "-t", "fusectl", "none", control)
+    try:
+        (control / str(os.minor(os.lstat(mnt).st_dev)) / "abort").write_text("1")
+    finally:
+        run("umount", control)
+        control.rmdir()
+    tree.wait_exit()
+    run("umount", "-l", mnt, check=False)
+    tree.mount()
+    assert_same(before, snapshot(mnt), "after the abort")
+
+
 def test_many_clients(tree, uring):
     """Sixteen processes at once, on more CPUs than one, all find what they wrote."""
     mnt = tree.mount()
