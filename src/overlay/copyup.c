@@ -178,6 +178,8 @@ static int set_attributes(struct copy_up *c)
 	if (r == 0 && S_ISREG(c->st.stx_mode))
 		r = rvl_temp_copy_xattr(&c->temp, c->lower.dirfd, c->lower.name,
 					"security.capability");
+	if (r == 0)
+		r = rvl_temp_copy_flags(&c->temp, &c->lower);
 	if (r == 0 &&
 	    utimensat(c->ov->index->temp_fd, c->temp.name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
@@ -203,7 +205,10 @@ static int sync_temp(struct copy_up *c)
 
 /* ---- the entry ---- */
 
-/* What an attempt left of which nothing was shown (no name in upper) gives way. */
+/*
+ * What an attempt left of which nothing was shown (no name in upper) gives way; and the tombstone of
+ * another object, whose real ino lower used again when it was changed offline.
+ */
 static int link_entry(struct copy_up *c)
 {
 	struct rvl_index *index = c->ov->index;
@@ -215,7 +220,8 @@ static int link_entry(struct copy_up *c)
 	if (r != -EEXIST || c->st.stx_nlink > 1)
 		return r;
 	r = rvl_entry_look(index, number, &kind, &stx);
-	if (r == 0 && (kind != RVL_ENTRY_OBJECT || stx.stx_nlink != 1))
+	if (r == 0 && kind != RVL_ENTRY_TOMBSTONE &&
+	    (kind != RVL_ENTRY_OBJECT || stx.stx_nlink != 1))
 		r = -EEXIST;
 	if (r == 0)
 		r = rvl_entry_bury(index, number, false);

@@ -3,8 +3,10 @@
 #include "overlay/temp.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -162,6 +164,43 @@ int rvl_temp_copy_xattr(struct rvl_temp *temp, int dirfd, const char *name, cons
 	return rvl_xattrat_set(temp->dirfd, temp->name, xattr, value, (size_t)n, 0);
 }
 
+/* No such flags there, or they are not for us to see. */
+static bool has_no_flags(int error)
+{
+	return error == ENOTTY || error == EINVAL || error == EOPNOTSUPP || error == EACCES;
+}
+
+/* Of an open file or directory; 0 where there are none. fd may be an error. */
+static int get_flags(int fd, int *ret)
+{
+	*ret = 0;
+	if (fd < 0)
+		return has_no_flags(-fd) ? 0 : fd;
+	return ioctl(fd, FS_IOC_GETFLAGS, ret) == 0 || has_no_flags(errno) ? 0 : -errno;
+}
+
+int rvl_temp_copy_flags(struct rvl_temp *temp, const struct rvl_real *from)
+{
+	_cleanup_close_ int from_fd = -EBADF, dir_fd = -EBADF;
+	int flags, own, fd = temp->fd, r;
+
+	if (temp->type != S_IFREG && temp->type != S_IFDIR)
+		return 0;
+	from_fd = rvl_retry_emfile(temp->ov, rvl_real_open(from, O_RDONLY | O_NONBLOCK));
+	r = get_flags(from_fd, &flags);
+	flags &= FS_SYNC_FL | FS_NOATIME_FL;
+	if (r < 0 || !flags)
+		return r;
+	if (temp->type == S_IFDIR)
+		fd = dir_fd =
+			rvl_retry_emfile(temp->ov, rvl_fd_reopen(temp->fd, O_RDONLY | O_DIRECTORY));
+	r = get_flags(fd, &own);
+	own |= flags;
+	if (r < 0 || fd < 0)
+		return r;
+	return ioctl(fd, FS_IOC_SETFLAGS, &own) == 0 || has_no_flags(errno) ? 0 : -errno;
+}
+
 int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode)
 {
 	const bool is_file = temp->type == S_IFREG;
@@ -198,7 +237,10 @@ static int publish_read_only(struct publication *p)
 					    { p->temp->dirfd, p->temp->name },
 					    { p->dirfd, p->name } };
 
-	return rvl_lift_call(objects, p->flags & RENAME_EXCHANGE ? 3 : S_ISDIR(p->temp->type) ? 2 : 1,
+	return rvl_lift_call(objects,
+			     p->flags & RENAME_EXCHANGE ? 3 :
+			     S_ISDIR(p->temp->type)	? 2 :
+							  1,
 			     do_publish, p);
 }
 

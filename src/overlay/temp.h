@@ -9,6 +9,8 @@
 
 #include "overlay/private.h"
 
+struct rvl_real;
+
 struct rvl_temp {
 	struct rvl_overlay *ov; /* borrowed; NULL: nothing made */
 	int dirfd; /* borrowed; work/ or the upper directory */
@@ -44,6 +46,9 @@ int rvl_temp_xattr_set(struct rvl_temp *temp, enum rvl_xattr which, const void *
 int rvl_temp_stamp(struct rvl_temp *temp, const struct rvl_id *id);
 /* One user-visible attribute from another object; none there is success. */
 int rvl_temp_copy_xattr(struct rvl_temp *temp, int dirfd, const char *name, const char *xattr);
+/* The inode flags of a file or directory that the kernel's overlayfs takes along (fs/overlayfs,
+ * ovl_copy_fileattr): sync and noatime. Success where either filesystem has none. */
+int rvl_temp_copy_flags(struct rvl_temp *temp, const struct rvl_real *from);
 /* Owner first, then the mode with its setuid bits. */
 int rvl_temp_owner_mode(struct rvl_temp *temp, uid_t uid, gid_t gid, mode_t mode);
 

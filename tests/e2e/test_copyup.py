@@ -519,6 +519,68 @@ def test_failed_copyup_changes_nothing(ov, images):
     assert listing(mnt / "d") == ["little"]
 
 
+@pytest.mark.layouts("ext4", "btrfs")
+def test_inode_flags(ov):
+    """Sync and noatime come along, of files and directories, as with the kernel's overlay."""
+    flags = {"f": sysc.FS_NOATIME_FL | sysc.FS_SYNC_FL, "d": sysc.FS_NOATIME_FL, "plain": 0}
+
+    def get(top):
+        found = {}
+        for name in flags:
+            fd = os.open(top / name, os.O_RDONLY)
+            found[name] = sysc.get_flags(fd) & (sysc.FS_NOATIME_FL | sysc.FS_SYNC_FL)
+            os.close(fd)
+        return found
+
+    with ov.lower() as low:
+        write(low / "f")
+        write(low / "plain")
+        (low / "d").mkdir()
+        for name, value in flags.items():
+            fd = os.open(low / name, os.O_RDONLY)
+            sysc.set_flags(fd, sysc.get_flags(fd) | value)
+            os.close(fd)
+    mnt = ov.mount()
+    assert get(mnt) == flags
+    for name in flags:
+        os.chmod(mnt / name, 0o700)
+    assert get(ov.upper) == flags
+    assert get(mnt) == flags
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.reverlay_only("changes of lower are undefined there")
+def test_real_number_used_again(ov):
+    """A new lower file with the real ino of one that was removed here can be changed; old handles stay dead."""
+    with ov.lower() as low:
+        write(low / "old", "old\n")
+    ov.check_lower = False
+    mnt = ov.mount()
+    number = ino(mnt / "old")
+    handle = sysc.handle(mnt / "old")
+    write(mnt / "old", "changed\n")
+    os.unlink(mnt / "old")
+    ov.umount()
+    os.unlink(low / "old")
+    spare = 0
+    while True:
+        write(low / "new", "new\n")
+        if ino(low / "new") == number:
+            break
+        os.rename(low / "new", low / f"spare{spare}")
+        spare += 1
+        assert spare < 1000
+    ov.mount()
+    assert (mnt / "new").read_text() == "new\n"
+    with open(mnt / "new", "a") as file:
+        file.write("more\n")
+    ov.remount()
+    assert (mnt / "new").read_text() == "new\nmore\n"
+    fd = os.open(mnt, os.O_RDONLY)
+    sysc.fails(errno.ESTALE, sysc.open_handle, fd, handle)
+    os.close(fd)
+
+
 def test_acl_constant_is_what_setfacl_makes(ov):
     """The bytes used in the other tests are a valid ACL (a test of the tests)."""
     with ov.lower() as low:
