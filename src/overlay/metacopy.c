@@ -74,8 +74,12 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 		r = copy(node, to, stx.stx_size);
 	if (r == 0)
 		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
-	if (r < 0 && r != -ENODATA)
+	if (r < 0 && r != -ENODATA) {
+		/* as it was: without data of its own, and without the room for them */
+		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)stx.stx_size) == 0)
+			restore(to, &stx, capability, n);
 		return r;
+	}
 	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);
 	restore(to, &stx, capability, n);
 	atomic_store(&node->is_metacopy, false);

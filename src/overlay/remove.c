@@ -50,6 +50,22 @@ void rvl_node_end_orphan(struct rvl_node *node)
 	node->log_id = 0;
 }
 
+/* On a full disk what is removed gives room first, for the first tombstone too. */
+static int bury_entry(struct rvl_node *node)
+{
+	struct rvl_index *index = node->ov->index;
+	const bool is_tombstone = !rvl_number_is_born(index, node->id.number);
+	int r = rvl_entry_bury(index, node->id.number, is_tombstone);
+
+	if (r != -ENOSPC && r != -EDQUOT)
+		return r;
+	r = rvl_entry_bury(index, node->id.number, false);
+	/* without one its names, which are gone, say that it is dead */
+	if (r == 0 && is_tombstone)
+		(void)rvl_entry_bury(index, node->id.number, true);
+	return r;
+}
+
 static void bury(struct rvl_node *node)
 {
 	struct rvl_index *index = node->ov->index;
@@ -60,7 +76,7 @@ static void bury(struct rvl_node *node)
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
 	if (!rvl_node_has_upper(node) || (rvl_node_is_dir(node) && rvl_debt_cancel_dir(node)))
 		return;
-	r = rvl_entry_bury(index, node->id.number, !rvl_number_is_born(index, node->id.number));
+	r = bury_entry(node);
 	if (r < 0)
 		rvl_warn_limited("the index entry of removed object %llu could not be removed: %s",
 				 (unsigned long long)node->id.number, strerror(-r));
@@ -320,16 +336,12 @@ int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)
 	return r < 0 ? r : rvl_dir_keep_attributes(node, upper_fd);
 }
 
-int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd)
+static int remove_whiteouts(int upper_fd)
 {
 	_cleanup_closedir_ DIR *d = NULL;
 	struct dirent *entry;
-	int fd, r;
+	int fd = rvl_fd_reopen(upper_fd, O_RDONLY | O_DIRECTORY);
 
-	r = rvl_xattr_set(&ov->stack->xattr, upper_fd, "", RVL_XATTR_OPAQUE, "y", 1);
-	if (r < 0)
-		return r;
-	fd = rvl_fd_reopen(upper_fd, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return fd;
 	d = fdopendir(fd);
@@ -346,6 +358,36 @@ int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd)
 			return -errno;
 	}
 	return 0;
+}
+
+void rvl_dir_restore_whiteouts(struct rvl_node *node, int upper_fd)
+{
+	struct rvl_listing *lower;
+	int r = rvl_lower_listing(node, false, &lower);
+
+	for (size_t i = 0; r == 0 && lower && i < lower->n; i++) {
+		r = rvl_make_whiteout(node->ov, upper_fd, rvl_listing_text(lower, &lower->v[i]));
+		if (r == -EEXIST)
+			r = 0;
+	}
+	if (r < 0)
+		rvl_warn_limited(
+			"directory %llu shows again what was removed in it, until the next mount: %s",
+			(unsigned long long)node->id.number, strerror(-r));
+	rvl_listing_put(lower);
+}
+
+int rvl_dir_clear_whiteouts(struct rvl_node *node, int upper_fd)
+{
+	struct rvl_overlay *ov = node->ov;
+	int r = rvl_xattr_set(&ov->stack->xattr, upper_fd, "", RVL_XATTR_OPAQUE, "y", 1);
+
+	if (r < 0)
+		return r;
+	r = remove_whiteouts(upper_fd);
+	if (r < 0)
+		rvl_dir_restore_whiteouts(node, upper_fd);
+	return r;
 }
 
 static int rmdir_locked(struct removal *rm)
@@ -366,9 +408,12 @@ static int rmdir_locked(struct removal *rm)
 	r = drop_name(rm, AT_REMOVEDIR);
 	if (r == -ENOTEMPTY || r == -EEXIST) {
 		/* whiteouts of a lower that is not there any more */
-		r = rvl_dir_clear_whiteouts(rm->ov, fd.fd.fd);
-		if (r == 0)
+		r = rvl_dir_clear_whiteouts(rm->found.node, fd.fd.fd);
+		if (r == 0) {
 			r = drop_name(rm, AT_REMOVEDIR);
+			if (r < 0)
+				rvl_dir_restore_whiteouts(rm->found.node, fd.fd.fd);
+		}
 	}
 	if (r == 0)
 		rvl_node_removed_dir(rm->found.node);

@@ -36,8 +36,12 @@ void rvl_node_removed_dir(struct rvl_node *node);
  * caller sees to it that nobody adds names.
  */
 int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque);
-/* Make an empty upper directory really empty: opaque first, then its whiteouts go. */
-int rvl_dir_clear_whiteouts(struct rvl_overlay *ov, int upper_fd);
+/*
+ * Make an empty upper directory really empty: opaque first, then its whiteouts go. The node goes on
+ * knowing its lower part: a directory that stays after all gets them back.
+ */
+int rvl_dir_clear_whiteouts(struct rvl_node *node, int upper_fd);
+void rvl_dir_restore_whiteouts(struct rvl_node *node, int upper_fd);
 /* Of a directory that has no name, or is about to lose it: nothing on disk leads to it then but a
  * descriptor, which the cache may drop. */
 int rvl_dir_keep_attributes(struct rvl_node *node, int upper_fd);

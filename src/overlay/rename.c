@@ -42,6 +42,7 @@ struct renaming {
 	unsigned flags;
 	bool is_exchange;
 	bool is_unfinished; /* the log record must stay */
+	bool is_cleared; /* the directory to be replaced has no whiteouts any more */
 };
 
 static void end_release(struct end *end)
@@ -179,9 +180,20 @@ static int clear_target(struct renaming *rn)
 	if (r == 0)
 		r = rvl_dir_check_empty(to->found.node, to->found.upper.exists ? fd.fd.fd : -EBADF,
 					to->found.upper.is_opaque);
-	if (r == 0 && to->found.upper.exists)
-		r = rvl_dir_clear_whiteouts(rn->ov, fd.fd.fd);
+	if (r == 0 && to->found.upper.exists) {
+		r = rvl_dir_clear_whiteouts(to->found.node, fd.fd.fd);
+		rn->is_cleared = r == 0;
+	}
 	return r;
+}
+
+/* There was no rename. */
+static void restore_target(struct renaming *rn)
+{
+	struct rvl_dirfd _cleanup_dirfd_ fd = {};
+
+	if (rn->is_cleared && rvl_dirfd_get(rn->to.found.node, &fd) == 0)
+		rvl_dir_restore_whiteouts(rn->to.found.node, fd.fd.fd);
 }
 
 /* Step 5. */
@@ -262,6 +274,28 @@ static int rename_and_count(struct renaming *rn, struct rvl_node *alias)
 	return r;
 }
 
+/* Steps 4 and 5. ret_target_id: of a file that is replaced, else 0. */
+static int log_and_rename(struct renaming *rn, struct rvl_node *target, bool is_alias,
+			  uint64_t *ret_id, uint64_t *ret_target_id)
+{
+	struct rvl_log *log = rn->ov->index->log;
+	int r = 0;
+
+	*ret_target_id = 0;
+	if (target && !rvl_node_is_dir(target))
+		r = rvl_log_remove(target, rn->to.dir.node, rn->to.name, is_alias, ret_target_id);
+	if (r == 0)
+		r = log_rename(rn, ret_id);
+	if (r == 0) {
+		r = rename_and_count(rn, is_alias ? target : NULL);
+		if (r < 0)
+			rvl_log_end(log, *ret_id);
+	}
+	if (r < 0 && *ret_target_id)
+		rvl_log_end(log, *ret_target_id);
+	return r;
+}
+
 /* What moves has its entry first, and so has a file that is replaced. */
 static int pay_debts(struct renaming *rn)
 {
@@ -278,7 +312,7 @@ static int rename_locked(struct renaming *rn)
 	struct rvl_node *target = rn->is_exchange ? NULL : rn->to.found.node;
 	bool is_alias = target && !rn->to.found.upper.exists && rvl_node_has_upper(target);
 	struct rvl_user_whiteout whiteout = {};
-	uint64_t id, target_id = 0;
+	uint64_t id, target_id;
 	int r = pay_debts(rn);
 
 	if (r == 0)
@@ -293,21 +327,13 @@ static int rename_locked(struct renaming *rn)
 		r = clear_target(rn);
 	if (r == 0 && rn->flags & RENAME_WHITEOUT)
 		r = rvl_user_whiteout_make(&rn->from.dir, rn->cred, rn->from.name, &whiteout);
-	if (r < 0)
-		return r;
-	if (target && !rvl_node_is_dir(target))
-		r = rvl_log_remove(target, rn->to.dir.node, rn->to.name, is_alias, &target_id);
-	if (r == 0)
-		r = log_rename(rn, &id);
 	if (r == 0) {
-		r = rename_and_count(rn, is_alias ? target : NULL);
+		r = log_and_rename(rn, target, is_alias, &id, &target_id);
 		if (r < 0)
-			rvl_log_end(rn->ov->index->log, id);
+			rvl_user_whiteout_drop(&whiteout);
 	}
 	if (r < 0) {
-		if (target_id)
-			rvl_log_end(rn->ov->index->log, target_id);
-		rvl_user_whiteout_drop(&whiteout);
+		restore_target(rn);
 		return r;
 	}
 	if (whiteout.temp.ov) {

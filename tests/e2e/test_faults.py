@@ -359,6 +359,84 @@ def test_no_room(ov, images, what, operation):
     assert_same(after, snapshot(mnt), "after the death of the server")
 
 
+def test_no_room_where_a_directory_is_replaced(ov, images):
+    """A rename over an emptied directory that fails brings nothing back that was removed in it."""
+    with ov.lower() as low:
+        write(low / "d/dir/in")
+        for name in ("one", "two"):
+            write(low / "d/emptied" / name)
+    small = images.private(ov.base / "small", "ext4", size="4M")
+    ov.mounted_helpers.append(small)
+    ov.upper, ov.work = small / "upper", small / "work"
+    ov.upper.mkdir()
+    ov.work.mkdir()
+    ov.may_complain = True
+    mnt = ov.mount()
+    for name in ("one", "two"):
+        os.unlink(mnt / "d/emptied" / name)
+    os.chmod(mnt / "d/dir", 0o700)
+    filled = Filled(small, "inodes")
+    filled.leave(0)
+    sysc.fails(errno.ENOSPC, os.rename, mnt / "d/dir", mnt / "d/emptied")
+    os.rmdir(mnt / "d/emptied")
+    assert listing(mnt / "d") == ["dir"]
+    filled.clear()
+
+
+@pytest.mark.parametrize("what", ["inodes", "blocks"])
+def test_removal_gives_room(ov, images, what):
+    """What is removed on a full disk is gone at once, with the room that it took."""
+    with ov.lower() as low:
+        write(low / "f", os.urandom(1 << 20))
+        (low / "d").mkdir()
+    small = images.private(ov.base / "small", "ext4", size="4M")
+    ov.mounted_helpers.append(small)
+    ov.upper, ov.work = small / "upper", small / "work"
+    ov.upper.mkdir()
+    ov.work.mkdir()
+    mnt = ov.mount()
+    append(mnt / "f")
+    os.chmod(mnt / "d", 0o700)
+    write(mnt / "g")
+    os.unlink(mnt / "g")
+    filled = Filled(small, what)
+    filled.leave(1)
+    free = os.statvfs(small).f_bfree
+    os.unlink(mnt / "f")
+    os.rmdir(mnt / "d")
+    rvl.wait_until(lambda: os.statvfs(small).f_bfree > free + 1000, "the room of what was removed")
+    assert listing(mnt) == []
+    filled.clear()
+
+
+def test_no_room_for_data(ov, images):
+    """Data that do not fit leave a metacopy file as it was, without room that is lost."""
+    with ov.lower() as low:
+        write(low / "f", os.urandom(1 << 20), mtime=rvl.OLD)
+        os.setxattr(low / "f", "security.capability", rvl.CAPS)
+    small = images.private(ov.base / "small", "ext4", size="4M")
+    ov.mounted_helpers.append(small)
+    ov.upper, ov.work = small / "upper", small / "work"
+    ov.upper.mkdir()
+    ov.work.mkdir()
+    ov.options = ["metacopy=on"]
+    mnt = ov.mount()
+    os.chmod(mnt / "f", 0o755)
+    before = snapshot(mnt)
+    filled = Filled(small, "blocks")
+    filled.leave(200)
+    free = os.statvfs(small).f_bfree
+    sysc.fails(errno.ENOSPC, os.open, mnt / "f", os.O_RDWR)
+    assert os.statvfs(small).f_bfree >= free
+    assert os.getxattr(mnt / "f", "security.capability") == rvl.CAPS
+    ov.remount()
+    assert_same(before, snapshot(mnt), "after a copy that failed")
+    filled.clear()
+    os.close(os.open(mnt / "f", os.O_RDWR))
+    ov.remount()
+    assert_same(before, snapshot(mnt), "after the copy")
+
+
 def test_mount_on_a_full_disk(ov, images):
     """Without a free block it can be mounted and room be made in it; without a free inode with ro."""
     with ov.lower() as low:
