@@ -103,6 +103,9 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 
 	if (r == 0)
 		r = rvl_check_writable(ov);
+	/* a symlink has no mode; kernels before 6.6 ask all the same, and chmod would follow it */
+	if (r == 0 && mask & RVL_SET_MODE && S_ISLNK(node->type))
+		r = -EOPNOTSUPP;
 	if (r == 0)
 		r = rvl_prot_check(node,
 				   is_explicit(attr, mask) ? RVL_PROT_ANY : RVL_PROT_IMMUTABLE);
