@@ -294,80 +294,97 @@ int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, co
 	return r;
 }
 
-/* Does the name still lead to this object? The lower part cannot change, so upper must have nothing
- * there. */
-static int publish(struct copy_up *c)
+static bool is_named(const struct copy_up *c)
 {
-	struct rvl_dir _cleanup_dir_ dir = {};
-	struct rvl_overlay *ov = c->ov;
-	struct statx parent_st;
-	int r = -ENOENT;
+	return c->parent && !(c->flags & RVL_COPY_UP_NO_PUBLISH);
+}
 
-	if (c->parent && !(c->flags & RVL_COPY_UP_NO_PUBLISH))
-		r = rvl_dir_lock_write(c->parent, &dir);
-	if (r < 0) {
-		if (r != -ENOENT || rvl_node_is_dir(c->node))
-			return r;
-		/* living, and with no other name: it has moved, so look where it is now */
-		if (c->parent && !(c->flags & RVL_COPY_UP_NO_PUBLISH) && c->st.stx_nlink == 1 &&
-		    !atomic_load(&c->node->is_dead))
-			return -ESTALE;
-		/* removed meanwhile, or to be removed: the index alone has it */
-		pthread_rwlock_wrlock(&c->node->lock);
-		if (c->st.stx_nlink > 1)
-			c->node->nlink_diff = (int)c->st.stx_nlink - 1;
-		goto turn;
-	}
-	r = rvl_set_impure(c->parent, dir.fd.fd.fd);
-	if (r == 0)
-		r = rvl_path_statx(dir.fd.fd.fd, "", RVL_STATX_MASK, &parent_st);
-	if (r < 0)
-		return r;
-	if (!rvl_node_is_dir(c->node))
-		pthread_rwlock_wrlock(&c->node->lock);
-	if (c->st.stx_nlink > 1 && !rvl_node_is_dir(c->node)) {
-		char value[RVL_NLINK_VALUE_SIZE];
+/* Of a file with several links in lower: the names that are not upper's own. With its lock. */
+static int set_nlink(struct copy_up *c, bool has_name)
+{
+	char value[RVL_NLINK_VALUE_SIZE];
 
-		c->node->nlink_diff = (int)c->st.stx_nlink - 2;
-		r = rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, value,
-				       rvl_nlink_format(c->node->nlink_diff, value));
-	}
-	if (r == 0)
-		r = rvl_temp_publish(&c->temp, dir.fd.fd.fd, c->name, RENAME_NOREPLACE);
-	if (r == -EEXIST && !rvl_node_is_dir(c->node)) {
-		/* a whiteout, or another object: this name is no longer ours */
-		if (c->st.stx_nlink > 1) {
-			char value[RVL_NLINK_VALUE_SIZE];
+	if (c->st.stx_nlink < 2 || rvl_node_is_dir(c->node))
+		return 0;
+	c->node->nlink_diff = (int)c->st.stx_nlink - (has_name ? 2 : 1);
+	return rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, value,
+				  rvl_nlink_format(c->node->nlink_diff, value));
+}
 
-			c->node->nlink_diff = (int)c->st.stx_nlink - 1;
-			(void)rvl_temp_xattr_set(&c->temp, RVL_XATTR_NLINK, value,
-						 rvl_nlink_format(c->node->nlink_diff, value));
-		}
-		r = 0;
-	} else if (r == 0) {
-		rvl_fd_restore_times(dir.fd.fd.fd, &parent_st);
-	}
-	if (r < 0) {
-		if (!rvl_node_is_dir(c->node))
-			pthread_rwlock_unlock(&c->node->lock);
-		return r;
-	}
-turn:
+/* What was made is the node's object from here on. With the lock of a file. */
+static void turn(struct copy_up *c)
+{
 	c->node->upper_ino = c->temp.ino;
 	/* the descriptor is what the next requests will ask for */
 	if (c->temp.fd >= 0)
-		rvl_fdcache_put(ov->fds, c->node->id.number,
+		rvl_fdcache_put(c->ov->fds, c->node->id.number,
 				rvl_node_is_dir(c->node) ? RVL_FD_UPPER_DIR : RVL_FD_WRITE,
 				rvl_take_fd(&c->temp.fd));
 	atomic_store(&c->node->is_metacopy, c->is_metacopy);
 	atomic_store(&c->node->has_redirect, c->is_metacopy && c->flags & RVL_COPY_UP_RENAME);
 	atomic_store_explicit(&c->node->has_upper, true, memory_order_release);
-	if (!rvl_node_is_dir(c->node))
-		pthread_rwlock_unlock(&c->node->lock);
+}
+
+/* A file that was removed meanwhile, or is to be removed: the index alone has it. */
+static int publish_nameless(struct copy_up *c)
+{
+	/* living, and with no other name: it has moved, so look where it is now */
+	if (is_named(c) && c->st.stx_nlink == 1 && !atomic_load(&c->node->is_dead))
+		return -ESTALE;
+	pthread_rwlock_wrlock(&c->node->lock);
+	(void)set_nlink(c, false);
+	turn(c);
+	pthread_rwlock_unlock(&c->node->lock);
+	return 0;
+}
+
+/* Does the name still lead to this object? The lower part cannot change, so upper must have nothing
+ * there. With the directory's lock, and that of a file. */
+static int publish_name(struct copy_up *c, int dirfd)
+{
+	struct statx dir_st;
+	int r = rvl_path_statx(dirfd, "", RVL_STATX_MASK, &dir_st);
+
+	if (r == 0)
+		r = set_nlink(c, true);
+	if (r == 0)
+		r = rvl_temp_publish(&c->temp, dirfd, c->name, RENAME_NOREPLACE);
+	if (r == 0) {
+		rvl_fd_restore_times(dirfd, &dir_st);
+	} else if (r == -EEXIST && !rvl_node_is_dir(c->node)) {
+		/* a whiteout, or another object: this name is no longer ours */
+		(void)set_nlink(c, false);
+		r = 0;
+	}
+	if (r == 0)
+		turn(c);
+	return r;
+}
+
+static int publish(struct copy_up *c)
+{
+	struct rvl_dir _cleanup_dir_ dir = {};
+	struct rvl_node *node = c->node;
+	int r = is_named(c) ? rvl_dir_lock_write(c->parent, &dir) : -ENOENT;
+
+	if (r == -ENOENT && !rvl_node_is_dir(node)) {
+		r = publish_nameless(c);
+	} else if (r == 0) {
+		r = rvl_set_impure(c->parent, dir.fd.fd.fd);
+		if (r < 0)
+			return r;
+		if (!rvl_node_is_dir(node))
+			pthread_rwlock_wrlock(&node->lock);
+		r = publish_name(c, dir.fd.fd.fd);
+		if (!rvl_node_is_dir(node))
+			pthread_rwlock_unlock(&node->lock);
+	}
+	if (r < 0)
+		return r;
 	/* who reads the lower one reads the upper one from now on */
-	rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER);
-	if (!rvl_node_is_dir(c->node) && !c->is_metacopy)
-		rvl_fdcache_drop(ov->fds, c->node->id.number, RVL_FD_LOWER_DATA);
+	rvl_fdcache_drop(c->ov->fds, node->id.number, RVL_FD_LOWER);
+	if (!rvl_node_is_dir(node) && !c->is_metacopy)
+		rvl_fdcache_drop(c->ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;
 }
 
