@@ -177,7 +177,10 @@ struct rvl_node *rvl_node_new(struct rvl_overlay *ov, const struct rvl_id *id, m
 	return node;
 }
 
-/* The place of a node that the kernel still knows must be on disk before the node goes. */
+/*
+ * The place of a node that the kernel still knows must be in the map before the node goes, unless
+ * an entry leads to it.
+ */
 static void spill(struct rvl_node *node)
 {
 	struct rvl_map_row row = { .generation = node->id.generation,
@@ -186,7 +189,7 @@ static void spill(struct rvl_node *node)
 	int r;
 
 	if ((node->n_lookups == 0 && !node->is_uncounted) || !node->name ||
-	    rvl_node_has_upper(node) || atomic_load(&node->is_dead))
+	    (rvl_node_has_upper(node) && !node->is_unindexed) || atomic_load(&node->is_dead))
 		return;
 	snprintf(row.at.name, sizeof(row.at.name), "%s", node->name);
 	r = rvl_map_put(node->ov->index, node->id.number, &row);

@@ -48,7 +48,7 @@ struct rvl_node {
 	/* false -> true once, under lock; set with release after upper_ino, read with acquire */
 	_Atomic bool has_upper;
 	uint64_t upper_ino; /* st_ino of the upper object */
-	bool is_unindexed; /* non-directory without an entry, on a read-only overlay: found by its name */
+	bool is_unindexed; /* without an entry, on a read-only overlay: found by its name */
 	/* names gone: a removed directory, an orphan */
 	_Atomic bool is_dead;
 	_Atomic bool is_forgotten; /* dead, and the kernel knows it no more */

@@ -303,6 +303,22 @@ def test_kernels_upper_read_only(ov):
     ov.check_remount = False
 
 
+def test_read_only_beyond_the_cache(ov):
+    """More objects of such an upper than nodes are kept: each is found again."""
+    with ov.lower() as low:
+        write(low / "file")
+    names = [f"dir{i}/sub/file{j}" for i in range(20) for j in range(100)]
+    for name in names:
+        write(ov.upper / name, name)
+    mnt = ov.mount("ro", "node_limit=64", kernel=False)
+    first = {name: ino(mnt / name) for name in names}
+    for name in names:
+        assert (mnt / name).read_text() == name
+        os.listxattr(mnt / name)
+    assert {name: ino(mnt / name) for name in names} == first
+    ov.check_remount = False
+
+
 def test_metacopy_is_renamed_with_its_data(ov):
     """A metacopy file of the kernel's that gets another name here is not given the data of what lower has there."""
     with ov.lower() as low:
