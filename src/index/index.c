@@ -3,17 +3,21 @@
  * Opening and closing the index.
  *
  * Order of an open that may write, with what a crash leaves: directories made (nothing is known
- * yet); state read and checked, or a new one bound; work/ emptied; state saved as not clean,
+ * yet); state read and checked, or a new one bound; work/ emptied; upper tried (a temporary in
+ * work/, or a marked name in upper, which the next mount takes away); state saved as not clean,
  * durable (the same overlay, next time recovery); table on upper's root; claims recorded, then
- * marked as done. Close: rows flushed; state saved with exact counters and the clean mark.
+ * marked as done. An error before the state is saved leaves the workdir as it was. Close: rows
+ * flushed; state saved with exact counters and the clean mark.
  */
 #include "index/index.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -25,6 +29,7 @@
 #include "index/rebind.h"
 #include "index/state.h"
 #include "index/workdir.h"
+#include "layer/path.h"
 
 static struct rvl_index *index_alloc(const struct rvl_index_config *config)
 {
@@ -77,6 +82,44 @@ static int open_directories(struct rvl_index *index)
 		return fd;
 	index->temp_fd = fd < 0 ? -EBADF : fd;
 	return 0;
+}
+
+/* The workdir, before directories were made in it. */
+struct workdir_before {
+	struct statx st;
+	bool had_inodes, had_work;
+};
+
+static bool has_directory(const struct rvl_index *index, const char *name)
+{
+	struct statx stx;
+
+	return rvl_path_statx(index->stack->work_fd, name, STATX_TYPE, &stx) != -ENOENT;
+}
+
+static int look_at_workdir(const struct rvl_index *index, struct workdir_before *ret)
+{
+	if (!index->is_writable)
+		return 0;
+	ret->had_inodes = has_directory(index, "inodes");
+	ret->had_work = has_directory(index, "work");
+	return rvl_path_statx(index->stack->work_fd, "", STATX_BASIC_STATS, &ret->st);
+}
+
+/* Take away what was made and is empty. */
+static void restore_workdir(const struct rvl_index *index, const struct workdir_before *before)
+{
+	const int fd = index->stack->work_fd;
+	bool is_changed = false;
+
+	if (!index->is_writable)
+		return;
+	if (!before->had_inodes)
+		is_changed |= unlinkat(fd, "inodes", AT_REMOVEDIR) == 0;
+	if (!before->had_work)
+		is_changed |= unlinkat(fd, "work", AT_REMOVEDIR) == 0;
+	if (is_changed)
+		rvl_fd_restore_times(fd, &before->st);
 }
 
 static int load_state(const struct rvl_stack *stack, int inodes_fd, struct rvl_state **ret)
@@ -226,13 +269,13 @@ static int open_parts(struct rvl_index *index, const struct rvl_binding *binding
 			rvl_error("the index cannot be opened: %s", strerror(-r));
 		return r;
 	}
-	r = begin_use(index, config);
-	if (!r && index->stack->has_upper) {
+	if (index->stack->has_upper) {
 		if (index->is_writable)
 			r = rvl_upper_probe(index->stack, index->temp_fd, &index->features);
 		else
 			index->features = rvl_upper_features_read_only(index->stack);
 	}
+	r = r ?: begin_use(index, config);
 	if (!r && !config->is_offline)
 		r = rvl_bind_claims(index);
 	if (r || !index->stack->has_upper || index->inodes_fd < 0)
@@ -285,12 +328,18 @@ static int check_kernel(const struct rvl_index *index, const struct rvl_index_co
 static int open_all(const struct rvl_index_config *config, struct rvl_index **ret)
 {
 	struct rvl_index *index = index_alloc(config);
+	struct workdir_before before = { 0 };
 	struct rvl_binding binding = { 0 };
 	uint8_t boot_id[16];
 	int r;
 
 	if (!index)
 		return -ENOMEM;
+	r = look_at_workdir(index, &before);
+	if (r) {
+		index_free(index);
+		return r;
+	}
 	r = open_directories(index);
 	r = r ?: rvl_binding_read(index->stack, &binding);
 	if (!r) {
@@ -316,6 +365,7 @@ static int open_all(const struct rvl_index_config *config, struct rvl_index **re
 	if (r && index->is_map_lost)
 		r = settle_lost_map(index);
 	if (r) {
+		restore_workdir(index, &before);
 		index_free(index);
 		return r;
 	}

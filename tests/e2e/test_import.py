@@ -384,8 +384,9 @@ def test_mount_of_half_an_import(ov):
     ov.umount()
     to_reverlay(ov)
     run("strace", "-f", "-o", "/dev/null", "-e", "trace=?renameat2", "-e",
-        "inject=?renameat2:signal=SIGKILL:when=2", CTL, "import", "-o", ov.option_string(),
+        "inject=?renameat2:signal=SIGKILL:when=4", CTL, "import", "-o", ov.option_string(),
         check=False)
+    assert (ov.work / "inodes/state").exists()
     done = run(*ov.command(), check=False)
     assert done.returncode and "reverlayctl import -o lowerdir=" in done.stdout
     code, found = ov.ctl("check")

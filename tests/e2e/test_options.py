@@ -34,16 +34,16 @@ def try_mount(ov, options, mnt=None, flags=(), program=REVERLAY, timeout=30):
                           stdin=subprocess.DEVNULL, text=True, timeout=timeout, check=False)
 
 
-def layers_state(ov):
-    """What nothing may change in: the layers, upper and work."""
-    return {str(p): snapshot(p, private=True) for p in (*ov.lowers, ov.upper, ov.work)
+def layers_state(ov, others):
+    """What nothing may change in: the layers, upper, work, and others."""
+    return {str(p): snapshot(p, private=True) for p in (*ov.lowers, ov.upper, ov.work, *others)
             if p.exists() and p.is_dir()}
 
 
-def refused(ov, options, *words, mnt=None, flags=()):
+def refused(ov, options, *words, mnt=None, flags=(), others=()):
     """The mount is refused, the message has all words, and nothing is changed or mounted."""
     mounts = open("/proc/self/mountinfo", encoding="utf-8").read()
-    before = layers_state(ov)
+    before = layers_state(ov, others)
     result = try_mount(ov, options, mnt, flags)
     where = mnt or ov.mnt
     if is_mounted(where) and open("/proc/self/mountinfo", encoding="utf-8").read() != mounts:
@@ -55,7 +55,7 @@ def refused(ov, options, *words, mnt=None, flags=()):
         assert str(word) in result.stderr, f"no {word} in: {result.stderr}"
     assert len(result.stderr.strip().splitlines()) <= 4, result.stderr
     assert open("/proc/self/mountinfo", encoding="utf-8").read() == mounts
-    assert layers_state(ov) == before, "something was changed"
+    assert layers_state(ov, others) == before, "something was changed"
     return result.stderr
 
 
@@ -209,14 +209,16 @@ def test_upper_that_cannot(ready):
     ready.mounted_helpers.append(ram)
     (ram / "upper").mkdir()
     (ram / "work").mkdir()
-    refused(ready, opts(ready, upper=ram / "upper", work=ram / "work"), "upperdir", ram / "upper")
+    refused(ready, opts(ready, upper=ram / "upper", work=ram / "work"), "upperdir", ram / "upper",
+            "trusted.overlay.*", others=[ram])
     frozen = ready.base / "frozen"
     (frozen / "upper").mkdir(parents=True)
     (frozen / "work").mkdir()
     run("mount", "--bind", frozen, frozen)
     ready.mounted_helpers.append(frozen)
     run("mount", "-o", "remount,bind,ro", frozen)
-    message = refused(ready, opts(ready, upper=frozen / "upper", work=frozen / "work"))
+    message = refused(ready, opts(ready, upper=frozen / "upper", work=frozen / "work"),
+                      others=[frozen])
     assert str(frozen) in message and ("upperdir" in message or "workdir" in message)
 
 
@@ -329,7 +331,8 @@ def test_upper_without_its_workdir(ready):
     ready.umount()
     fresh = ready.base / "fresh"
     fresh.mkdir()
-    refused(ready, opts(ready, work=fresh), "workdir", fresh, "reverlayctl repair --rebuild")
+    refused(ready, opts(ready, work=fresh), "workdir", fresh, "reverlayctl repair --rebuild",
+            others=[fresh])
     ready.mount()
 
 
