@@ -136,3 +136,55 @@ int rvl_mount_of_device(uint64_t dev, char **ret_type, char **ret_source)
 	}
 	return ferror(f) ? -EIO : -ENOENT;
 }
+
+/* The path from the root of the filesystem; root: what of it is mounted at point. NULL and *ret_r 0:
+ * path is not beneath point. */
+static char *path_in_fs(const char *root, const char *point, const char *path, int *ret_r)
+{
+	size_t len = strlen(point);
+	char *ret;
+
+	*ret_r = 0;
+	while (len > 0 && point[len - 1] == '/')
+		len--;
+	if (strncmp(path, point, len) != 0 || (path[len] && path[len] != '/'))
+		return NULL;
+	path += len;
+	while (*path == '/')
+		path++;
+	if (!*path)
+		ret = strdup(root);
+	else if (asprintf(&ret, "%s/%s", strcmp(root, "/") == 0 ? "" : root, path) < 0)
+		ret = NULL;
+	if (!ret)
+		*ret_r = -ENOMEM;
+	return ret;
+}
+
+int rvl_mount_find_places(struct rvl_mount_place *places, unsigned n)
+{
+	__attribute__((cleanup(cleanup_fclose))) FILE *f = fopen("/proc/self/mountinfo", "re");
+	_cleanup_free_ char *line = NULL;
+	size_t size = 0;
+	int r = 0;
+
+	if (!f)
+		return 0;
+	for (unsigned i = 0; r == 0 && i < MOUNTS_MAX && getline(&line, &size, f) >= 0; i++) {
+		_cleanup_free_ char *root = NULL, *point = NULL;
+		unsigned long long id;
+		unsigned maj, min;
+
+		if (sscanf(line, "%llu %*u %u:%u %ms %ms", &id, &maj, &min, &root, &point) != 5)
+			continue;
+		unescape(root);
+		unescape(point);
+		for (unsigned j = 0; r == 0 && j < n; j++) {
+			if (places[j].mnt_id != id || places[j].in_fs)
+				continue;
+			places[j].dev = makedev(maj, min);
+			places[j].in_fs = path_in_fs(root, point, places[j].path, &r);
+		}
+	}
+	return r;
+}

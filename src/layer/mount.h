@@ -26,4 +26,15 @@ int rvl_mount_find_inside(const char *path, char **ret);
  * The caller owns both. */
 int rvl_mount_of_device(uint64_t dev, char **ret_type, char **ret_source);
 
+/* Where a directory lies in its filesystem, by whichever mount it is seen. */
+struct rvl_mount_place {
+	uint64_t mnt_id; /* in */
+	const char *path; /* in: absolute; borrowed */
+	uint64_t dev; /* of the filesystem, as mountinfo has it */
+	char *in_fs; /* owned; from the filesystem's root, "/…"; NULL: it cannot be told */
+};
+/* Fills dev and in_fs, as far as /proc/self/mountinfo tells. Some network filesystems call the root
+ * of every mount "/": what two paths say of one another is to be verified. 0 or -ENOMEM. */
+int rvl_mount_find_places(struct rvl_mount_place *places, unsigned n);
+
 #endif

@@ -2,17 +2,22 @@
 /*
  * Which layers lie inside one another. Like the kernel (ovl_check_overlapping_layers in
  * fs/overlayfs/super.c) by identity of the directories above, and not by the paths' text. A walk
- * ends at the root of the mount: what is mounted inside a layer is not part of it.
+ * ends at the root of the mount: what is mounted inside a layer is not part of it. Where a layer is
+ * seen by a mount of its own (a bind mount) mountinfo tells what is above that, and the outer
+ * layer's path down to the inner one's identity verifies it.
  */
 #include "layer/overlap.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "layer/mount.h"
 #include "layer/path.h"
 
 #define DEPTH_MAX 4096 /* directories above a layer's root that are looked at */
@@ -51,7 +56,7 @@ int rvl_ancestry_read(int fd, enum rvl_root_kind kind, const char *path, struct 
 
 	if (r < 0)
 		return r;
-	mnt_id = stx.stx_mnt_id;
+	a.mnt_id = mnt_id = stx.stx_mnt_id;
 	a.self = id_of(&stx);
 	for (unsigned i = 0; i < DEPTH_MAX; i++) {
 		struct rvl_object_id below = id_of(&stx);
@@ -90,6 +95,27 @@ static bool is_at_or_inside(const struct rvl_ancestry *inner, const struct rvl_a
 	return false;
 }
 
+/* The same, where other mounts lie between them. places: of the two. */
+static bool is_inside_by_mount(const struct rvl_ancestry *inner,
+			       const struct rvl_mount_place *there,
+			       const struct rvl_ancestry *outer, const struct rvl_mount_place *here)
+{
+	_cleanup_free_ char *path = NULL;
+	struct statx stx;
+	size_t len;
+
+	if (inner->mnt_id == outer->mnt_id || !there->in_fs || !here->in_fs ||
+	    there->dev != here->dev)
+		return false;
+	len = strcmp(here->in_fs, "/") == 0 ? 0 : strlen(here->in_fs);
+	if (strncmp(there->in_fs, here->in_fs, len) != 0 || there->in_fs[len] != '/')
+		return false;
+	if (asprintf(&path, "%s%s", outer->path, there->in_fs + len) < 0)
+		return false;
+	return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_INO, &stx) == 0 &&
+	       is_same(id_of(&stx), inner->self);
+}
+
 static const char *option_of(const struct rvl_ancestry *root)
 {
 	static const char *const names[] = {
@@ -117,13 +143,16 @@ static int check_pair(const struct rvl_ancestry *inner, const struct rvl_ancestr
 	return -ELOOP;
 }
 
-int rvl_overlap_check(const struct rvl_ancestry *roots, unsigned n)
+static int check_all(const struct rvl_ancestry *roots, const struct rvl_mount_place *places,
+		     unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned j = 0; j < n; j++) {
 			int r;
 
-			if (i == j || !is_at_or_inside(&roots[i], &roots[j]))
+			if (i == j ||
+			    (!is_at_or_inside(&roots[i], &roots[j]) &&
+			     !is_inside_by_mount(&roots[i], &places[i], &roots[j], &places[j])))
 				continue;
 			r = check_pair(&roots[i], &roots[j]);
 			if (r < 0)
@@ -131,4 +160,22 @@ int rvl_overlap_check(const struct rvl_ancestry *roots, unsigned n)
 		}
 	}
 	return 0;
+}
+
+int rvl_overlap_check(const struct rvl_ancestry *roots, unsigned n)
+{
+	_cleanup_free_ struct rvl_mount_place *places = calloc(n ? n : 1, sizeof(*places));
+	int r;
+
+	if (!places)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++)
+		places[i] = (struct rvl_mount_place){ .mnt_id = roots[i].mnt_id,
+						      .path = roots[i].path };
+	r = rvl_mount_find_places(places, n);
+	if (r == 0)
+		r = check_all(roots, places, n);
+	for (unsigned i = 0; i < n; i++)
+		free(places[i].in_fs);
+	return r;
 }

@@ -18,6 +18,7 @@ struct rvl_ancestry {
 	enum rvl_root_kind kind;
 	const char *path; /* borrowed, for messages */
 	struct rvl_object_id self;
+	uint64_t mnt_id;
 	struct rvl_object_id *above; /* owned */
 	unsigned n_above;
 };
@@ -26,7 +27,7 @@ struct rvl_ancestry {
 int rvl_ancestry_read(int fd, enum rvl_root_kind kind, const char *path, struct rvl_ancestry *ret);
 void rvl_ancestry_release(struct rvl_ancestry *ancestry);
 
-/* 0, or logged: -ELOOP for overlapping lowers and for a lower at or inside upper or work; -EINVAL
+/* 0, -ENOMEM, or logged: -ELOOP for overlapping lowers and for a lower at or inside upper or work; -EINVAL
  * for upper and work at or inside one another. Upper or work inside a lower is accepted. */
 int rvl_overlap_check(const struct rvl_ancestry *roots, unsigned n);
 

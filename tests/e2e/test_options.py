@@ -174,6 +174,33 @@ def test_overlapping_layers(ready):
     assert str(link) in message or str(low / "sub") in message
 
 
+def test_overlapping_by_bind_mounts(ready):
+    """Layers that contain one another are refused where a mount of its own shows the inner one."""
+    low = ready.lowers[0]
+    outer = {"lowerdir": low, "upperdir": ready.upper, "workdir": ready.work}
+    (ready.work / "sub").mkdir()
+    (ready.upper / "sub/deep").mkdir(parents=True)
+    bind = ready.base / "bind"
+    bind.mkdir()
+    for option, path in outer.items():
+        run("mount", "--bind", path / "sub", bind)
+        lower = f"{low}:{bind}" if option == "lowerdir" else bind
+        refused(ready, opts(ready, lower=lower), "lowerdir", bind, option, path)
+        if option == "upperdir":
+            refused(ready, opts(ready, lower=bind / "deep"), "lowerdir", bind / "deep", option)
+        run("umount", bind)
+    # a directory that only looks as if it were inside
+    other = ready.base / "other"
+    (other / "sub").mkdir(parents=True)
+    run("mount", "--bind", other, bind)
+    ready.mounted_helpers.append(bind)
+    write(other / "sub/new")
+    result = try_mount(ready, opts(ready, lower=f"{low}:{bind}/sub"))
+    assert result.returncode == 0, result.stderr
+    assert "new" in listing(ready.mnt)
+    run("umount", ready.mnt)
+
+
 def test_bad_mount_points(ready):
     """A mount point that is missing, a file, or inside upper or work is refused and named."""
     missing = ready.base / "missing"
