@@ -319,6 +319,45 @@ def test_read_only_beyond_the_cache(ov):
     ov.check_remount = False
 
 
+def test_origin_in_one_of_two_images(ov):
+    """Two images without a uuid, where one handle means a file in each: the kernel's copy of one
+    does not take the number of the other."""
+    images = []
+    for tag in "ab":
+        tree = ov.lower_base / tag
+        for i in range(4):
+            write(tree / f"{tag}{i}", f"{tag}{i}")
+        image = ov.lower_base / f"{tag}.squashfs"
+        run("mksquashfs", tree, image, "-quiet", "-no-progress", "-comp", "gzip")
+        where = ov.lower_base / f"mnt.{tag}"
+        where.mkdir()
+        run("mount", "-t", "squashfs", "-o", "loop,ro", image, where)
+        ov.mounted_helpers.append(where)
+        images.append(where)
+    ov.lowers = images
+    assert ino(images[0] / "a1") == ino(images[1] / "b1")
+    mnt = ov.mount(kernel=False)
+    first = numbers(mnt)
+    handle = sysc.handle(mnt / "a1")
+    ov.umount()
+    ov.mount(kernel=True)
+    with open(mnt / "b1", "a", encoding="ascii") as file:
+        file.write(" changed")
+    ov.umount()
+    ov.mount(kernel=False)
+    assert (mnt / "b1").read_text() == "b1 changed"
+    assert ino(mnt / "b1") != first["a1"]
+    top = os.open(mnt, os.O_RDONLY)
+    fd = sysc.open_handle(top, handle, os.O_RDONLY)
+    assert os.read(fd, 10) == b"a1"
+    os.close(fd)
+    os.close(top)
+    now = numbers(mnt)
+    first.pop("b1")
+    now.pop("b1")
+    assert now == first
+
+
 def test_metacopy_is_renamed_with_its_data(ov):
     """A metacopy file of the kernel's that gets another name here is not given the data of what lower has there."""
     with ov.lower() as low:
