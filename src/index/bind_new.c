@@ -92,6 +92,8 @@ static int import_table(struct rvl_state *state, const struct rvl_table *table)
 		memcpy(instance.digest, table->rows[i].digest, sizeof(instance.digest));
 		if (rvl_state_instance_by_digest(state, instance.digest))
 			continue;
+		if (state->n_instances >= RVL_STATE_IMPORTED_MAX)
+			break;
 		if (rvl_state_instance_by_id(state, instance.id) ||
 		    instance.id >= state->volatile_low) {
 			r = rvl_state_instance_free_id(state, instance.id ?: 1, &instance.id);

@@ -5,8 +5,8 @@
  *
  * The layer's real tree is walked, not the merged view: a claim belongs to an inode, wherever it
  * is shown. One getxattr a file; no stat where getdents gives the inode number. Stamps of hostile
- * layers do no harm: a number is taken only once, never the root's, and never one of this
- * overlay's own counters.
+ * layers do no harm: a number is taken only once, never the root's, never one of this overlay's own
+ * counters, and they leave ids of instances for others.
  */
 #include "index/bind.h"
 
@@ -75,7 +75,7 @@ static int push(struct claims *claims, const char *dir, const char *name)
 	return 0;
 }
 
-/* Our instance for an id of the layer's table. */
+/* Our instance for an id of the layer's table. -EOVERFLOW: there are too many already. */
 static int translate_id(struct claims *claims, uint16_t id, uint16_t *ret)
 {
 	struct rvl_state *state = claims->index->state;
@@ -92,6 +92,8 @@ static int translate_id(struct claims *claims, uint16_t id, uint16_t *ret)
 	known = rvl_state_instance_by_digest(state, instance.digest);
 	if (known) {
 		instance.id = known->id;
+	} else if (state->n_instances >= RVL_STATE_IMPORTED_MAX) {
+		r = -EOVERFLOW;
 	} else {
 		r = rvl_state_instance_free_id(state, id ?: 1, &instance.id);
 		r = r ?: rvl_state_instance_add(state, &instance);
@@ -115,13 +117,14 @@ static int record(struct claims *claims, const struct rvl_real *real, const stru
 {
 	struct rvl_index *index = claims->index;
 	struct rvl_id id = { 0 }, other;
-	uint16_t instance;
-	int r;
+	uint16_t instance = 0;
+	int r = translate_id(claims, (uint16_t)(stamp->number >> RVL_INSTANCE_SHIFT), &instance);
 
-	r = translate_id(claims, (uint16_t)(stamp->number >> RVL_INSTANCE_SHIFT), &instance);
-	if (r)
+	if (!r)
+		id.number = (uint64_t)instance << RVL_INSTANCE_SHIFT |
+			    (stamp->number & RVL_REAL_INO_MASK);
+	else if (r != -EOVERFLOW)
 		return r;
-	id.number = (uint64_t)instance << RVL_INSTANCE_SHIFT | (stamp->number & RVL_REAL_INO_MASK);
 	claims->n_claims++;
 	if (id.number > RVL_NUMBER_ROOT && !is_own_counter(index, instance)) {
 		r = rvl_real_record(index, real, &id);

@@ -19,6 +19,8 @@
 #define RVL_STATE_MAX_BYTES (16 << 20)
 #define RVL_STATE_PATH_MAX 4096
 #define RVL_STATE_INSTANCES_MAX 32768
+/* with so many instances the stamps and tables of layers add none */
+#define RVL_STATE_IMPORTED_MAX 16384
 
 /* Feature bits that this version knows. An unknown incompat bit is a refusal, an unknown compat
  * bit is kept. */

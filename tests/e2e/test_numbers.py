@@ -398,3 +398,27 @@ def test_moved_offline_in_upper(ov, first):
     os.unlink(mnt / "dir.moved/file")
     del seen["link"], seen["dir.moved/file"]
     assert {path: ino(mnt / path) for path in seen} == seen
+
+
+def test_forged_stamps_of_a_layer(ov, overlays):
+    """A layer whose stamps name more instances than there can be: it is served, and others too."""
+    with ov.lower() as low:
+        write(low / "file")
+    ov.mount()
+    write(ov.mnt / "born")
+    born = ino(ov.mnt / "born")
+    ov.umount()
+    ov.check_remount = ov.check_clean = False
+    n = 0x8000
+    (ov.upper / "many").mkdir()
+    for i in range(1, n):
+        path = ov.upper / f"many/{i}"
+        path.touch()
+        os.setxattr(path, "trusted.overlay.ino", struct.pack("<QI", i << 48 | 1000 + i, 1))
+    other = overlays("ext4", name="other")
+    other.lowers = [ov.upper, *ov.lowers]
+    other.check_links = False  # the links of the former index count
+    mnt = other.mount()
+    assert ino(mnt / "born") == born
+    assert len({ino(mnt / f"many/{i}") for i in range(1, n)}) == n - 1
+    write(mnt / "new")
