@@ -14,6 +14,10 @@
 #include "base/log.h"
 #include "base/stat_ioctl.h"
 
+#ifndef ST_NOSYMFOLLOW
+#define ST_NOSYMFOLLOW 0x2000 /* include/linux/statfs.h */
+#endif
+
 #define DEPTH_MAX 4096 /* of directories above a mount point: PATH_MAX bytes hold no more */
 
 int rvl_mountpoint_resolve(const char *path, char **ret)
@@ -136,6 +140,7 @@ static int current_flags(int fd, unsigned long *ret)
 		{ ST_NOATIME, MS_NOATIME },
 		{ ST_NODIRATIME, MS_NODIRATIME },
 		{ ST_RELATIME, MS_RELATIME },
+		{ ST_NOSYMFOLLOW, MS_NOSYMFOLLOW },
 	};
 	struct statvfs st;
 

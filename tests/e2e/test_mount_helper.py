@@ -122,6 +122,17 @@ def test_remount(ready, helper):
     leave(ready)
 
 
+def test_remount_keeps_flags(ready, helper):
+    """What a remount does not name stays as it is."""
+    flags = {"nosuid", "nodev", "noexec", "noatime", "nosymfollow"}
+    run("mount", "-t", "fuse.reverlay", "src", ready.mnt, "-o",
+        ready.option_string(sorted(flags)))
+    assert flags <= set(mount_entry(ready.mnt)[2].split(","))
+    run(REVERLAY, "-o", "remount,ro", ready.mnt)
+    assert flags | {"ro"} <= set(mount_entry(ready.mnt)[2].split(","))
+    leave(ready)
+
+
 def test_remount_refuses_other_layers(ready, helper):
     """A remount that would change a layer is refused, with its name; the mount goes on."""
     run("mount", "-t", "fuse.reverlay", "src", ready.mnt, "-o", ready.option_string())
