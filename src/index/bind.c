@@ -395,6 +395,25 @@ static int bind_inos(struct rvl_index *index, const struct rvl_binding *binding,
 	return 0;
 }
 
+/*
+ * What upper has without a stamp is numbered by its inode number where none can be given to it. They
+ * are another space than those of lowers on other filesystems.
+ */
+static int bind_upper(struct rvl_index *index)
+{
+	const struct rvl_layer *upper = &index->stack->layers[0];
+	uint16_t *instance = &index->numbers->layers[0].instance;
+	int r;
+
+	if (!index->stack->has_upper || index->is_writable)
+		return 0;
+	r = rvl_device_find(index->numbers, upper->dev, instance);
+	if (r != -ENOENT)
+		return r;
+	r = rvl_bind_volatile_instance(index->state, instance);
+	return r ?: rvl_device_add(index->numbers, upper->dev, *instance);
+}
+
 int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding)
 {
 	struct rvl_state *state = index->state;
@@ -433,7 +452,7 @@ int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding)
 		if (r)
 			return r;
 	}
-	return 0;
+	return bind_upper(index);
 }
 
 int rvl_bind_claims(struct rvl_index *index)

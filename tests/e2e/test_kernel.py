@@ -303,6 +303,29 @@ def test_kernels_upper_read_only(ov):
     ov.check_remount = False
 
 
+def test_read_only_on_another_filesystem(ov):
+    """An upper that nobody has stamped, with the inode numbers of the lower's files: all are there."""
+    tops = [ov.base / name for name in ("lower.fs", "upper.fs")]
+    for top in tops:
+        top.mkdir()
+        run("mount", "-t", "tmpfs", "none", top)
+        ov.mounted_helpers.append(top)
+    ov.lowers = [tops[0] / "lower"]
+    ov.upper, ov.work = tops[1] / "upper", tops[1] / "work"
+    ov.work.mkdir()
+    names = {"lower": ov.lowers[0], "upper": ov.upper}
+    for tag, top in names.items():
+        for i in range(8):
+            write(top / f"{tag}{i}", f"{tag}{i}")
+    taken = [{ino(path) for path in top.iterdir()} for top in names.values()]
+    assert taken[0] & taken[1]
+    mnt = ov.mount("ro", kernel=False)
+    assert len(listing(mnt)) == len(set(numbers(mnt).values())) - 1 == 16
+    for name in listing(mnt):
+        assert (mnt / name).read_text() == name
+    ov.check_remount = False
+
+
 def test_read_only_beyond_the_cache(ov):
     """More objects of such an upper than nodes are kept: each is found again."""
     with ov.lower() as low:
