@@ -371,6 +371,7 @@ struct found_rows {
 	size_t len, size;
 	unsigned n;
 	uint8_t small[2 * RVL_MAP_ROW_MAX];
+	struct rvl_map_row row; /* the one that is given */
 };
 
 /* Each row: its length (2 bytes), then its value as in LMDB. */
@@ -475,26 +476,26 @@ static bool is_repeated(const struct found_rows *found, size_t start)
 
 int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, void *arg)
 {
-	struct found_rows found = { .n = 0 };
+	/* not on the stack: fn may ask for other numbers, many levels deep */
+	_cleanup_free_ struct found_rows *found = calloc(1, sizeof(*found));
 	int r;
 
-	found.v = found.small;
-	found.size = sizeof(found.small);
-	r = find_all(index, number, &found);
-	if (!r && !found.n)
+	if (!found)
+		return -ENOMEM;
+	found->v = found->small;
+	found->size = sizeof(found->small);
+	r = find_all(index, number, found);
+	if (!r && !found->n)
 		r = -ENOENT;
-	for (size_t at = 0; !r && at < found.len; at += 2 + rvl_get_le16(found.v + at)) {
-		struct rvl_map_row row;
-
-		r = rvl_map_row_decode(found.v + at + 2, rvl_get_le16(found.v + at), &row);
-		if (r) {
+	for (size_t at = 0; !r && at < found->len; at += 2 + rvl_get_le16(found->v + at)) {
+		r = rvl_map_row_decode(found->v + at + 2, rvl_get_le16(found->v + at), &found->row);
+		if (r)
 			rvl_map_tell_damaged(index->map, "number", number);
-		} else if (found.n > REPEATS_CHECKED_MAX || !is_repeated(&found, at)) {
-			r = fn(arg, &row);
-		}
+		else if (found->n > REPEATS_CHECKED_MAX || !is_repeated(found, at))
+			r = fn(arg, &found->row);
 	}
-	if (found.v != found.small)
-		free(found.v);
+	if (found->v != found->small)
+		free(found->v);
 	return r;
 }
 

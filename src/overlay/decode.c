@@ -11,6 +11,9 @@
  */
 #include "overlay/decode.h"
 
+#include <stdlib.h>
+
+#include "base/cleanup.h"
 #include "index/map.h"
 #include "index/stamp.h"
 #include "layer/path.h"
@@ -19,7 +22,11 @@
 #include "overlay/mend.h"
 #include "overlay/remove.h"
 
-#define DEPTH_MAX 4096 /* ancestors; more is a loop in damaged metadata */
+/*
+ * Ancestors; more is a loop in damaged metadata. Each is a round of decode, also on stacks of 8 MiB:
+ * what is large lies on the heap, or in functions beside the way up.
+ */
+#define DEPTH_MAX 4096
 
 static _Thread_local unsigned depth;
 
@@ -230,8 +237,8 @@ int rvl_bury_if_unnamed(struct rvl_node *node, bool may_walk)
 	return -ESTALE;
 }
 
-static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx *stx,
-		     struct rvl_node **ret)
+__attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t number,
+					       const struct statx *stx, struct rvl_node **ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	char path[RVL_ENTRY_PATH_SIZE];
@@ -267,23 +274,26 @@ static int by_object(struct rvl_overlay *ov, uint64_t number, const struct statx
 
 static int by_directory(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)
 {
-	struct rvl_entry_directory dir;
+	_cleanup_free_ struct rvl_entry_directory *dir = malloc(sizeof(*dir));
 	bool has_parent = false;
 	uint64_t parent;
-	int error, r = rvl_entry_get_directory(ov->index, number, &dir);
+	int error, r;
 
+	if (!dir)
+		return -ENOMEM;
+	r = rvl_entry_get_directory(ov->index, number, dir);
 	if (r < 0)
 		return r == -EUCLEAN ? report_damage(number) : r;
-	error = by_name(ov, number, &dir.path, &has_parent, ret);
+	error = by_name(ov, number, &dir->path, &has_parent, ret);
 	if (error != -ESTALE && error != -EUCLEAN)
 		return error;
-	parent = dir.path.parent;
-	r = rvl_mend_path(ov, number, &dir);
+	parent = dir->path.parent;
+	r = rvl_mend_path(ov, number, dir);
 	/* a parent that leads to nothing is not asked once more: each level of a deep path would ask
 	 * twice what is above it */
-	if (r == -ESTALE || (r == 0 && !has_parent && dir.path.parent == parent))
+	if (r == -ESTALE || (r == 0 && !has_parent && dir->path.parent == parent))
 		r = error;
-	return r ?: by_name(ov, number, &dir.path, &has_parent, ret);
+	return r ?: by_name(ov, number, &dir->path, &has_parent, ret);
 }
 
 static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)

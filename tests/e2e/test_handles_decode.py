@@ -442,3 +442,43 @@ def test_moved_while_it_is_decoded(ov, what):
             pass
     mover.join()
     assert mover.exitcode == 0 and not stale
+
+
+@pytest.mark.parametrize("where", ["upper", "lower"])
+def test_recovery_far_down(ov, where):
+    """A server that died at work nearly as deep as decoding goes: the next mount recovers there."""
+    depth = 4080
+
+    def go_down(top, is_new):
+        fd = os.open(top, os.O_RDONLY)
+        for _ in range(depth):
+            if is_new:
+                os.mkdir("d", dir_fd=fd)
+            below = os.open("d", os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        return fd
+
+    # beyond PATH_MAX, which the checks of the fixture cannot walk
+    ov.check_lower = ov.check_remount = ov.check_links = ov.check_clean = False
+    with ov.lower() as low:
+        write(low / "file")
+        if where == "lower":
+            os.close(go_down(low, True))
+    ov.mount()
+    if where == "upper":
+        os.close(go_down(ov.mnt, True))
+    ov.remount()
+    fd = go_down(ov.mnt, False)
+    os.close(os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    number = os.stat("new", dir_fd=fd).st_ino
+    os.close(fd)
+    ov.kill()
+    ov.mount(prefix=("prlimit", f"--stack={6 << 20}"))
+    fd = go_down(ov.mnt, False)
+    assert os.stat("new", dir_fd=fd).st_ino == number
+    os.close(fd)
+    ov.umount()
+    for top in (ov.upper, ov.work, *ov.lowers):
+        run("rm", "-rf", top)
+        top.mkdir()
