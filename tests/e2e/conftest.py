@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import rvl  # noqa: E402  pylint: disable=wrong-import-position
+from filesystems import Images  # noqa: E402  pylint: disable=wrong-import-position
 
 # Skips that CI accepts: a part of the reason. Whatever else is skipped there is a failure.
 ALLOWED_SKIPS = []
@@ -120,7 +121,7 @@ def images(scratch):
         pytest.skip("not root: nothing can be mounted")
     if not rvl.IS_KERNEL and not os.path.exists(rvl.REVERLAY):
         pytest.fail(f"{rvl.REVERLAY} is not built")
-    result = rvl.Images(scratch)
+    result = Images(scratch)
     yield result
     result.close()
 

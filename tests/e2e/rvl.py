@@ -9,7 +9,6 @@ and a remount shows the same tree.
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import json
 import os
 import select
@@ -22,7 +21,8 @@ import time
 import zlib
 from pathlib import Path
 
-from sysc import readdir_all
+from snapshots import assert_same, check_tree, snapshot, xattrs_of
+from trees import LONG
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / os.environ.get("RVL_BUILD_DIR", "build")
@@ -38,7 +38,6 @@ KERNEL_OPTIONS = ["index=on", "redirect_dir=on", "xino=on"]
 MOUNT_DEADLINE = 20.0
 EXIT_DEADLINE = 20.0
 PR_SET_PDEATHSIG = 1
-PRIVATE = ("trusted.overlay.", "user.overlay.")
 
 
 def run(*args, check=True, timeout=120, **kwargs):
@@ -157,208 +156,6 @@ def memory_of(pid):
 
 def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def content_hash(path, size):
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC |
-                 (os.O_NOATIME if os.geteuid() == 0 else 0))
-    try:
-        digest = hashlib.blake2b(digest_size=12)
-        total = 0
-        while True:
-            block = os.read(fd, 1 << 20)
-            if not block:
-                break
-            total += len(block)
-            digest.update(block)
-        assert total == size, f"{path}: {total} bytes read, st_size is {size}"
-        return digest.hexdigest()
-    finally:
-        os.close(fd)
-
-
-def xattrs_of(path, private=False):
-    try:
-        names = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return {}
-    return {name: os.getxattr(path, name, follow_symlinks=False) for name in sorted(names)
-            if private or not name.startswith(PRIVATE)}
-
-
-def snapshot(root, inos=True, ctime=False, private=False, data=True, dir_nlink=True):
-    """{relative path: everything that one can see of the object}."""
-    result = {}
-    root = str(root)
-
-    def add(path, name):
-        st = os.lstat(path)
-        info = {"mode": oct(st.st_mode), "uid": st.st_uid, "gid": st.st_gid,
-                "mtime": st.st_mtime_ns, "xattrs": xattrs_of(path, private)}
-        is_dir = stat.S_ISDIR(st.st_mode)
-        if inos:
-            info["ino"] = st.st_ino
-        if not is_dir or dir_nlink:
-            info["nlink"] = st.st_nlink
-        if ctime:
-            info["ctime"] = st.st_ctime_ns
-        if stat.S_ISREG(st.st_mode):
-            info["size"] = st.st_size
-            if data:
-                info["content"] = content_hash(path, st.st_size)
-        elif stat.S_ISLNK(st.st_mode):
-            info["target"] = os.readlink(path)
-        elif stat.S_ISBLK(st.st_mode) or stat.S_ISCHR(st.st_mode):
-            info["rdev"] = st.st_rdev
-        result[name] = info
-        if is_dir:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY |
-                         (os.O_NOATIME if os.geteuid() == 0 else 0))
-            try:
-                children = os.listdir(fd)
-            finally:
-                os.close(fd)
-            for child in sorted(children):
-                add(os.path.join(path, child), f"{name}/{child}" if name != "." else child)
-
-    add(root, ".")
-    return result
-
-
-def difference(old, new, limit=20):
-    """Lines that say how two snapshots differ."""
-    lines = []
-    for name in sorted(set(old) | set(new)):
-        if name not in new:
-            lines.append(f"- {name}")
-        elif name not in old:
-            lines.append(f"+ {name}")
-        elif old[name] != new[name]:
-            for key in sorted(set(old[name]) | set(new[name])):
-                a, b = old[name].get(key), new[name].get(key)
-                if a != b:
-                    lines.append(f"! {name}: {key}: {a!r} -> {b!r}")
-    return lines[:limit] + ([f"... {len(lines) - limit} more"] if len(lines) > limit else [])
-
-
-def assert_same(old, new, what):
-    lines = difference(old, new)
-    assert not lines, what + ":\n" + "\n".join(lines)
-
-
-def numbers(root):
-    """{relative path: st_ino} of a whole tree."""
-    result = {".": os.lstat(root).st_ino}
-    for path, dirs, files in os.walk(root):
-        for name in dirs + files:
-            full = os.path.join(path, name)
-            result[os.path.relpath(full, root)] = os.lstat(full).st_ino
-    return result
-
-
-def check_tree(root):
-    """What must be true of every tree that reverlay shows.
-
-    One st_dev; d_ino and d_type agree with stat; ".." leads up; names of one number are as many
-    as st_nlink says (all links of all objects lie within the tree in these tests); and two
-    directories never share a number.
-    """
-    root = str(root)
-    top = os.lstat(root)
-    names = {}
-    problems = []
-
-    def walk(path, st, parent_ino):
-        seen = set()
-        entries = readdir_all(path)
-        for name, ino, _, kind in entries:
-            if name in seen:
-                problems.append(f"{path}/{name}: listed twice")
-            seen.add(name)
-            if name == ".":
-                if ino != st.st_ino:
-                    problems.append(f"{path}/.: d_ino {ino} is not {st.st_ino}")
-                continue
-            if name == "..":
-                if path != root and ino != parent_ino:
-                    problems.append(f"{path}/..: d_ino {ino} is not {parent_ino}")
-                continue
-            full = os.path.join(path, name)
-            child = os.lstat(full)
-            if child.st_dev != top.st_dev:
-                problems.append(f"{full}: another st_dev")
-            if child.st_ino != ino:
-                problems.append(f"{full}: d_ino {ino} is not st_ino {child.st_ino}")
-            if kind not in (0, stat.S_IFMT(child.st_mode) >> 12):
-                problems.append(f"{full}: d_type {kind} for mode {oct(child.st_mode)}")
-            if stat.S_ISDIR(child.st_mode):
-                if child.st_ino in names:
-                    problems.append(f"{full}: number of {names[child.st_ino]}")
-                names[child.st_ino] = [full]
-                walk(full, child, st.st_ino)
-            else:
-                names.setdefault(child.st_ino, []).append(full)
-        for needed in (".", ".."):
-            if needed not in seen:
-                problems.append(f"{path}: no {needed}")
-
-    walk(root, top, None)
-    for ino, paths in names.items():
-        st = os.lstat(paths[0])
-        if not stat.S_ISDIR(st.st_mode) and st.st_nlink != len(paths):
-            problems.append(f"{paths}: st_nlink is {st.st_nlink}, names are {len(paths)}")
-        for other in paths[1:]:
-            if os.lstat(other) != st:
-                problems.append(f"{other}: differs from its hard link {paths[0]}")
-    assert not problems, "\n".join(problems[:20])
-
-
-class Images:
-    """Filesystems in files, each made at its first use and mounted till the session ends."""
-
-    SIZES = {"ext4": "4G", "xfs": "4G", "btrfs": "4G", "ext4b": "2G", "xfsb": "2G"}
-    MAKE = {
-        "ext4": ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", "-O", "^has_journal"],
-        "xfs": ["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
-        "btrfs": ["mkfs.btrfs", "-q", "-f"],
-    }
-
-    def __init__(self, scratch):
-        self.scratch = Path(scratch)
-        self.mounted = {}
-        if os.environ.get("RVL_ALL_PAIRS") == "1":
-            # millions of objects; sparse
-            self.SIZES = dict.fromkeys(self.SIZES, "60G")
-
-    def get(self, kind):
-        if kind not in self.mounted:
-            where = self.scratch / f"fs-{kind}"
-            where.mkdir()
-            if kind.startswith("tmpfs"):
-                run("mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", where)
-            else:
-                image = self.scratch / f"{kind}.img"
-                run("truncate", "-s", self.SIZES[kind], image)
-                run(*self.MAKE[kind.rstrip("b") if kind != "btrfs" else kind], image)
-                run("mount", "-o", "loop", image, where)
-            where.chmod(0o755)
-            self.mounted[kind] = where
-        return self.mounted[kind]
-
-    def private(self, where, kind, size="64M", options="loop"):
-        """A small filesystem of its own for one test, mounted at where."""
-        where.mkdir(parents=True, exist_ok=True)
-        image = where.with_name(where.name + ".img")
-        run("truncate", "-s", "320M" if kind == "xfs" else size, image)
-        run(*self.MAKE[kind], image)
-        run("mount", "-o", options, image, where)
-        where.chmod(0o755)
-        return where
-
-    def close(self):
-        for where in reversed(list(self.mounted.values())):
-            run("umount", "-l", where, check=False)
-        self.mounted.clear()
 
 
 # name: (filesystem of upper, filesystem of lower, how lower is made)
@@ -702,87 +499,3 @@ class Watchdog:
 
     def cancel(self):
         self.timer.cancel()
-
-
-# -- small things that tests use ------------------------------------------------------------
-
-
-def write(path, data=b"data\n", mode=None, owner=None, mtime=None):
-    """Makes a file with this content; returns its path."""
-    path = Path(path)
-    data = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    if owner is not None:
-        os.chown(path, *owner)
-    if mode is not None:
-        path.chmod(mode)
-    if mtime is not None:
-        os.utime(path, ns=(mtime, mtime))
-    return path
-
-
-def whiteout(path):
-    os.mknod(path, stat.S_IFCHR | 0o000, os.makedev(0, 0))
-
-
-def opaque(path, prefix="trusted."):
-    os.setxattr(path, prefix + "overlay.opaque", b"y")
-
-
-def ino(path):
-    return os.lstat(path).st_ino
-
-
-def listing(path):
-    return sorted(os.listdir(path))
-
-
-CAPS = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
-ACL = bytes.fromhex("02000000"  # user::rw- user:1234:r-- group::r-- mask::r-- other::---
-                    "01000600ffffffff" "02000400d2040000" "04000400ffffffff"
-                    "10000400ffffffff" "20000000ffffffff")
-DEFAULT_ACL = bytes.fromhex("02000000"  # user::rwx user:1234:rwx group::r-x mask::rwx other::---
-                            "01000700ffffffff" "02000700d2040000" "04000500ffffffff"
-                            "10000700ffffffff" "20000000ffffffff")
-LONG = "n" * 255
-OLD = 1234567890123456789  # ns
-
-
-def standard_tree(top):
-    """One of everything."""
-    top = Path(top)
-    write(top / "file", b"lower\n", mode=0o640, owner=(1000, 1001), mtime=OLD)
-    write(top / "empty", b"")
-    write(top / "big", bytes(range(256)) * 12289, mtime=OLD)
-    write(top / "hard1", b"hard\n")
-    write(top / "dir/inner", b"inner\n", mtime=OLD + 1)
-    os.link(top / "hard1", top / "hard2")
-    os.link(top / "hard1", top / "dir/hard3")
-    write(top / "dir/sub/deep", b"deep\n")
-    os.symlink("dir/inner", top / "symlink")
-    os.symlink("/nowhere", top / "dangling")
-    os.symlink("dir", top / "dirlink")
-    os.mkfifo(top / "fifo", 0o600)
-    os.mknod(top / "chardev", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    os.mknod(top / "blockdev", stat.S_IFBLK | 0o600, os.makedev(7, 200))
-    os.mknod(top / "socket", stat.S_IFSOCK | 0o755)
-    write(top / "xattr", b"x\n")
-    os.setxattr(top / "xattr", "user.colour", b"blue")
-    os.setxattr(top / "xattr", "trusted.secret", b"\0\1\2")
-    write(top / "suid", b"s\n", mode=0o6755)
-    write(top / "caps", b"c\n", mode=0o755)
-    os.setxattr(top / "caps", "security.capability", CAPS)
-    with open(top / "sparse", "wb") as file:
-        file.truncate(8 << 20)
-        file.seek(4 << 20)
-        file.write(b"x" * 65536)
-    (top / "emptydir").mkdir(mode=0o711)
-    (top / "sticky").mkdir()
-    (top / "sticky").chmod(0o1777)
-    os.setxattr(top / "sticky", "user.where", b"lower")
-    write(top / LONG, b"long\n")
-    write(top / "na\u00efve \n,:\\x", b"odd\n")
-    for name in ("dir", "dir/sub", "emptydir", "sticky"):
-        os.utime(top / name, ns=(OLD, OLD + 2))
-    return top

@@ -14,7 +14,7 @@ import pytest
 
 import rvl
 import sysc
-from rvl import write
+from trees import write
 
 READDIR_SIZE = 65536
 SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}

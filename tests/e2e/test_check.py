@@ -9,12 +9,12 @@ with the same numbers and data as before, but for what the case names.
 import os
 import re
 import shutil
-import stat
-import subprocess
 
 import pytest
 
-from rvl import CTL, TOP, numbers, run, snapshot, standard_tree, whiteout, write
+from rvl import CTL, TOP, run
+from snapshots import numbers, snapshot
+from trees import standard_tree, whiteout, write
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")
 

@@ -14,7 +14,9 @@ import threading
 
 import pytest
 
-from rvl import CTL, assert_same, ino, numbers, run, snapshot, standard_tree, write
+from rvl import CTL, run
+from snapshots import assert_same, numbers, snapshot
+from trees import ino, standard_tree, write
 from test_check import flip, ids, use
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")

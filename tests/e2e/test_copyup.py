@@ -10,8 +10,9 @@ import threading
 import pytest
 
 import sysc
-from rvl import (ACL, CAPS, IS_KERNEL, OLD, assert_same, ino, listing, run, snapshot, standard_tree,
-                 write, xattrs_of)
+from rvl import IS_KERNEL, run
+from snapshots import assert_same, snapshot, xattrs_of
+from trees import ACL, CAPS, OLD, ino, listing, standard_tree, write
 
 # Each makes upper's copy in its own way, and changes nothing else that is compared.
 TRIGGERS = {

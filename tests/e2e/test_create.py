@@ -11,7 +11,9 @@ import struct
 import pytest
 
 import sysc
-from rvl import (DEFAULT_ACL, IS_KERNEL, ino, listing, opaque, run, whiteout, write, xattrs_of)
+from rvl import IS_KERNEL, run
+from snapshots import xattrs_of
+from trees import DEFAULT_ACL, ino, listing, opaque, whiteout, write
 
 MAKE = {
     "file": lambda p: os.close(os.open(p, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)),

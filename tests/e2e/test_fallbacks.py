@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-import rvl
-from rvl import BUILD, REVERLAY, TOP, numbers, run, standard_tree, write
+from rvl import BUILD, REVERLAY, TOP, run
+from snapshots import numbers
+from trees import standard_tree, write
 
 DENY = str(BUILD / "tests/deny/rvl-deny")
 

@@ -11,7 +11,9 @@ import pytest
 
 import rvl
 import sysc
-from rvl import assert_same, ino, listing, run, snapshot, write
+from rvl import run
+from snapshots import assert_same, snapshot
+from trees import CAPS, OLD, ino, listing, write
 
 pytestmark = pytest.mark.reverlay_only("it is our index that is damaged here")
 
@@ -412,8 +414,8 @@ def test_removal_gives_room(ov, images, what):
 def test_no_room_for_data(ov, images):
     """Data that do not fit leave a metacopy file as it was, without room that is lost."""
     with ov.lower() as low:
-        write(low / "f", os.urandom(1 << 20), mtime=rvl.OLD)
-        os.setxattr(low / "f", "security.capability", rvl.CAPS)
+        write(low / "f", os.urandom(1 << 20), mtime=OLD)
+        os.setxattr(low / "f", "security.capability", CAPS)
     small = images.private(ov.base / "small", "ext4", size="4M")
     ov.mounted_helpers.append(small)
     ov.upper, ov.work = small / "upper", small / "work"
@@ -428,7 +430,7 @@ def test_no_room_for_data(ov, images):
     free = os.statvfs(small).f_bfree
     sysc.fails(errno.ENOSPC, os.open, mnt / "f", os.O_RDWR)
     assert os.statvfs(small).f_bfree >= free
-    assert os.getxattr(mnt / "f", "security.capability") == rvl.CAPS
+    assert os.getxattr(mnt / "f", "security.capability") == CAPS
     ov.remount()
     assert_same(before, snapshot(mnt), "after a copy that failed")
     filled.clear()

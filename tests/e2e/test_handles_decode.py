@@ -12,7 +12,8 @@ import time
 import pytest
 
 import sysc
-from rvl import CTL, ino, run, whiteout, write
+from rvl import CTL, run
+from trees import ino, whiteout, write
 
 pytestmark = pytest.mark.reverlay_only("the handles of the kernel's overlay are others")
 

@@ -15,7 +15,8 @@ import pytest
 
 import rvl
 import sysc
-from rvl import ino, run, write
+from rvl import run
+from trees import ino, write
 from test_handles_decode import content_by, counters, entry_of, is_stale, number_by
 
 pytestmark = pytest.mark.reverlay_only("the kernel's overlay has no map")

@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from rvl import BUILD, opaque, whiteout, write
+from rvl import BUILD
+from trees import opaque, whiteout, write
 
 PROGRAM = str(BUILD / "tests/handles/rvl-handle-fuzz")
 COUNT = int(os.environ.get("RVL_FUZZ_COUNT", "100000"))

@@ -15,8 +15,9 @@ import subprocess
 import pytest
 
 import sysc
-from rvl import (CTL, assert_same, check_tree, difference, ino, listing, numbers, run, snapshot,
-                 standard_tree, write, xattrs_of)
+from rvl import CTL, run
+from snapshots import assert_same, check_tree, difference, numbers, snapshot, xattrs_of
+from trees import ino, listing, standard_tree, write
 
 pytestmark = pytest.mark.reverlay_only("import is of reverlay")
 

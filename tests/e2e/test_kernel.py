@@ -8,7 +8,9 @@ import stat
 import pytest
 
 import sysc
-from rvl import assert_same, check_tree, ino, listing, numbers, run, snapshot, standard_tree, write
+from rvl import run
+from snapshots import assert_same, check_tree, numbers, snapshot
+from trees import ino, listing, standard_tree, write
 
 pytestmark = pytest.mark.reverlay_only("it takes two")
 

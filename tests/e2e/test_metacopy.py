@@ -9,7 +9,9 @@ import stat
 import pytest
 
 import sysc
-from rvl import CAPS, IS_KERNEL, OLD, assert_same, ino, snapshot, write
+from rvl import IS_KERNEL
+from snapshots import assert_same, snapshot
+from trees import CAPS, OLD, ino, write
 
 METACOPY = "trusted.overlay.metacopy"
 DATA = os.urandom(20000)

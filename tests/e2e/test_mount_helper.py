@@ -13,7 +13,8 @@ import pytest
 
 import rvl
 import sysc
-from rvl import REVERLAY, is_mounted, listing, mount_entry, run, wait_gone, write
+from rvl import REVERLAY, is_mounted, mount_entry, run, wait_gone
+from trees import listing, write
 
 pytestmark = pytest.mark.reverlay_only("it has no helper")
 

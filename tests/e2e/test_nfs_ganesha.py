@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nfs"))
 
 import nfsbox  # noqa: E402  pylint: disable=wrong-import-position
 import rvl  # noqa: E402  pylint: disable=wrong-import-position
+from trees import write  # noqa: E402  pylint: disable=wrong-import-position
 from nfsbox import NfsError  # noqa: E402  pylint: disable=wrong-import-position
 
 pytestmark = pytest.mark.reverlay_only("the kernel's overlay is not what is tested here")
@@ -185,7 +186,7 @@ class Row:
 def fill(top):
     """One row's objects, in lower."""
     for path in ("a/b/f", "a/b/g", "a/b/h1", "a/b/d/x", "a/b/d/e/y", "other/z"):
-        rvl.write(top / path, f"{path}\n")
+        write(top / path, f"{path}\n")
     os.link(top / "a/b/h1", top / "a/b/h2")
     os.link(top / "a/b/h1", top / "other/h3")
     os.symlink("b/f", top / "a/s")
@@ -361,7 +362,7 @@ def test_without_the_recipe(ov, box, version):
     Shows that the test above proves something, and why the recipe has fsid_type.
     """
     with ov.lower() as lower:
-        rvl.write(lower / "f")
+        write(lower / "f")
     ov.mount()
     box.drop_setting = "fsid_type"
     box.ganesha_start()
@@ -524,7 +525,7 @@ def test_resolve(ov, box):
     """From number, path and the server's handle to the same answer, mounted or not."""
     with ov.lower() as lower:
         fill(lower)
-        rvl.write(lower / "gone")
+        write(lower / "gone")
     ov.mount()
     box.ganesha_start()
     clients = [box.client(3), box.client(4)]
@@ -532,7 +533,7 @@ def test_resolve(ov, box):
     os.unlink(ov.mnt / "gone")
     os.rename(ov.mnt / "a/b", ov.mnt / "B")
     clients[0].write(clients[0].lookup("B/h1"), b"up")
-    rvl.write(ov.mnt / "born")
+    write(ov.mnt / "born")
     wanted = {
         "/B/f": ["/B/f"], "/B/h1": ["/B/h1", "/B/h2", "/other/h3"], "/B/d/e": ["/B/d/e"],
         "/B": ["/B"], "/born": ["/born"], "/": ["/"], "/a/p": ["/a/p"], "/a/s": ["/a/s"],
@@ -579,7 +580,7 @@ def test_resolve(ov, box):
 def test_export(ov):
     """The configuration is the same after a restart, and says what the mount is."""
     with ov.lower() as lower:
-        rvl.write(lower / "f")
+        write(lower / "f")
     ov.mount()
     first = rvl.run(rvl.CTL, "export", ov.mnt).stdout
     ov.remount()

@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nfs"))
 
 import rvl  # noqa: E402  pylint: disable=wrong-import-position
+from trees import OLD, write  # noqa: E402  pylint: disable=wrong-import-position
 
 pytestmark = pytest.mark.reverlay_only("the kernel's overlay is not what is tested here")
 
@@ -47,12 +48,12 @@ def fill(top):
     for client in ("c3", "c4"):
         tree = top / "tree" / client
         for path in ("copy", "h1", "r/s/file", "again", "plain", "sub/deep/file"):
-            rvl.write(tree / path, f"{path} of {client}\n", mtime=rvl.OLD)
+            write(tree / path, f"{path} of {client}\n", mtime=OLD)
         os.link(tree / "h1", tree / "h2")
         os.symlink("copy", tree / "link")
         held = top / "held" / client
         for path in ("read", "write", "gone", "dir/in1", "dir/in2"):
-            rvl.write(held / path, "held " * 10)
+            write(held / path, "held " * 10)
     (top / "large").mkdir()
     fd = os.open(top / "large", os.O_RDONLY)
     for i in range(N_LARGE):

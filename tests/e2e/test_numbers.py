@@ -11,8 +11,9 @@ import pytest
 
 import rvl
 import sysc
-from rvl import (IS_KERNEL, assert_same, check_tree, ino, is_mounted, listing, numbers,
-                 run, snapshot, standard_tree, write)
+from rvl import IS_KERNEL, is_mounted, run
+from snapshots import assert_same, check_tree, numbers, snapshot
+from trees import ino, listing, standard_tree, write
 
 N_FILES = int(os.environ.get("RVL_FILES", "20000"))  # of a large tree; scripts/soak has a million
 

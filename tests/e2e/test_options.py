@@ -12,8 +12,9 @@ import pytest
 
 import rvl
 import sysc
-from rvl import (REVERLAY, escape, ino, is_mounted, listing, mount_entry, run, snapshot, wait_gone,
-                 wait_until, write)
+from rvl import REVERLAY, escape, is_mounted, mount_entry, run, wait_gone, wait_until
+from snapshots import snapshot
+from trees import ino, listing, write
 
 pytestmark = pytest.mark.reverlay_only("these are the messages of reverlay")
 

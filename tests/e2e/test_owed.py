@@ -6,7 +6,9 @@ import os
 import pytest
 
 import sysc
-from rvl import check_tree, ino, listing, numbers, wait_until, write
+from rvl import wait_until
+from snapshots import check_tree, numbers
+from trees import ino, listing, write
 
 pytestmark = pytest.mark.reverlay_only("the index is reverlay's")
 

@@ -18,7 +18,8 @@ import uuid
 import pytest
 
 import sysc
-from rvl import CTL, REVERLAY, check_tree, is_mounted, run, wait_until
+from rvl import CTL, REVERLAY, is_mounted, run, wait_until
+from snapshots import check_tree
 
 pytestmark = [pytest.mark.reverlay_only("stamps and their walk"), pytest.mark.seconds(3600)]
 

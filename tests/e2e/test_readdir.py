@@ -10,7 +10,9 @@ import threading
 import pytest
 
 import sysc
-from rvl import CTL, ino, listing, run, standard_tree, whiteout, write, check_tree
+from rvl import CTL, run
+from snapshots import check_tree
+from trees import ino, listing, standard_tree, whiteout, write
 
 
 def offsets(path):

@@ -8,8 +8,9 @@ import stat
 import pytest
 
 import sysc
-from rvl import (IS_KERNEL, ino, is_mounted, listing, opaque, run, snapshot, standard_tree,
-                 whiteout, write, assert_same)
+from rvl import IS_KERNEL, is_mounted, run
+from snapshots import assert_same, snapshot
+from trees import ino, listing, opaque, standard_tree, whiteout, write
 
 
 @pytest.mark.layouts()

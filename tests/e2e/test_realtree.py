@@ -13,7 +13,8 @@ import sysconfig
 import pytest
 
 import rvl
-from rvl import IS_KERNEL, TOP, run, write
+from rvl import TOP, run
+from trees import write
 
 pytestmark = pytest.mark.slow
 

@@ -13,13 +13,13 @@ import shutil
 import signal
 import stat
 import subprocess
-from pathlib import Path
 
 import pytest
 
 import sysc
-from rvl import (CTL, assert_same, check_tree, ino, listing, numbers, run, snapshot, standard_tree,
-                 whiteout, write, xattrs_of)
+from rvl import CTL, run
+from snapshots import assert_same, check_tree, numbers, snapshot, xattrs_of
+from trees import ino, listing, standard_tree, whiteout, write
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
 

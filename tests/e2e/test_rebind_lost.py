@@ -13,9 +13,10 @@ import signal
 
 import pytest
 
-import rvl
 import sysc
-from rvl import CTL, check_tree, ino, run, write
+from rvl import CTL, run
+from snapshots import check_tree
+from trees import ino, write
 from test_handles_decode import content_by, entry_of, is_stale, number_by
 from test_rebind import CHANGES, Move, by_rsync, fill_lower, handles, rebind, use
 

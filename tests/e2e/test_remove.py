@@ -8,7 +8,8 @@ import stat
 import pytest
 
 import sysc
-from rvl import (IS_KERNEL, OLD, ino, listing, opaque, run, standard_tree, whiteout, write)
+from rvl import IS_KERNEL, run
+from trees import OLD, ino, listing, opaque, standard_tree, whiteout, write
 
 
 def is_whiteout(path):

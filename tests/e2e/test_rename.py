@@ -9,7 +9,9 @@ import stat
 import pytest
 
 import sysc
-from rvl import (assert_same, ino, listing, numbers, run, snapshot, standard_tree, write)
+from rvl import run
+from snapshots import assert_same, numbers, snapshot
+from trees import ino, listing, standard_tree, write
 
 ORIGINS = ("lower", "upper", "merged", "copied")
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rvl import CTL, assert_same, run, snapshot, uring_enabled
+from rvl import CTL, run, uring_enabled
+from snapshots import assert_same, snapshot
 
 pytestmark = pytest.mark.reverlay_only("the way of its own requests")
 

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 import sysc
-from rvl import IS_KERNEL, PRIVATE, listing, opaque, run, standard_tree, whiteout, write
+from rvl import IS_KERNEL, run
+from snapshots import PRIVATE
+from trees import listing, opaque, standard_tree, whiteout, write
 
 
 @pytest.mark.layouts("ext4", "xfs", "btrfs", "tmpfs", "squashfs", "stack5")
