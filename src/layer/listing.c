@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/counters.h"
@@ -198,8 +199,11 @@ int rvl_listing_read_upper(const struct rvl_stack *stack, int upper_fd,
 {
 	__attribute__((cleanup(rvl_raw_release))) struct rvl_raw raw = { 0 };
 	struct rvl_listing *l;
-	int r = rvl_raw_read(stack, &stack->layers[0], upper_fd, secret, 0, &raw);
+	int r;
 
+	if (lseek(upper_fd, 0, SEEK_SET) < 0)
+		return -errno;
+	r = rvl_raw_read(stack, &stack->layers[0], upper_fd, secret, 0, &raw);
 	if (r < 0)
 		return r;
 	if (is_opaque)

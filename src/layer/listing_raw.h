@@ -30,8 +30,8 @@ struct rvl_raw {
 };
 
 void rvl_raw_release(struct rvl_raw *raw);
-/* Read one directory to its end. fd: readable, its position is changed. max_names: -E2BIG if it
- * alone has more (0: no limit but memory). */
+/* Read one directory to its end. fd: readable, at its start; its position is changed. max_names:
+ * -E2BIG if it alone has more (0: no limit but memory). */
 int rvl_raw_read(const struct rvl_stack *stack, const struct rvl_layer *layer, int fd,
 		 const struct rvl_secret *secret, size_t max_names, struct rvl_raw *raw);
 /* By offset, name, layer, kind. */

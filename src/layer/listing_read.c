@@ -165,8 +165,6 @@ int rvl_raw_read(const struct rvl_stack *stack, const struct rvl_layer *layer, i
 			return r;
 		rd.is_xwhiteouts = opaque == RVL_OPAQUE_XWHITEOUTS;
 	}
-	if (lseek(fd, 0, SEEK_SET) < 0)
-		return -errno;
 	for (;;) {
 		ssize_t bytes = getdents64(fd, buffer, BUFFER_BYTES);
 

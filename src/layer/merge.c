@@ -46,7 +46,8 @@ struct search {
 	bool is_metacopy; /* the last object found has no data of its own */
 	bool has_redirect;
 	bool is_redirect_absolute; /* the last redirect looked for was there, and absolute */
-	int top_fd; /* borrowed; of parent->v[0], -EBADF: not open */
+	int open_fd; /* borrowed; the parent's place in open_layer; -EBADF: none is open */
+	unsigned open_layer;
 };
 
 /* One object found in one layer. */
@@ -286,9 +287,8 @@ static int search_name(struct search *s, const struct rvl_place *parent, struct 
 
 	if (!name)
 		return -ENOMEM;
-	if (s->top_fd >= 0 && parent->path == s->parent->v[0].path &&
-	    parent->layer == s->parent->v[0].layer) {
-		at = s->top_fd;
+	if (s->open_fd >= 0 && parent->layer->index == s->open_layer) {
+		at = s->open_fd;
 	} else if (*parent->path) {
 		fd = rvl_path_open(at, parent->path, O_PATH | O_DIRECTORY, 0);
 		if (fd == -ENOENT || fd == -ENOTDIR)
@@ -437,14 +437,17 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret)
 {
-	return rvl_merge_lookup_at(stack, parent, -EBADF, name, redirect, hint, ret);
+	return rvl_merge_lookup_at(stack, parent, 0, -EBADF, name, redirect, hint, ret);
 }
 
-int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent, int top_fd,
-			const char *name, const char *redirect, const struct rvl_listing *hint,
-			struct rvl_found *ret)
+int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent,
+			unsigned open_layer, int open_fd, const char *name, const char *redirect,
+			const struct rvl_listing *hint, struct rvl_found *ret)
 {
-	struct search s = { .stack = stack, .parent = parent, .top_fd = top_fd };
+	struct search s = { .stack = stack,
+			    .parent = parent,
+			    .open_fd = open_fd,
+			    .open_layer = open_layer };
 	const char *start = redirect ? redirect : name;
 	struct rvl_found found = { 0 };
 	int r;
@@ -484,7 +487,7 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 	struct search s = {
 		.stack = stack,
 		.parent = parent,
-		.top_fd = -EBADF,
+		.open_fd = -EBADF,
 		.next = from_layer + 1,
 		.is_metacopy = true,
 		.has_redirect = redirect != NULL,

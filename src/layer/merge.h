@@ -69,12 +69,12 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret);
 /*
- * The same for a caller that has the directory of parent->v[0] open: top_fd (may be O_PATH; -EBADF:
- * not).
+ * The same for a caller that has the parent's place in one layer open: open_fd (may be O_PATH;
+ * -EBADF: not), and the layer's index.
  */
-int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent, int top_fd,
-			const char *name, const char *redirect, const struct rvl_listing *hint,
-			struct rvl_found *ret);
+int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent,
+			unsigned open_layer, int open_fd, const char *name, const char *redirect,
+			const struct rvl_listing *hint, struct rvl_found *ret);
 
 /* Data of a metacopy object whose own layer has none: continue below with its redirect or name.
  * from_layer: index of the layer that has the metacopy object. For an upper metacopy file `parent`

@@ -4,7 +4,8 @@
  * attributes. What users see of them is in xattr_user.c.
  *
  * The kernel's *xattrat calls (6.13) take O_PATH descriptors as directories, but not as the object
- * itself (AT_EMPTY_PATH answers EBADF), so that case goes by way of /proc/self/fd on every kernel.
+ * itself (AT_EMPTY_PATH answers EBADF, as fgetxattr does), so that case goes by way of /proc/self/fd
+ * on every kernel.
  */
 #include "layer/xattr.h"
 
@@ -101,6 +102,13 @@ ssize_t rvl_xattrat_get(int dirfd, const char *name, const char *xattr, void *bu
 		if (n >= 0)
 			return n;
 		if (!must_fall_back())
+			return -errno;
+	}
+	if (!*name) {
+		n = fgetxattr(dirfd, xattr, buf, size);
+		if (n >= 0)
+			return n;
+		if (errno != EBADF) /* else it is an O_PATH descriptor */
 			return -errno;
 	}
 	r = proc_path(path, dirfd, name);

@@ -41,7 +41,7 @@ struct rvl_fdcache {
 
 static uint64_t mix(uint64_t number, enum rvl_fd_kind kind)
 {
-	return (number * RVL_FD_KINDS + kind) * 0x9e3779b97f4a7c15ULL;
+	return (number * (RVL_FD_PLACE + 1) + kind) * 0x9e3779b97f4a7c15ULL;
 }
 
 static struct shard *shard_of(struct rvl_fdcache *cache, uint64_t number, enum rvl_fd_kind kind)

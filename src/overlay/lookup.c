@@ -307,8 +307,10 @@ static int known_upper(struct rvl_dir *dir, const char *name, const struct rvl_u
 	return take_known(dir, name, upper->st.stx_mode, node, ret);
 }
 
-/* A name of the lower part whose number is computed from its listing alone. *ret NULL: not so. */
-static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
+/* A name of the lower part whose number is computed from its listing alone, and the layer that it is
+ * found in. *ret NULL: not so. */
+static int known_lower(struct rvl_dir *dir, const char *name, unsigned *ret_layer,
+		       struct rvl_node **ret)
 {
 	struct rvl_overlay *ov = dir->node->ov;
 	struct rvl_listing *listing = NULL;
@@ -324,6 +326,7 @@ static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **
 					   listed->ino, listed->type, &number) == 0) {
 		type = DTTOIF(listed->type);
 		node = rvl_node_find(ov, number);
+		*ret_layer = listed->layer;
 	}
 	rvl_listing_put(listing);
 	if (!node)
@@ -337,9 +340,10 @@ static int known_lower(struct rvl_dir *dir, const char *name, struct rvl_node **
 }
 
 /* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into
- * a new node. *ret is NULL when the name is absent. */
+ * a new node, and of a node that its name alone has led to *ret_layer is where that lies. *ret is
+ * NULL when the name is absent. */
 static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
-		   struct rvl_found *lower, struct rvl_node **ret)
+		   struct rvl_found *lower, unsigned *ret_layer, struct rvl_node **ret)
 {
 	struct rvl_overlay *ov = dir->node->ov;
 	int dirfd = dir->fd.fd.fd, r;
@@ -349,7 +353,8 @@ static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name 
 	r = rvl_upper_stat(ov, dirfd, name, upper);
 	if (r < 0 || upper->is_whiteout)
 		return r;
-	r = upper->exists ? known_upper(dir, name, upper, ret) : known_lower(dir, name, ret);
+	r = upper->exists ? known_upper(dir, name, upper, ret) :
+			    known_lower(dir, name, ret_layer, ret);
 	if (r < 0 || *ret)
 		return r;
 	if (upper->exists)
@@ -368,28 +373,37 @@ static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name 
 	return lower->places.n ? node_of_lower(dir, name, lower, ret) : 0;
 }
 
+/* Of a name in the lower part of a directory, which lies in this layer. */
+static int stat_lower_name(struct rvl_node *dir, unsigned layer, const char *name,
+			   struct statx *ret)
+{
+	struct rvl_fd fd;
+	int r = rvl_lower_pin_in(dir, layer, &fd);
+
+	if (r == 0)
+		r = rvl_path_statx(fd.fd, name, RVL_STATX_MASK, ret);
+	rvl_fdcache_unpin(dir->ov->fds, &fd);
+	return r;
+}
+
 /* Attributes for the reply, from what was read anyway, or with one system call where the object
- * lies beside its name. */
+ * lies beside its name. known_layer: look_up's. */
 static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *node,
 		      const struct rvl_upper_name *upper, const struct rvl_found *lower,
-		      struct rvl_entry *ret)
+		      unsigned known_layer, struct rvl_entry *ret)
 {
 	const struct statx *stx = upper->exists ? &upper->st : &lower->st;
-	struct rvl_overlay *ov = dir->node->ov;
-	struct rvl_fd top = RVL_FD_NONE;
 	struct statx fresh;
-	int r = -ENOENT;
 
 	if (node->data.layer || atomic_load(&node->is_metacopy) ||
 	    upper->exists != rvl_node_has_upper(node))
 		return rvl_node_stat(node, ret);
-	if (stx->stx_mask == 0 && node->lower.v[0].layer == dir->node->lower.v[0].layer &&
-	    rvl_lower_pin(dir->node, &top) == 0)
-		r = rvl_path_statx(top.fd, name, RVL_STATX_MASK, &fresh);
-	rvl_fdcache_unpin(ov->fds, &top);
-	if (stx->stx_mask == 0 && r < 0)
-		return rvl_node_stat(node, ret);
-	rvl_node_stat_from(node, r == 0 ? &fresh : stx, upper->exists, ret);
+	if (stx->stx_mask == 0) {
+		if (stat_lower_name(dir->node, known_layer, name, &fresh) < 0)
+			return rvl_node_stat(node, ret);
+		stx = &fresh;
+	}
+	rvl_node_stat_from(node, stx, upper->exists, ret);
 	return 0;
 }
 
@@ -400,7 +414,8 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 	struct rvl_found _cleanup_found_ lower = {};
 	struct rvl_node _cleanup_node_ *node = NULL;
 	const uint64_t begun = rvl_given_begin(dir->node->ov);
-	int r = look_up(dir, name, &upper, &lower, &node);
+	unsigned layer = 0;
+	int r = look_up(dir, name, &upper, &lower, &layer, &node);
 
 	if (r < 0)
 		return r;
@@ -409,7 +424,7 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 	if (ret_entry && rvl_given_set(node, asker, begun))
 		r = rvl_node_stat(node, ret_entry);
 	else if (ret_entry)
-		r = stat_found(dir, name, node, &upper, &lower, ret_entry);
+		r = stat_found(dir, name, node, &upper, &lower, layer, ret_entry);
 	if (r == 0)
 		*ret = rvl_take_ptr(node);
 	return r;
@@ -418,7 +433,8 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret)
 {
 	struct rvl_found _cleanup_found_ lower = {};
-	int r = look_up(dir, name, &ret->upper, &lower, &ret->node);
+	unsigned layer;
+	int r = look_up(dir, name, &ret->upper, &lower, &layer, &ret->node);
 
 	if (r == 0)
 		r = rvl_lower_has(dir->node, name);

@@ -149,8 +149,10 @@ int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 		   struct rvl_found *ret)
 {
 	struct rvl_overlay *ov = dir->ov;
+	const struct rvl_listing_name *listed = NULL;
 	struct rvl_listing *hint = NULL;
-	struct rvl_fd top = RVL_FD_NONE;
+	struct rvl_fd fd = RVL_FD_NONE;
+	unsigned layer;
 	int r = 0;
 
 	*ret = (struct rvl_found){};
@@ -159,12 +161,17 @@ int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 	if (!redirect)
 		(void)rvl_lower_listing(dir, true, &hint);
 	/* what is not listed needs no descriptor to be absent */
-	if (hint && !rvl_listing_find(hint, name))
-		goto done;
-	if (dir->lower.n && rvl_lower_pin(dir, &top) < 0)
-		top = RVL_FD_NONE;
-	r = rvl_merge_lookup_at(ov->stack, &dir->lower, top.fd, name, redirect, hint, ret);
-	rvl_fdcache_unpin(ov->fds, &top);
+	if (hint) {
+		listed = rvl_listing_find(hint, name);
+		if (!listed)
+			goto done;
+	}
+	/* where it is found, or the search begins */
+	layer = listed ? listed->layer : dir->lower.n ? dir->lower.v[0].layer->index : 0;
+	if (rvl_lower_pin_in(dir, layer, &fd) < 0)
+		fd = RVL_FD_NONE;
+	r = rvl_merge_lookup_at(ov->stack, &dir->lower, layer, fd.fd, name, redirect, hint, ret);
+	rvl_fdcache_unpin(ov->fds, &fd);
 	if (r == 0 && !hint && !redirect)
 		count_idle_looks(dir, ret);
 done:

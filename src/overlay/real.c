@@ -133,6 +133,28 @@ int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret)
 	return rvl_fdcache_add(ov->fds, node->id.number, RVL_FD_LOWER, fd, ret);
 }
 
+int rvl_lower_pin_in(struct rvl_node *dir, unsigned layer, struct rvl_fd *ret)
+{
+	const enum rvl_fd_kind kind = RVL_FD_PLACE + layer;
+	struct rvl_overlay *ov = dir->ov;
+	const struct rvl_place *place;
+	unsigned i = 0;
+	int fd;
+
+	*ret = RVL_FD_NONE;
+	while (i < dir->lower.n && dir->lower.v[i].layer->index != layer)
+		i++;
+	if (i == dir->lower.n)
+		return -ESTALE;
+	if (i == 0)
+		return rvl_lower_pin(dir, ret);
+	if (rvl_fdcache_get(ov->fds, dir->id.number, kind, ret) == 0)
+		return 0;
+	place = &dir->lower.v[i];
+	fd = rvl_retry_emfile(ov, rvl_path_open(place->layer->fd, place->path, O_PATH, 0));
+	return fd < 0 ? fd : rvl_fdcache_add(ov->fds, dir->id.number, kind, fd, ret);
+}
+
 /* An object of a read-only upper that has no entry. */
 static int get_by_name(struct rvl_node *node, struct rvl_real *ret)
 {

@@ -38,6 +38,8 @@ int rvl_real_open(const struct rvl_real *real, int flags);
 
 /* A descriptor of the topmost lower object, mostly O_PATH, pinned. -ESTALE: it has none. */
 int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
+/* Of a directory, its place in this layer. -ESTALE: it has none there. */
+int rvl_lower_pin_in(struct rvl_node *dir, unsigned layer, struct rvl_fd *ret);
 
 /* The O_PATH descriptor of an upper directory, pinned. No locks held: its ancestors are opened.
  * -ESTALE: it is not where it should be; -ENOENT: removed, and no longer in the cache. */
