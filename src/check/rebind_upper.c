@@ -339,19 +339,11 @@ static int walk_names(struct walk *walk)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
-	int r = 0, fd = rvl_fd_reopen(walk->fd, O_RDONLY | O_DIRECTORY);
+	int r = rvl_dir_stream(rvl_fd_reopen(walk->fd, O_RDONLY | O_DIRECTORY), &dir);
 
-	if (fd < 0)
-		return fd;
-	dir = fdopendir(fd);
-	if (!dir) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(dir)); errno = 0)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			r = take_name(walk, entry->d_name);
-	return r ?: -errno;
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0)
+		r = take_name(walk, entry->d_name);
+	return r;
 }
 
 static int walk_directory(struct walk *walk)

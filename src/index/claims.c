@@ -216,20 +216,10 @@ static int walk_directory(struct claims *claims, const char *path)
 	r = real_of(claims, &stx, fd, "", &real);
 	if (!r && *path)
 		r = claim(claims, &real, fd, "");
-	if (r)
-		return r;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	rvl_take_fd(&fd);
-	for (errno = 0; (entry = readdir(dir)); errno = 0) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
+	r = r ?: rvl_dir_stream(rvl_take_fd(&fd), &dir);
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0)
 		r = claim_entry(claims, path, dirfd(dir), entry, real.instance);
-		if (r)
-			return r;
-	}
-	return -errno;
+	return r;
 }
 
 static int walk_layer(struct rvl_index *index, const struct rvl_layer *layer,

@@ -412,24 +412,19 @@ static int each_of(struct rvl_index *index, unsigned low, rvl_entry_each_fn *fn,
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
 	char name[4];
-	int fd, r = 0;
+	int fd, r;
 
 	snprintf(name, sizeof(name), "%02x", low & 0xff);
 	fd = openat(index->inodes_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	dir = fdopendir(fd);
-	if (!dir) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(dir)); errno = 0) {
+	r = rvl_dir_stream(fd, &dir);
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
 		uint64_t number = number_of_name(entry->d_name);
 
-		if (number && (number & 0xff) == low)
-			r = fn(arg, number);
+		r = number && (number & 0xff) == low ? fn(arg, number) : 0;
 	}
-	return r ?: -errno;
+	return r;
 }
 
 int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg)

@@ -74,26 +74,15 @@ static int remove_entry(int fd, const char *name, unsigned char type, unsigned d
 static int empty(int fd, unsigned depth)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
-	_cleanup_close_ int copy = openat(fd, ".", OPEN_FLAGS);
 	const struct dirent *entry;
+	int r = rvl_dir_stream(rvl_fd_reopen(fd, OPEN_FLAGS), &dir);
 
-	if (copy < 0)
-		return -errno;
-	dir = fdopendir(copy);
-	if (!dir)
-		return -errno;
-	rvl_take_fd(&copy);
-	for (errno = 0; (entry = readdir(dir)); errno = 0) {
-		int r;
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
+		bool is_kept = depth == 0 && !strcmp(entry->d_name, INCOMPAT_NAME);
 
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
-		    (depth == 0 && !strcmp(entry->d_name, INCOMPAT_NAME)))
-			continue;
-		r = remove_entry(fd, entry->d_name, entry->d_type, depth);
-		if (r)
-			return r;
+		r = is_kept ? 0 : remove_entry(fd, entry->d_name, entry->d_type, depth);
 	}
-	return -errno;
+	return r;
 }
 
 int rvl_workdir_remove(int fd, const char *name)
@@ -101,29 +90,23 @@ int rvl_workdir_remove(int fd, const char *name)
 	return remove_entry(fd, name, DT_UNKNOWN, 1);
 }
 
-/* Is anything in work/incompat/? Then its name. */
+/* Is anything in work/incompat/? Its name says how the last mount was (volatile). */
 static int check_incompat(const struct rvl_stack *stack, int temp_fd)
 {
-	_cleanup_close_ int fd = openat(temp_fd, INCOMPAT_NAME, OPEN_FLAGS);
+	int fd = openat(temp_fd, INCOMPAT_NAME, OPEN_FLAGS), r;
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
 
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	rvl_take_fd(&fd);
-	for (errno = 0; (entry = readdir(dir)); errno = 0) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		rvl_error(
-			"workdir=%s: work/%s/%s is there: the last mount was %s, and what is in upper "
-			"may not be whole. Throw upper and workdir away, or remove that directory",
-			stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name);
-		return -EINVAL;
-	}
-	return -errno;
+	r = rvl_dir_stream(fd, &dir);
+	r = r ?: rvl_dir_next(dir, &entry);
+	if (r <= 0)
+		return r;
+	rvl_error("workdir=%s: work/%s/%s is there: the last mount was %s, and what is in upper "
+		  "may not be whole. Throw upper and workdir away, or remove that directory",
+		  stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name);
+	return -EINVAL;
 }
 
 int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd)

@@ -156,29 +156,24 @@ static bool has_lasting_inos(const char *type)
 static int put_names(struct digest_input *in, int fd)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
-	_cleanup_close_ int own = rvl_path_open_noatime(fd, "", O_RDONLY | O_DIRECTORY);
 	const struct dirent *entry;
 	uint64_t sum = 0;
 	unsigned n = 0;
+	/* who serves the layer must be able to list it */
+	int r = rvl_dir_stream(rvl_path_open_noatime(fd, "", O_RDONLY | O_DIRECTORY), &dir);
 
-	if (own < 0) /* who serves the layer must be able to list it */
-		return own;
-	dir = fdopendir(own);
-	if (!dir)
-		return -errno;
-	rvl_take_fd(&own);
-	for (errno = 0; (entry = readdir(dir)) && n < SAMPLE_NAMES_MAX; errno = 0) {
+	while (r == 0 && n < SAMPLE_NAMES_MAX && (r = rvl_dir_next(dir, &entry)) > 0) {
 		struct digest_input one = { 0 };
 		struct statx stx;
-		int r;
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
 		r = rvl_path_statx(dirfd(dir), entry->d_name, STATX_BASIC_STATS, &stx);
-		if (r == -EXDEV) /* seen without a clone of the mount: something is mounted here */
+		/* seen without a clone of the mount: something is mounted here */
+		if (r == -EXDEV) {
+			r = 0;
 			continue;
+		}
 		if (r < 0)
-			return r;
+			break;
 		put(&one, entry->d_name, strlen(entry->d_name));
 		put_u64(&one, stx.stx_ino);
 		put_u64(&one, stx.stx_size);
@@ -186,8 +181,8 @@ static int put_names(struct digest_input *in, int fd)
 		sum += rvl_hash(one.bytes, one.len);
 		n++;
 	}
-	if (!entry && errno)
-		return -errno;
+	if (r < 0)
+		return r;
 	put_u64(in, n);
 	put_u64(in, sum);
 	return 0;

@@ -64,26 +64,19 @@ static int visit_name(struct walk *walk, const struct rvl_tree_name *name)
 
 static int read_directory(struct walk *walk, const char *path)
 {
-	int fd = rvl_path_open_noatime(walk->root_fd, path, O_RDONLY | O_DIRECTORY), r = 0;
+	int fd = rvl_path_open_noatime(walk->root_fd, path, O_RDONLY | O_DIRECTORY);
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
+	int r = rvl_dir_stream(fd, &dir);
 
-	if (fd < 0)
-		return fd;
-	dir = fdopendir(fd);
-	if (!dir) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	for (errno = 0; !r && (entry = readdir(dir)); errno = 0) {
+	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
 		const struct rvl_tree_name name = {
 			.dirfd = fd, .dir = path, .name = entry->d_name, .type = entry->d_type
 		};
 
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			r = visit_name(walk, &name);
+		r = visit_name(walk, &name);
 	}
-	return r ?: -errno;
+	return r;
 }
 
 int rvl_tree_walk(int root_fd, rvl_tree_visit_fn *visit, void *arg, char **ret_path)

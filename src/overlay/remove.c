@@ -338,26 +338,15 @@ int rvl_dir_check_empty(struct rvl_node *node, int upper_fd, bool is_opaque)
 
 static int remove_whiteouts(int upper_fd)
 {
-	_cleanup_closedir_ DIR *d = NULL;
-	struct dirent *entry;
-	int fd = rvl_fd_reopen(upper_fd, O_RDONLY | O_DIRECTORY);
+	_cleanup_closedir_ DIR *names = NULL;
+	const struct dirent *entry;
+	int r = rvl_dir_stream(rvl_fd_reopen(upper_fd, O_RDONLY | O_DIRECTORY), &names);
 
-	if (fd < 0)
-		return fd;
-	d = fdopendir(fd);
-	if (!d) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	while ((entry = readdir(d))) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		/* the directory was found empty in the merged view: these are whiteouts; unlink
-		 * refuses directories */
-		if (unlinkat(fd, entry->d_name, 0) < 0)
-			return -errno;
-	}
-	return 0;
+	/* the directory was found empty in the merged view: these are whiteouts; unlink refuses
+	 * directories */
+	while (r == 0 && (r = rvl_dir_next(names, &entry)) > 0)
+		r = unlinkat(dirfd(names), entry->d_name, 0) < 0 ? -errno : 0;
+	return r;
 }
 
 void rvl_dir_restore_whiteouts(struct rvl_node *node, int upper_fd)

@@ -259,27 +259,21 @@ int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigne
 
 int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name)
 {
-	_cleanup_closedir_ DIR *d = NULL;
-	struct dirent *entry;
-	int fd;
+	_cleanup_closedir_ DIR *names = NULL;
+	const struct dirent *entry;
+	int fd, r;
 
 	if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0)
 		return 0;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return -errno;
 	fd = rvl_path_open(dirfd, name, O_RDONLY | O_DIRECTORY, 0);
-	if (fd < 0)
-		return fd;
-	d = fdopendir(fd);
-	if (!d) {
-		rvl_close(fd);
-		return -ENOMEM;
-	}
-	while ((entry = readdir(d))) {
+	r = rvl_dir_stream(fd, &names);
+	if (r < 0)
+		return r;
+	while (rvl_dir_next(names, &entry) > 0) {
 		struct statx stx;
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
 		/* only whiteouts: anything else came in from outside and is kept for the next mount
 		 * to report */
 		if (rvl_path_statx(fd, entry->d_name, STATX_BASIC_STATS, &stx) == 0 &&

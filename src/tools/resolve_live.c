@@ -98,23 +98,17 @@ struct search {
 /* d_ino is st_ino, so a walk by listings finds all names. */
 static int search_dir(struct search *search, int dirfd, const char *path, int depth)
 {
-	const int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	int r = 0;
+	const int fd = rvl_fd_reopen(dirfd, O_RDONLY | O_DIRECTORY);
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+	int r = rvl_dir_stream(fd, &dir);
 
-	if (!dir) {
-		r = -errno;
-		if (fd >= 0)
-			close(fd);
+	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	}
 	while (r == 0 && json_array_size(search->answer->paths) < search->n_wanted &&
-	       (entry = readdir(dir))) {
+	       rvl_dir_next(dir, &entry) > 0) {
 		_cleanup_free_ char *full = NULL;
 
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
 		if (asprintf(&full, "%s%s%s", path, *path ? "/" : "", entry->d_name) < 0) {
 			full = NULL;
 			r = -ENOMEM;
@@ -129,7 +123,6 @@ static int search_dir(struct search *search, int dirfd, const char *path, int de
 				r = search_dir(search, below, full, depth + 1);
 		}
 	}
-	closedir(dir);
 	return r;
 }
 
