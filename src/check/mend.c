@@ -62,16 +62,11 @@ void rvl_entry_handle(int dirfd, const char *name, struct rvl_handle *ret)
 
 bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd)
 {
-	char link[32], path[PATH_MAX + 1], root[PATH_MAX + 1];
-	ssize_t n, n_root;
+	char path[PATH_MAX], root[PATH_MAX];
+	ssize_t n = rvl_fd_read_path(fd, path), n_root = rvl_fd_read_path(layer->fd, root);
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", layer->fd);
-	n_root = readlink(link, root, sizeof(root) - 1);
-	if (n <= 0 || n_root <= 0)
+	if (n < 0 || n_root < 0)
 		return false;
-	path[n] = root[n_root] = '\0';
 	return (n_root == 1 && root[0] == '/') ||
 	       (!strncmp(path, root, (size_t)n_root) && (path[n_root] == '/' || !path[n_root]));
 }

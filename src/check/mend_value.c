@@ -2,10 +2,8 @@
 /* The steps of repair on overlay.redirect, overlay.opaque and overlay.origin. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "check/mend.h"
@@ -36,7 +34,7 @@ int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64
  */
 static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, char **ret)
 {
-	char link[32], path[PATH_MAX + 1], root[PATH_MAX + 1];
+	char path[PATH_MAX], root[PATH_MAX];
 	const struct rvl_layer *layer;
 	struct statx st;
 	ssize_t n, n_root;
@@ -44,13 +42,10 @@ static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, 
 
 	if (fd < 0)
 		return fd;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", layer->fd);
-	n_root = readlink(link, root, sizeof(root) - 1);
-	if (n <= 0 || n_root <= 0 || n <= n_root)
+	n = rvl_fd_read_path(fd, path);
+	n_root = rvl_fd_read_path(layer->fd, root);
+	if (n < 0 || n_root < 0 || n <= n_root)
 		return -ESTALE;
-	path[n] = root[n_root] = '\0';
 	if (n_root == 1) /* "/" */
 		n_root = 0;
 	*ret = strdup(path + n_root);

@@ -118,7 +118,7 @@ static int make_parent(struct rvl_index *index, const char *path)
 
 static int link_once(int dirfd, const char *name, int to_fd, const char *path)
 {
-	char proc[32];
+	char proc[RVL_FD_PATH_SIZE];
 
 	if (*name)
 		return linkat(dirfd, name, to_fd, path, 0) ? -errno : 0;
@@ -128,7 +128,7 @@ static int link_once(int dirfd, const char *name, int to_fd, const char *path)
 	 * directory. */
 	if (errno != ENOENT)
 		return -errno;
-	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", dirfd);
+	rvl_fd_path(dirfd, proc);
 	return linkat(AT_FDCWD, proc, to_fd, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
 }
 

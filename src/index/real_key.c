@@ -11,6 +11,7 @@
 #include "index/number_private.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,36 +23,23 @@
 #include "layer/path.h"
 
 #define KEY_BIT (1ULL << 63)
-#define FD_PATH_MAX 4096 /* what the kernel writes into a link of /proc/self/fd at most */
-
-static int read_fd_path(int fd, char ret[FD_PATH_MAX + 1])
-{
-	char link[64];
-	ssize_t n;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, ret, FD_PATH_MAX);
-	if (n < 0)
-		return -errno;
-	ret[n] = '\0';
-	return 0;
-}
 
 int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret)
 {
-	char root[FD_PATH_MAX + 1], dir[FD_PATH_MAX + 1];
+	char root[PATH_MAX], dir[PATH_MAX];
 	const char *inside;
+	ssize_t n;
 	size_t len;
-	int r;
 
 	if (dirfd == layer->fd) {
 		*ret = strdup(name);
 		return *ret ? 0 : -ENOMEM;
 	}
-	r = read_fd_path(layer->fd, root);
-	r = r ?: read_fd_path(dirfd, dir);
-	if (r)
-		return r;
+	n = rvl_fd_read_path(layer->fd, root);
+	if (n >= 0)
+		n = rvl_fd_read_path(dirfd, dir);
+	if (n < 0)
+		return (int)n;
 	len = strcmp(root, "/") ? strlen(root) : 0;
 	if (strncmp(root, dir, len) || (dir[len] && dir[len] != '/'))
 		return -ESTALE;

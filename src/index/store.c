@@ -16,7 +16,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,6 +25,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "layer/path.h"
 
 #define STORE_READ_TRIES 1000000
 #define STORE_FULL_BYTES (1 << 20) /* a filesystem with less left is full */
@@ -90,9 +90,9 @@ static int check_size(MDB_env *env, int fd)
 
 static int open_env(int fd, unsigned flags, MDB_env **ret)
 {
-	char path[64];
+	char path[RVL_FD_PATH_SIZE];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	rvl_fd_path(fd, path);
 	for (size_t size = STORE_MAP_SIZE_MAX; size >= STORE_MAP_SIZE_MIN; size >>= 2) {
 		MDB_env *env;
 		int rc = mdb_env_create(&env);

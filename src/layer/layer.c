@@ -12,12 +12,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -51,15 +49,9 @@ static void named_root_release(struct named_root *root)
  * path that was given. */
 static char *path_of_fd(int fd, const char *given)
 {
-	char link[64], buf[PATH_MAX];
-	ssize_t n;
+	char path[PATH_MAX];
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, buf, sizeof(buf) - 1);
-	if (n <= 0 || n >= (ssize_t)sizeof(buf) - 1 || buf[0] != '/')
-		return strdup(given);
-	buf[n] = '\0';
-	return strdup(buf);
+	return strdup(rvl_fd_read_path(fd, path) < 0 || path[0] != '/' ? given : path);
 }
 
 static int named_root_open(const char *option, const char *path, struct named_root *ret)

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -44,9 +43,9 @@ bool rvl_lift_read_again(unsigned turn)
 
 static int set_mode(int fd, mode_t mode)
 {
-	char path[32];
+	char path[RVL_FD_PATH_SIZE];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	rvl_fd_path(fd, path);
 	return chmod(path, mode & 07777) < 0 ? -errno : 0;
 }
 

@@ -8,7 +8,6 @@
 #include "layer/path.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/openat2.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -119,6 +118,19 @@ int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret
 void rvl_fd_path(int fd, char ret[RVL_FD_PATH_SIZE])
 {
 	snprintf(ret, RVL_FD_PATH_SIZE, "/proc/self/fd/%d", fd);
+}
+
+ssize_t rvl_fd_read_path(int fd, char ret[PATH_MAX])
+{
+	char link[RVL_FD_PATH_SIZE];
+	ssize_t n;
+
+	rvl_fd_path(fd, link);
+	n = readlink(link, ret, PATH_MAX - 1);
+	if (n < 0)
+		return -errno;
+	ret[n] = '\0';
+	return n;
 }
 
 int rvl_fd_reopen(int fd, int flags)

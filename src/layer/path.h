@@ -8,9 +8,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
 /*
  * Open path ("" is the directory itself; longer than PATH_MAX is walked in pieces) beneath dirfd.
@@ -35,6 +37,13 @@ int rvl_fd_reopen(int fd, int flags);
 /* /proc/self/fd/N: for calls that take a path alone, or no O_PATH descriptor. */
 #define RVL_FD_PATH_SIZE 32
 void rvl_fd_path(int fd, char ret[RVL_FD_PATH_SIZE]);
+
+/*
+ * Where the object of a descriptor is, as this process sees it: to be shown, or compared with that
+ * of another descriptor, not to be opened. Its length (never 0), or an error of readlink(2):
+ * -ENAMETOOLONG where it has PATH_MAX bytes or more.
+ */
+ssize_t rvl_fd_read_path(int fd, char ret[PATH_MAX]);
 
 /* Access and modification times as in st, of the object of a descriptor, O_PATH or not. Best effort:
  * for what is no change that people should see. */

@@ -147,12 +147,12 @@ static int probe_renames(const struct probe *p, struct rvl_upper_features *featu
 static bool probe_tmpfile(const struct probe *p)
 {
 	_cleanup_close_ int fd = openat(p->temp_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-	char path[64];
+	char path[RVL_FD_PATH_SIZE];
 	bool is_linked;
 
 	if (fd < 0)
 		return false;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	rvl_fd_path(fd, path);
 	is_linked = linkat(AT_FDCWD, path, p->temp_fd, FILE_NAME, AT_SYMLINK_FOLLOW) == 0;
 	remove_temps(p);
 	return is_linked;
