@@ -131,9 +131,9 @@ int rvl_log_record_encode(enum rvl_log_kind kind, uint64_t id, const struct rvl_
 
 /* A place of a record: parent 0 without a name, or a number with a name that can be served. */
 static int decode_place(uint64_t parent, const uint8_t *name, size_t name_len,
-			struct rvl_log_place *ret)
+			struct rvl_name_at *ret)
 {
-	*ret = (struct rvl_log_place){ .parent = parent };
+	*ret = (struct rvl_name_at){ .parent = parent };
 	if (!parent)
 		return name_len ? -EUCLEAN : 0;
 	memcpy(ret->name, name, name_len);

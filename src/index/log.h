@@ -15,7 +15,7 @@
 
 #include <limits.h>
 
-#include "index/index.h"
+#include "index/entry.h"
 
 #define RVL_LOG_MAX_BYTES (1 << 20)
 #define RVL_LOG_PENDING_MAX_BYTES (64 << 20) /* of records begun and not ended: then begin is -ENOSPC */
@@ -43,16 +43,11 @@ enum rvl_log_op {
 	RVL_LOG_OP_N
 };
 
-struct rvl_log_place {
-	uint64_t parent; /* number of the overlay directory */
-	char name[NAME_MAX + 1];
-};
-
 struct rvl_log_record {
 	enum rvl_log_op op;
 	uint32_t flags;
 	uint64_t number, number2;
-	struct rvl_log_place at, to; /* parent 0: unused */
+	struct rvl_name_at at, to; /* in the overlay; parent 0: unused */
 };
 
 /*

@@ -50,7 +50,7 @@ static void at_release(struct at *at)
 }
 #define _cleanup_at_ __attribute__((cleanup(at_release)))
 
-static int look_at(struct rvl_overlay *ov, const struct rvl_log_place *place, struct at *ret)
+static int look_at(struct rvl_overlay *ov, const struct rvl_name_at *place, struct at *ret)
 {
 	struct rvl_id id = {};
 	int r;
@@ -153,11 +153,10 @@ static bool is_object_at(const struct recovery *rc, const struct at *at)
 static int finish_create(struct recovery *rc, const struct at *at)
 {
 	struct rvl_overlay *ov = rc->ov;
-	struct rvl_entry_directory entry = { .path.parent = at->dir->id.number };
+	struct rvl_entry_directory entry = { .path = rc->record->at };
 
 	if (!S_ISDIR(at->upper.st.stx_mode))
 		return rvl_entry_link(ov->index, at->fd.fd.fd, at->name, rc->record->number);
-	memcpy(entry.path.name, rc->record->at.name, sizeof(entry.path.name));
 	rvl_handle_of(ov, at->fd.fd.fd, at->name, &entry.upper);
 	return rvl_entry_put_directory(ov->index, rc->record->number, &entry, false);
 }
@@ -267,13 +266,10 @@ static int recover_remove(struct recovery *rc)
 	return r < 0 ? r : bury_if_unnamed(rc);
 }
 
-static int set_path(struct rvl_overlay *ov, uint64_t number, const struct rvl_log_place *place)
+static int set_path(struct rvl_overlay *ov, uint64_t number, const struct rvl_name_at *place)
 {
-	struct rvl_name_at at = { .parent = place->parent };
-	int r;
+	int r = rvl_entry_set_path(ov->index, number, place);
 
-	memcpy(at.name, place->name, sizeof(at.name));
-	r = rvl_entry_set_path(ov->index, number, &at);
 	return r == -ENOENT ? 0 : r;
 }
 
