@@ -64,25 +64,6 @@ static int push(struct walk *walk, struct directory *dir)
 	return r;
 }
 
-/* An error of one object, which users get too; not of the run. */
-static bool is_local(int r)
-{
-	switch (r) {
-	case -ENOENT:
-	case -ENOTDIR:
-	case -ESTALE:
-	case -EUCLEAN:
-	case -EACCES:
-	case -EPERM:
-	case -ELOOP:
-	case -EXDEV:
-	case -ENAMETOOLONG:
-		return true;
-	default:
-		return false;
-	}
-}
-
 static void warn_left_out(struct walk *walk, const char *what, int r)
 {
 	/* removed or renamed meanwhile */
@@ -152,7 +133,7 @@ static int lower_name(struct walk *walk, const struct directory *dir,
 		r = push(walk, &child);
 	}
 	rvl_found_release(&found);
-	if (r == -EAGAIN || (r && is_local(r)))
+	if (r == -EAGAIN || rvl_merge_is_local_error(r))
 		r = 0;
 	return r ?: rvl_check_tick(check);
 }
@@ -205,7 +186,7 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 	int r = lower_number(walk, found, &id);
 
 	if (r)
-		return is_local(r) ? 0 : r;
+		return rvl_merge_is_local_error(r) ? 0 : r;
 	/* layer and path as one item below the root */
 	if (asprintf(&place, "%u:%s", top->layer->index, top->path) < 0) {
 		place = NULL;
@@ -253,7 +234,7 @@ static int upper_directory(struct walk *walk, const struct directory *dir,
 			r = find_merged(walk, dir, object, &found);
 		}
 	}
-	if (r && is_local(r))
+	if (rvl_merge_is_local_error(r))
 		r = 0;
 	if (!r && found.places.n && check->index)
 		r = add_merged_facts(walk, object, &found);
@@ -284,7 +265,7 @@ static int upper_name(struct walk *walk, const struct directory *dir, int dirfd,
 		return -ENOMEM;
 	}
 	if (r)
-		return is_local(r) ? 0 : r; /* gone meanwhile: online */
+		return rvl_merge_is_local_error(r) ? 0 : r; /* gone meanwhile: online */
 	r = rvl_whiteout_check(check->stack, dirfd, name, &stx, false);
 	if (r)
 		return r < 0 ? r : whiteout(walk, dir, dirfd, name, lower, path);
@@ -296,7 +277,7 @@ static int upper_name(struct walk *walk, const struct directory *dir, int dirfd,
 	if (!r && S_ISDIR(stx.stx_mode))
 		r = upper_directory(walk, dir, &object);
 	rvl_object_release(&object);
-	if (r && is_local(r)) {
+	if (rvl_merge_is_local_error(r)) {
 		warn_left_out(walk, path, r);
 		r = 0;
 	}
@@ -370,7 +351,7 @@ static int walk_all(struct walk *walk)
 		struct directory dir = walk->waiting[--walk->n];
 
 		r = dir.upper ? read_merged(walk, &dir) : read_lower(walk, &dir);
-		if (r && is_local(r)) {
+		if (rvl_merge_is_local_error(r)) {
 			warn_left_out(walk, dir.upper && *dir.upper ? dir.upper : "a directory", r);
 			r = 0;
 		}

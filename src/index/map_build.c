@@ -153,25 +153,14 @@ static int add_row(struct rvl_map_walk *walk, const struct frame *frame, const c
 	return rvl_map_pending_add(&walk->batch, id->number, &row);
 }
 
-/* Is this an error of the one object, that users get too? */
+/* Does the walk go on after this error of a name? Then it is counted. */
 static bool is_skipped(struct rvl_map_walk *walk, int r, const char *name)
 {
-	switch (r) {
-	case -ENOENT:
-	case -ENOTDIR:
-	case -ESTALE:
-	case -EUCLEAN:
-	case -EACCES:
-	case -EPERM:
-	case -ELOOP:
-	case -EXDEV:
-	case -ENAMETOOLONG:
-		walk->n_skipped++;
-		rvl_debug("map: %s is left out: %s", name, strerror(-r));
-		return true;
-	default:
+	if (!rvl_merge_is_local_error(r))
 		return false;
-	}
+	walk->n_skipped++;
+	rvl_debug("map: %s is left out: %s", name, strerror(-r));
+	return true;
 }
 
 /* Number and row of a name, or a visit. 1: not to be entered. */
@@ -246,7 +235,7 @@ static int add_file(struct rvl_map_walk *walk, const struct frame *frame,
 		r = visit.dirfd;
 	r = r ?: rvl_path_statx(visit.dirfd, name, FILE_MASK, &stx);
 	r = r ?: take(walk, frame, &visit, &id);
-	return r > 0 || (r && is_skipped(walk, r, name)) ? 0 : r;
+	return r > 0 || is_skipped(walk, r, name) ? 0 : r;
 }
 
 static int compare_inos(const void *pa, const void *pb, void *arg)
@@ -330,7 +319,7 @@ static int step(struct rvl_map_walk *walk)
 
 	if (!frame->listing) {
 		r = enter(walk, frame);
-		if (r && is_skipped(walk, r, "a directory")) {
+		if (is_skipped(walk, r, "a directory")) {
 			pop(walk);
 			return 0;
 		}

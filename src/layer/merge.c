@@ -510,3 +510,21 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 	rvl_found_release(&found);
 	return r;
 }
+
+bool rvl_merge_is_local_error(int r)
+{
+	switch (r) {
+	case -ENOENT:
+	case -ENOTDIR:
+	case -ESTALE:
+	case -EUCLEAN:
+	case -EACCES:
+	case -EPERM:
+	case -ELOOP:
+	case -EXDEV:
+	case -ENAMETOOLONG:
+		return true;
+	default:
+		return false;
+	}
+}

@@ -83,6 +83,13 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 			  const char *name, const char *redirect, unsigned from_layer,
 			  struct rvl_place *ret);
 
+/*
+ * For walks of the whole view: is this error of a look-up, a stat or an open one of that object
+ * alone, which users get there too, so that the walk goes on without it? Not so what says
+ * that the walk itself cannot go on: memory, descriptors, a disk that fails.
+ */
+bool rvl_merge_is_local_error(int r);
+
 /* overlay.redirect of a real object: validated (absolute without ".." or empty components, or one
  * name). Returns 0 with *ret NULL where there is none (owned by the caller, free), -EUCLEAN if
  * malformed. */
