@@ -323,11 +323,3 @@ void rvl_overlay_pay_debts(struct rvl_overlay *ov)
 					 strerror(-r));
 	}
 }
-
-void rvl_overlay_stop(struct rvl_overlay *ov)
-{
-	pthread_mutex_lock(&ov->debts.lock);
-	atomic_store(&ov->is_stopping, true);
-	pthread_cond_signal(&ov->debts.changed);
-	pthread_mutex_unlock(&ov->debts.lock);
-}

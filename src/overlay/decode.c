@@ -237,6 +237,7 @@ int rvl_bury_if_unnamed(struct rvl_node *node, bool may_walk)
 	return -ESTALE;
 }
 
+/* Not inlined: what it has on the stack would be there once more for each ancestor (DEPTH_MAX). */
 __attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t number,
 					       const struct statx *stx, struct rvl_node **ret)
 {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The life of an overlay: the root, recovery, and at the end the burial of orphans. */
+/*
+ * The life of an overlay: the root, recovery, the walk for the map, the word to stop, and at the end
+ * the burial of orphans.
+ */
 #include "overlay/overlay.h"
 
 #include <dirent.h>
@@ -159,4 +162,13 @@ int rvl_overlay_build_map(struct rvl_overlay *ov)
 int rvl_overlay_map_info(struct rvl_overlay *ov, struct rvl_map_info *ret)
 {
 	return rvl_map_get_info(ov->index, ret);
+}
+
+void rvl_overlay_stop(struct rvl_overlay *ov)
+{
+	/* under the lock: the thread that pays debts asks with it, and then waits for the signal */
+	pthread_mutex_lock(&ov->debts.lock);
+	atomic_store(&ov->is_stopping, true);
+	pthread_cond_signal(&ov->debts.changed);
+	pthread_mutex_unlock(&ov->debts.lock);
 }

@@ -45,7 +45,7 @@ struct rvl_overlay {
 	struct rvl_completion *completion; /* owned; NULL: the index lacks nothing */
 	struct rvl_debts debts;
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */
-	_Atomic bool is_stopping; /* the mount ends: a build of the map stops */
+	_Atomic bool is_stopping; /* rvl_overlay_stop: walks end, and the thread that pays debts */
 	_Atomic uint64_t n_changes; /* after which a notice may be due (overlay/given.h) */
 };
 

@@ -72,7 +72,7 @@ struct rvl_transport {
 	unsigned step; /* that is under way; where why_not is set, the threads end instead */
 };
 
-static __thread struct rvl_ring *own_ring; /* of the thread; NULL: it has none */
+static _Thread_local struct rvl_ring *own_ring; /* of the thread; NULL: it has none */
 
 /* ---- libfuse's input and output while rings serve ---- */
 
