@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the server counts, declared once with unit and help; `reverlayctl stat` and the manual are
- * made from this table. Relaxed atomics: they are read for people, nothing is decided by them.
+ * What the server counts, declared once with unit and help, which `reverlayctl stat` shows. Relaxed
+ * atomics: they are read for people, nothing is decided by them.
  */
 #ifndef RVL_BASE_COUNTERS_H
 #define RVL_BASE_COUNTERS_H

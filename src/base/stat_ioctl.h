@@ -17,8 +17,11 @@
 
 enum rvl_stat_text {
 	RVL_STAT_COUNTERS = 1, /* counters.h; fits into one piece */
-	RVL_STAT_CONFIG =
-		2, /* version, pid, source, mount_point, options; the same for the life of a server */
+	/*
+	 * version, pid, mount_point, source, overlay_uuid, the options in effect, and how it serves
+	 * (transport, data, copy_up_sync): the same for the life of a server
+	 */
+	RVL_STAT_CONFIG = 2,
 	/*
 	 * Of one object, whose number is given in `total`; ESTALE if it leads to nothing. number,
 	 * generation, type (octal, S_IFMT), layer (upper or lower), parent and name (a place of it,

@@ -75,8 +75,8 @@ struct rvl_entry_directory {
 	struct rvl_name_at place; /* overlay.place, in the merged lower view */
 };
 /*
- * Written whole in work/, then linked into place: -EEXIST as above (is_replace: rename over it
- * instead).
+ * Written whole in work/, then renamed into place: -EEXIST as above (is_replace: over what is
+ * there).
  */
 int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const struct rvl_entry_directory *dir,
 			    bool is_replace);

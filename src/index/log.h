@@ -39,7 +39,7 @@ enum rvl_log_op {
 	RVL_LOG_REMOVE,	    /* number, at: the name goes; is the object dead then? */
 	RVL_LOG_RENAME,	    /* number, at -> to; number2: what was there (0: nothing) ; flags: renameat2's */
 	RVL_LOG_ORPHAN,	    /* number: has no name, but is open */
-	RVL_LOG_OWED,	    /* unused: a CREATE with RVL_LOG_STAMP_LAST says it */
+	RVL_LOG_OWED,	    /* not written: a CREATE with RVL_LOG_STAMP_LAST says it */
 	RVL_LOG_OP_N
 };
 

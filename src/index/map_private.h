@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What map.c, map_build.c and real.c share of the map. Private to src/index. */
+/*
+ * What lies under map.h: the map's files and their seal, rows on their way to LMDB, the walk. For the
+ * files map*.c, for real.c, whose tables lie in the same LMDB file, and for those that make, check
+ * or retire a map as a whole. Private to src/index.
+ */
 #ifndef RVL_INDEX_MAP_PRIVATE_H
 #define RVL_INDEX_MAP_PRIVATE_H
 

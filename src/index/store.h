@@ -39,8 +39,7 @@ struct rvl_store {
 
 #define RVL_STORE_META_UUID "uuid" /* 16 bytes: of the overlay */
 #define RVL_STORE_META_FORMAT "format" /* 4 bytes, little-endian */
-#define RVL_STORE_META_COMPLETE \
-	"complete" /* one byte, 1: the map has every object of the lower view */
+#define RVL_STORE_META_COMPLETE "complete" /* one byte: enum rvl_map_extent (map_private.h) */
 
 /*
  * Open the store in fd (borrowed: the path of LMDB is /proc/self/fd/N). An empty file is made a

@@ -30,12 +30,9 @@ int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_cr
 		return -errno;
 	}
 	fd = openat(stack->work_fd, name, OPEN_FLAGS);
-	if (fd < 0 && errno == EACCES && is_create) {
-		/* Mode 0 is for those who need no permission. */
-		if (fchmodat(stack->work_fd, name, 0700, 0))
-			return -errno;
+	/* Mode 0, as the kernel's overlayfs makes it, is for those who need no permission. */
+	if (fd < 0 && errno == EACCES && is_create && !fchmodat(stack->work_fd, name, 0700, 0))
 		fd = openat(stack->work_fd, name, OPEN_FLAGS);
-	}
 	if (fd < 0 && errno != ENOENT)
 		rvl_error("workdir=%s: %s cannot be opened: %m", stack->work_path, name);
 	return fd < 0 ? -errno : fd;

@@ -6,9 +6,10 @@
 #include "layer/layer.h"
 
 /*
- * Open a directory directly inside the workdir ("work", "inodes"), made (mode 0, where the process
- * may use such a directory; else 0700) if is_create. Returns a readable descriptor, owned by the
- * caller; -ENOENT; -ENOTDIR, logged.
+ * Open a directory directly inside the workdir ("work", "inodes"). is_create: it is made, with mode
+ * 0700; one that is there with mode 0, as the kernel's overlayfs makes it, gets that mode where the
+ * process could not use it else. Returns a readable descriptor, owned by the caller; -ENOENT; other
+ * errors are logged.
  */
 int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_create);
 
@@ -20,8 +21,7 @@ int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_cr
 int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd);
 /* Remove something of the workdir with all that is in it. -ELOOP: too deep. */
 int rvl_workdir_remove(int fd, const char *name);
-/* The mark of a volatile mount: work/incompat/volatile, as the kernel makes and never removes it.
- * */
+/* The mark of a volatile mount: work/incompat/volatile, as the kernel makes and never removes it. */
 int rvl_workdir_mark_volatile(int temp_fd);
 
 #endif

@@ -9,22 +9,27 @@
 #include "overlay/dirlock.h"
 #include "overlay/parts.h"
 
-/* All that a name is: for changes. The directory is locked for write. 0 also when it is absent
- * (node NULL). */
+/* All that a name is: for changes. */
 struct rvl_name {
 	struct rvl_node *node; /* counted */
 	struct rvl_upper_name upper;
 	bool has_lower;
 };
+/* The directory is locked for write. 0 also when the name is absent (node NULL). ret is to be
+ * released, after an error too; before, it is zeroed. */
 int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret);
 void rvl_name_release(struct rvl_name *name); /* accepts a zeroed one */
 
-/* The node of a name: -ENOENT absent. The directory is locked (read or write). */
+/*
+ * The node of a name, with a reference. The directory is locked (read or write). -ENOENT: absent;
+ * -EUCLEAN: damaged, or its number is another object's; -ESTALE: what had its number is dead.
+ */
 int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret);
-/* The same, and stat for the reply from what was read anyway. */
+/* The same, and stat for the reply, from what was read anyway where that is still true for the asker
+ * (given.h). ret_entry may be NULL. */
 int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 			    struct rvl_node **ret, struct rvl_entry *ret_entry);
-/* Take the lock, look up, let go. */
+/* The same, for who does not hold the lock: it is taken for read, and let go. */
 int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 
 /*
