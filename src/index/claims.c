@@ -113,7 +113,7 @@ static bool is_own_counter(const struct rvl_index *index, uint16_t instance)
 	return false;
 }
 
-static int record(struct claims *claims, const struct rvl_real *real, const struct rvl_id *stamp)
+static int record(struct claims *claims, const struct rvl_real_id *real, const struct rvl_id *stamp)
 {
 	struct rvl_index *index = claims->index;
 	struct rvl_id id = { 0 }, other;
@@ -139,7 +139,7 @@ static int record(struct claims *claims, const struct rvl_real *real, const stru
 	return rvl_number_assign(index, real, &other);
 }
 
-static int claim(struct claims *claims, const struct rvl_real *real, int dirfd, const char *name)
+static int claim(struct claims *claims, const struct rvl_real_id *real, int dirfd, const char *name)
 {
 	uint8_t buf[RVL_STAMP_SIZE];
 	struct rvl_id stamp;
@@ -165,7 +165,7 @@ static int claim(struct claims *claims, const struct rvl_real *real, int dirfd, 
 }
 
 static int real_of(struct claims *claims, const struct statx *stx, int dirfd, const char *name,
-		   struct rvl_real *ret)
+		   struct rvl_real_id *ret)
 {
 	return rvl_real_of_lower(claims->index, claims->layer, dirfd, name, stx, ret);
 }
@@ -173,7 +173,7 @@ static int real_of(struct claims *claims, const struct statx *stx, int dirfd, co
 static int claim_entry(struct claims *claims, const char *dir, int fd, const struct dirent *entry,
 		       uint16_t instance)
 {
-	struct rvl_real real = { .ino = entry->d_ino, .instance = instance };
+	struct rvl_real_id real = { .ino = entry->d_ino, .instance = instance };
 	unsigned type = entry->d_type;
 	struct statx stx;
 	int r;
@@ -197,7 +197,7 @@ static int walk_directory(struct claims *claims, const char *path)
 	_cleanup_closedir_ DIR *dir = NULL;
 	_cleanup_close_ int fd = -EBADF;
 	const struct dirent *entry;
-	struct rvl_real real;
+	struct rvl_real_id real;
 	struct statx stx;
 	int r;
 

@@ -129,7 +129,7 @@ struct reals_check {
 	uint64_t n_wrong, max;
 };
 
-static void real_of_key(const uint8_t key[RVL_REAL_KEY_SIZE], struct rvl_real *ret)
+static void real_of_key(const uint8_t key[RVL_REAL_KEY_SIZE], struct rvl_real_id *ret)
 {
 	uint16_t instance;
 	uint64_t ino;
@@ -158,7 +158,7 @@ static int check_real(void *arg, const MDB_val *key, const MDB_val *value)
 {
 	struct reals_check *check = arg;
 	uint16_t assigned = check->index->numbers->counters[RVL_COUNTER_ASSIGNED].instance;
-	struct rvl_real real, owner;
+	struct rvl_real_id real, owner;
 	uint64_t number;
 	int r;
 
@@ -179,7 +179,7 @@ static int check_real(void *arg, const MDB_val *key, const MDB_val *value)
 static int check_owner(void *arg, const MDB_val *key, const MDB_val *value)
 {
 	struct reals_check *check = arg;
-	struct rvl_real real;
+	struct rvl_real_id real;
 	struct rvl_id id;
 	uint64_t number;
 	int r;

@@ -293,7 +293,8 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
 	return r;
 }
 
-bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *real, uint64_t *ret)
+bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real,
+			uint64_t *ret)
 {
 	uint64_t born = index->numbers->counters[RVL_COUNTER_BORN].instance;
 
@@ -307,7 +308,7 @@ bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *re
 
 /* Where nothing can be recorded: the same number at the next mount if no other object has it. Of a
  * quarter that no counter gets to. */
-static uint64_t memory_number(const struct rvl_index *index, const struct rvl_real *real)
+static uint64_t memory_number(const struct rvl_index *index, const struct rvl_real_id *real)
 {
 	uint8_t key[10];
 	uint64_t instance = index->numbers->counters[RVL_COUNTER_ASSIGNED].instance;
@@ -318,7 +319,7 @@ static uint64_t memory_number(const struct rvl_index *index, const struct rvl_re
 	       (rvl_hash(key, sizeof(key)) & ((1ULL << 46) - 1));
 }
 
-int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
+int rvl_number_assign(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret)
 {
 	int r = -EEXIST;
 
@@ -338,9 +339,9 @@ int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, stru
 }
 
 /* ret->generation is 0 if the birth time gives it. -EAGAIN: it would have to be assigned. */
-static int find_number(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
+static int find_number(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret)
 {
-	struct rvl_real owner;
+	struct rvl_real_id owner;
 	int r;
 
 	ret->generation = 0;
@@ -362,7 +363,7 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 {
 	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
 	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
-	struct rvl_real real;
+	struct rvl_real_id real;
 	int r;
 
 	if (dev == layer->dev && stx->stx_ino == layer->ino &&
@@ -384,7 +385,7 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			     const char *name, const struct statx *stx, struct rvl_id *ret)
 {
-	struct rvl_real real;
+	struct rvl_real_id real;
 	int r = rvl_real_of_lower(index, layer, dirfd, name, stx, &real);
 
 	if (!r)
@@ -398,7 +399,7 @@ int rvl_number_of_dirent(struct rvl_index *index, const struct rvl_layer *layer,
 			 uint8_t type, uint64_t *ret)
 {
 	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
-	struct rvl_real real = { .ino = ino, .instance = numbers->instance };
+	struct rvl_real_id real = { .ino = ino, .instance = numbers->instance };
 	struct rvl_id id;
 	int r;
 

@@ -75,14 +75,15 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
  * rvl_number_of_lower.
  */
 int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
-		      const char *name, const struct statx *stx, struct rvl_real *ret);
+		      const char *name, const struct statx *stx, struct rvl_real_id *ret);
 /* Path of (dirfd, name) from the layer's root; "" is the root. The caller owns it. */
 int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
 
 /* Can the number of a real object be computed? Then it is in *ret. */
-bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real *real, uint64_t *ret);
+bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real,
+			uint64_t *ret);
 /* Record a number of the assigned counter for a real object. ret->generation as for
  * rvl_real_number. */
-int rvl_number_assign(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret);
+int rvl_number_assign(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret);
 
 #endif

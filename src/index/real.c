@@ -41,7 +41,7 @@ struct disk_record {
 static_assert(sizeof(struct disk_record) == RVL_REAL_RECORD_SIZE, "disk_record");
 
 struct record {
-	struct rvl_real real;
+	struct rvl_real_id real;
 	struct rvl_id id;
 	uint32_t next_real, next_number; /* index + 1 in the chains */
 };
@@ -59,7 +59,7 @@ struct rvl_reals {
 	bool has_warned;
 };
 
-void rvl_real_record_encode(const struct rvl_real *real, const struct rvl_id *id,
+void rvl_real_record_encode(const struct rvl_real_id *real, const struct rvl_id *id,
 			    uint8_t buf[RVL_REAL_RECORD_SIZE])
 {
 	struct disk_record disk = {
@@ -73,7 +73,8 @@ void rvl_real_record_encode(const struct rvl_real *real, const struct rvl_id *id
 	rvl_put_le32(buf, rvl_checksum(buf + 4, sizeof(disk) - 4));
 }
 
-int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, struct rvl_id *ret_id)
+int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real_id *ret,
+			   struct rvl_id *ret_id)
 {
 	struct disk_record disk;
 
@@ -91,7 +92,7 @@ int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret, st
 	return 0;
 }
 
-static void real_key(const struct rvl_real *real, uint8_t key[RVL_REAL_KEY_SIZE])
+static void real_key(const struct rvl_real_id *real, uint8_t key[RVL_REAL_KEY_SIZE])
 {
 	uint16_t instance = htobe16(real->instance);
 	uint64_t ino = htobe64(real->ino);
@@ -100,7 +101,7 @@ static void real_key(const struct rvl_real *real, uint8_t key[RVL_REAL_KEY_SIZE]
 	memcpy(key + sizeof(instance), &ino, sizeof(ino));
 }
 
-static int real_from_key(const void *key, size_t len, struct rvl_real *ret)
+static int real_from_key(const void *key, size_t len, struct rvl_real_id *ret)
 {
 	uint16_t instance;
 	uint64_t ino;
@@ -114,7 +115,7 @@ static int real_from_key(const void *key, size_t len, struct rvl_real *ret)
 	return ret->instance > RVL_INSTANCE_MAX ? -EUCLEAN : 0;
 }
 
-static size_t hash_real(const struct rvl_real *real)
+static size_t hash_real(const struct rvl_real_id *real)
 {
 	uint8_t key[RVL_REAL_KEY_SIZE];
 
@@ -165,7 +166,7 @@ static int grow(struct rvl_reals *reals)
 	return 0;
 }
 
-static const struct record *find_real(const struct rvl_reals *reals, const struct rvl_real *real)
+static const struct record *find_real(const struct rvl_reals *reals, const struct rvl_real_id *real)
 {
 	if (!reals->n)
 		return NULL;
@@ -190,7 +191,7 @@ static const struct record *find_number(const struct rvl_reals *reals, uint64_t 
 	return NULL;
 }
 
-static int add(struct rvl_reals *reals, const struct rvl_real *real, const struct rvl_id *id)
+static int add(struct rvl_reals *reals, const struct rvl_real_id *real, const struct rvl_id *id)
 {
 	int r = grow(reals);
 
@@ -240,7 +241,8 @@ static bool is_in_store(const struct rvl_index *index)
 	return index->is_persistent;
 }
 
-static int number_locked(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
+static int number_locked(struct rvl_index *index, const struct rvl_real_id *real,
+			 struct rvl_id *ret)
 {
 	const struct record *record = find_real(index->reals, real);
 	uint8_t key[RVL_REAL_KEY_SIZE], value[RVL_REAL_VALUE_SIZE];
@@ -263,7 +265,7 @@ static int number_locked(struct rvl_index *index, const struct rvl_real *real, s
 	return 0;
 }
 
-static int owner_locked(struct rvl_index *index, uint64_t number, struct rvl_real *ret)
+static int owner_locked(struct rvl_index *index, uint64_t number, struct rvl_real_id *ret)
 {
 	const struct record *record = find_number(index->reals, number);
 	uint8_t value[RVL_REAL_KEY_SIZE];
@@ -284,7 +286,7 @@ bool rvl_reals_is_empty(const struct rvl_reals *reals)
 	return atomic_load_explicit(&reals->is_empty, memory_order_acquire);
 }
 
-int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret)
+int rvl_real_number(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret)
 {
 	int r;
 
@@ -298,7 +300,7 @@ int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct
 	return r;
 }
 
-int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *ret)
+int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real_id *ret)
 {
 	int r;
 
@@ -342,7 +344,7 @@ static int mark_state(struct rvl_index *index, uint32_t flags)
 	return r;
 }
 
-static int append_journal(struct rvl_index *index, const struct rvl_real *real,
+static int append_journal(struct rvl_index *index, const struct rvl_real_id *real,
 			  const struct rvl_id *id)
 {
 	struct rvl_reals *reals = index->reals;
@@ -453,12 +455,12 @@ static void warn_not_kept(struct rvl_reals *reals, int r)
 	reals->has_warned = true;
 }
 
-static int record_locked(struct rvl_index *index, const struct rvl_real *real,
+static int record_locked(struct rvl_index *index, const struct rvl_real_id *real,
 			 const struct rvl_id *id)
 {
 	bool has_journal = !index->reals->is_memory_only && !index->is_prepared;
 	struct rvl_reals *reals = index->reals;
-	struct rvl_real owner;
+	struct rvl_real_id owner;
 	struct rvl_id other;
 	int r;
 
@@ -489,7 +491,8 @@ static int record_locked(struct rvl_index *index, const struct rvl_real *real,
 	return 0;
 }
 
-int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, const struct rvl_id *id)
+int rvl_real_record(struct rvl_index *index, const struct rvl_real_id *real,
+		    const struct rvl_id *id)
 {
 	int r;
 
@@ -504,7 +507,7 @@ static int load_records(struct rvl_reals *reals, const uint8_t *data, size_t len
 	size_t done = 0;
 
 	while (len - done >= RVL_REAL_RECORD_SIZE) {
-		struct rvl_real real;
+		struct rvl_real_id real;
 		struct rvl_id id;
 		int r = rvl_real_record_decode(data + done, RVL_REAL_RECORD_SIZE, &real, &id);
 

@@ -14,8 +14,9 @@
 
 #include "index/number.h"
 
-/* A real object, by the space of its inode number. */
-struct rvl_real {
+/* What a real object is known by, in this mount and later ones: its inode number, or the hash that
+ * takes its place where that does not last (rvl_real_of_lower), in the space of an instance. */
+struct rvl_real_id {
 	uint64_t ino;
 	uint16_t instance;
 };
@@ -35,23 +36,24 @@ void rvl_reals_free(struct rvl_reals *reals);
 /* true: no object has a recorded number, and the functions below need not be asked. */
 bool rvl_reals_is_empty(const struct rvl_reals *reals);
 /* The recorded number; generation 0: that of the birth time. -ENOENT: none is recorded. */
-int rvl_real_number(struct rvl_index *index, const struct rvl_real *real, struct rvl_id *ret);
+int rvl_real_number(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret);
 /* -ENOENT: no object has it by record. */
-int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real *ret);
+int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real_id *ret);
 /*
  * Record that `real` has this number and generation. When it returns 0 it can be shown. -EEXIST:
  * one of both is recorded already (with the other or another). If the disk is full the record holds
  * for this mount only, with a warning.
  */
-int rvl_real_record(struct rvl_index *index, const struct rvl_real *real, const struct rvl_id *id);
+int rvl_real_record(struct rvl_index *index, const struct rvl_real_id *real,
+		    const struct rvl_id *id);
 /* All records to LMDB, durable; the journal is emptied. */
 int rvl_reals_flush(struct rvl_index *index);
 
 /* One encode, one decode function of a journal's record. decode: -EUCLEAN. */
 #define RVL_REAL_RECORD_SIZE 32
-void rvl_real_record_encode(const struct rvl_real *real, const struct rvl_id *id,
+void rvl_real_record_encode(const struct rvl_real_id *real, const struct rvl_id *id,
 			    uint8_t buf[RVL_REAL_RECORD_SIZE]);
-int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real *ret,
+int rvl_real_record_decode(const void *buf, size_t len, struct rvl_real_id *ret,
 			   struct rvl_id *ret_id);
 
 #endif

@@ -136,7 +136,7 @@ static int overlay_key(const struct rvl_layer_numbers *numbers, const struct rvl
 }
 
 int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
-		      const char *name, const struct statx *stx, struct rvl_real *ret)
+		      const char *name, const struct statx *stx, struct rvl_real_id *ret)
 {
 	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
 	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);

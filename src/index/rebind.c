@@ -310,7 +310,7 @@ static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *vis
 
 /* The real object has another number, or the number another object. 1: it gets a new one. */
 static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
-			   const struct rvl_old_place *place, const struct rvl_real *real,
+			   const struct rvl_old_place *place, const struct rvl_real_id *real,
 			   struct rvl_id *id)
 {
 	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
@@ -356,7 +356,7 @@ static int check_entry(struct rvl_rebind *rebind, const struct rvl_map_visit *vi
 static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 		  const struct rvl_old_place *place, struct rvl_id *id)
 {
-	struct rvl_real real;
+	struct rvl_real_id real;
 	int r = rvl_real_of_lower(rebind->next, visit->layer, visit->dirfd, visit->path, visit->stx,
 				  &real);
 
@@ -373,7 +373,7 @@ static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 			 struct rvl_id *ret)
 {
-	struct rvl_real real;
+	struct rvl_real_id real;
 	int r;
 
 	if (!rebind->config.is_rebuilt || visit->type != DT_DIR)
@@ -433,7 +433,7 @@ static void tell_gone(struct rvl_rebind *rebind)
 /* The one object in the lowers that a handle opens. Filesystems without uuids may have the same
  * handle for several. -ENOENT: none, or not one alone; -ENODATA: nothing recorded would last. */
 static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origin, uint8_t type,
-		       struct rvl_real *ret)
+		       struct rvl_real_id *ret)
 {
 	const struct rvl_stack *stack = rebind->config.stack;
 	bool is_found = false;
@@ -441,7 +441,7 @@ static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origi
 	for (unsigned i = 1; i < stack->n; i++) {
 		const struct rvl_layer *layer = &stack->layers[i];
 		_cleanup_close_ int fd = rvl_handle_open(layer->fd, origin);
-		struct rvl_real real;
+		struct rvl_real_id real;
 		struct statx stx;
 		int r;
 
@@ -471,7 +471,7 @@ static int record_by_origin(void *arg, uint64_t number)
 	struct rvl_old_place about = { 0 };
 	struct rvl_handle origin;
 	struct rvl_name_at at;
-	struct rvl_real real;
+	struct rvl_real_id real;
 	struct rvl_id id;
 	int r = rvl_real_owner(rebind->next, number, &real);
 	bool has_place;

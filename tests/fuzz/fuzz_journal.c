@@ -60,7 +60,7 @@ static size_t check_journal(const uint8_t *data, size_t size)
 	FUZZ_CHECK((size_t)st.st_size <= size && st.st_size % RVL_REAL_RECORD_SIZE == 0);
 	for (size_t done = 0; done < (size_t)st.st_size; done += RVL_REAL_RECORD_SIZE) {
 		uint8_t record[RVL_REAL_RECORD_SIZE], again[RVL_REAL_RECORD_SIZE];
-		struct rvl_real real, owner;
+		struct rvl_real_id real, owner;
 		struct rvl_id id, found;
 
 		memcpy(record, data + done, sizeof(record));

@@ -283,7 +283,7 @@ static void tables_come_back_and_damage_is_found(void **unused)
 
 static void journal_records_come_back_and_damage_is_found(void **unused)
 {
-	struct rvl_real real = { .ino = UINT64_MAX - 3, .instance = 77 }, out;
+	struct rvl_real_id real = { .ino = UINT64_MAX - 3, .instance = 77 }, out;
 	const struct rvl_id id = { 12345, 99 };
 	uint8_t buf[RVL_REAL_RECORD_SIZE];
 	struct rvl_id out_id;
