@@ -348,7 +348,8 @@ static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned
 	if (r)
 		return r;
 	path = rvl_rebind_upper_path(rb, row.at.parent);
-	if (asprintf(&own, "%s%s%s", path, *path ? "/" : "", row.at.name) < 0)
+	own = rvl_path_join(path, row.at.name);
+	if (!own)
 		return -ENOMEM;
 	r = rvl_rebind_upper_add(rb, number, own);
 	return r ?: rvl_path_open(parent_fd, row.at.name, O_PATH | O_DIRECTORY, 0);

@@ -122,10 +122,7 @@ static int push(struct walk *walk, uint64_t number, char *path)
 
 static char *path_of(const struct walk *walk, const char *name)
 {
-	const char *dir = walk->dir.path;
-	char *path;
-
-	return asprintf(&path, "%s%s%s", dir, *dir ? "/" : "", name) < 0 ? NULL : path;
+	return rvl_path_join(walk->dir.path, name);
 }
 
 static void tell(struct walk *walk, enum rvl_rebind_told what, uint64_t number, const char *name)

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "layer/path.h"
 
 #define BUFFER_SIZE (1 << 18)
 #define START 1 /* of the first item, since 0 is the root */
@@ -170,7 +171,8 @@ int rvl_spool_path(struct rvl_spool *spool, uint64_t at, char **ret)
 
 		if (r)
 			return r;
-		if (asprintf(&longer, "%s%s%s", name, *path ? "/" : "", path) < 0)
+		longer = rvl_path_join(name, path);
+		if (!longer)
 			return -ENOMEM;
 		free(path);
 		path = longer;

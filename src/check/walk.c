@@ -253,17 +253,15 @@ static int upper_name(struct walk *walk, const struct directory *dir, int dirfd,
 		      const struct rvl_listing *lower)
 {
 	struct rvl_check *check = walk->check;
-	_cleanup_free_ char *path = NULL;
+	_cleanup_free_ char *path = rvl_path_join(dir->upper, name);
 	struct rvl_object object = {
 		.dirfd = dirfd, .name = name, .parent = dir->number, .lower = &dir->lower
 	};
 	struct statx stx;
 	int r = rvl_path_statx(dirfd, name, RVL_STATX_ALL, &stx);
 
-	if (asprintf(&path, "%s%s%s", dir->upper, *dir->upper ? "/" : "", name) < 0) {
-		path = NULL;
+	if (!path)
 		return -ENOMEM;
-	}
 	if (r)
 		return rvl_merge_is_local_error(r) ? 0 : r; /* gone meanwhile: online */
 	r = rvl_whiteout_check(check->stack, dirfd, name, &stx, false);

@@ -13,11 +13,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
@@ -56,21 +56,12 @@ static void claims_free(struct claims **p)
 
 static int push(struct claims *claims, const char *dir, const char *name)
 {
-	char *path;
+	int r = rvl_array_reserve(&claims->directories, &claims->size, claims->n,
+				  sizeof(*claims->directories), CLAIMS_DIRECTORIES_MAX);
+	char *path = r ? NULL : rvl_path_join(dir, name);
 
-	if (claims->n >= CLAIMS_DIRECTORIES_MAX)
-		return -E2BIG;
-	if (claims->n == claims->size) {
-		size_t size = claims->size ? claims->size * 2 : 64;
-		char **v = reallocarray(claims->directories, size, sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		claims->directories = v;
-		claims->size = size;
-	}
-	if (asprintf(&path, "%s%s%s", dir, *dir ? "/" : "", name) < 0)
-		return -ENOMEM;
+	if (!path)
+		return r ?: -ENOMEM;
 	claims->directories[claims->n++] = path;
 	return 0;
 }

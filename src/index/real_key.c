@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -44,9 +43,8 @@ int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, c
 	if (strncmp(root, dir, len) || (dir[len] && dir[len] != '/'))
 		return -ESTALE;
 	inside = dir + len + (dir[len] == '/');
-	if (asprintf(ret, "%s%s%s", inside, *inside && *name ? "/" : "", name) < 0)
-		return -ENOMEM;
-	return 0;
+	*ret = rvl_path_join(inside, name);
+	return *ret ? 0 : -ENOMEM;
 }
 
 static int place_key(const struct rvl_layer_numbers *numbers, const struct rvl_layer *layer,

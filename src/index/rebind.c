@@ -12,7 +12,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <search.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -248,12 +247,7 @@ static struct first *find_first(struct rvl_rebind *rebind, uint64_t number)
 
 static char *path_of(const struct rvl_map_visit *visit)
 {
-	char *path;
-
-	if (asprintf(&path, "%s%s%s", visit->dir_path, *visit->dir_path ? "/" : "", visit->path) <
-	    0)
-		return NULL;
-	return path;
+	return rvl_path_join(visit->dir_path, visit->path);
 }
 
 static int remember_first(struct rvl_rebind *rebind, uint64_t number,

@@ -209,6 +209,13 @@ void rvl_stat_from_statx(const struct statx *stx, struct stat *ret)
 	};
 }
 
+char *rvl_path_join(const char *dir, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s%s%s", dir, *dir && *name ? "/" : "", name) < 0 ? NULL : path;
+}
+
 bool rvl_name_is_valid(const char *name)
 {
 	if (name[0] == '\0' || strchr(name, '/'))

@@ -63,6 +63,9 @@ uint64_t rvl_statx_dev(const struct statx *stx);
 /* statx -> stat, st_ino and st_dev as they are. */
 void rvl_stat_from_statx(const struct statx *stx, struct stat *ret);
 
+/* dir/name, or the other one where one of them is "". Owned by the caller; NULL without memory. */
+char *rvl_path_join(const char *dir, const char *name);
+
 /* Is name one component that may be served: not empty, ".", "..", no slash? */
 bool rvl_name_is_valid(const char *name);
 

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,10 +22,7 @@ struct walk {
 
 char *rvl_tree_path(const struct rvl_tree_name *name)
 {
-	char *path;
-
-	return asprintf(&path, "%s%s%s", name->dir, *name->dir ? "/" : "", name->name) < 0 ? NULL :
-											     path;
+	return rvl_path_join(name->dir, name->name);
 }
 
 /* Takes path over. */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "layer/path.h"
 #include "overlay/lookup.h"
 
@@ -58,26 +59,15 @@ void rvl_complete_free(struct rvl_completion *completion)
 
 static int push(struct rvl_completion *completion, uint64_t number)
 {
-	int r = 0;
+	int r;
 
 	pthread_mutex_lock(&completion->lock);
-	if (completion->n == completion->room) {
-		size_t room = completion->room ? 2 * completion->room : 64;
-		uint64_t *waiting = room <= WAITING_MAX ? reallocarray(completion->waiting, room,
-								       sizeof(*waiting)) :
-							  NULL;
-
-		if (!waiting) {
-			r = -ENOMEM;
-		} else {
-			completion->waiting = waiting;
-			completion->room = room;
-		}
-	}
+	r = rvl_array_reserve(&completion->waiting, &completion->room, completion->n,
+			      sizeof(*completion->waiting), WAITING_MAX);
 	if (r == 0)
 		completion->waiting[completion->n++] = number;
 	pthread_mutex_unlock(&completion->lock);
-	return r;
+	return r < 0 ? -ENOMEM : 0;
 }
 
 static bool pop(struct rvl_completion *completion, uint64_t *ret)

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/private.h"
@@ -110,18 +111,11 @@ static int add_waiting(struct walk *walk, const char *above, const char *name, u
 {
 	struct waiting *dir;
 
-	if (walk->n == walk->room) {
-		size_t room = walk->room ? 2 * walk->room : 64;
-		struct waiting *v = room <= WAITING_MAX ? reallocarray(walk->v, room, sizeof(*v)) :
-							  NULL;
-
-		if (!v)
-			return -ENOMEM;
-		walk->v = v;
-		walk->room = room;
-	}
+	if (rvl_array_reserve(&walk->v, &walk->room, walk->n, sizeof(*walk->v), WAITING_MAX) < 0)
+		return -ENOMEM;
 	dir = &walk->v[walk->n];
-	if (asprintf(&dir->path, "%s%s%s", above, *above ? "/" : "", name) < 0)
+	dir->path = rvl_path_join(above, name);
+	if (!dir->path)
 		return -ENOMEM;
 	dir->number = number;
 	walk->n++;

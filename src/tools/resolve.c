@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "layer/path.h"
 #include "tools/commands.h"
 #include "tools/output.h"
 
@@ -128,12 +129,10 @@ void rvl_resolve_add_path(struct rvl_resolve_answer *answer, const char *path)
 
 void rvl_resolve_add_real(struct rvl_resolve_answer *answer, const char *layer, const char *path)
 {
-	_cleanup_free_ char *full = NULL;
+	_cleanup_free_ char *full = rvl_path_join(layer, path);
 
-	if (asprintf(&full, "%s%s%s", layer, *path ? "/" : "", path) >= 0)
+	if (full)
 		json_array_append_new(answer->real, rvl_output_string(full, strlen(full)));
-	else
-		full = NULL;
 }
 
 void rvl_resolve_set_entry(struct rvl_resolve_answer *answer, const char *work, const char *entry)

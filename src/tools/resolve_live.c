@@ -61,7 +61,8 @@ static int path_of_dir(const struct live *live, uint64_t number, char **ret)
 		name = value_of(text, len, "name");
 		if (!parent || !name)
 			return -ENOENT;
-		if (asprintf(&longer, "%s%s%s", name, *path ? "/" : "", path) < 0)
+		longer = rvl_path_join(name, path);
+		if (!longer)
 			return -ENOMEM;
 		free(path);
 		path = longer;
@@ -107,10 +108,9 @@ static int search_dir(struct search *search, int dirfd, const char *path, int de
 		return r == -ENOENT ? 0 : r;
 	while (r == 0 && json_array_size(search->answer->paths) < search->n_wanted &&
 	       rvl_dir_next(dir, &entry) > 0) {
-		_cleanup_free_ char *full = NULL;
+		_cleanup_free_ char *full = rvl_path_join(path, entry->d_name);
 
-		if (asprintf(&full, "%s%s%s", path, *path ? "/" : "", entry->d_name) < 0) {
-			full = NULL;
+		if (!full) {
 			r = -ENOMEM;
 		} else if (entry->d_ino == search->number) {
 			add_name(search->live, search->answer, full);
@@ -172,10 +172,9 @@ static int find_names(const struct live *live, struct rvl_resolve_answer *answer
 		return 0; /* open, without a name */
 	if (search.n_wanted == 1 && name && parent &&
 	    path_of_dir(live, strtoull(parent, NULL, 10), &above) == 0) {
-		if (asprintf(&path, "%s%s%s", above, *above ? "/" : "", name) < 0) {
-			path = NULL;
+		path = rvl_path_join(above, name);
+		if (!path)
 			return -ENOMEM;
-		}
 		if (fstatat(live->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		    st.st_ino == search.number) {
 			add_name(live, answer, path);

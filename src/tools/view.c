@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -211,11 +210,11 @@ static bool can_skip(const struct walk *walk, const struct rvl_listing_name *nam
 static int walk_name(struct walk *walk, const struct rvl_view_object *dir, const char *path,
 		     const char *name)
 {
-	_cleanup_free_ char *full = NULL;
+	_cleanup_free_ char *full = rvl_path_join(path, name);
 	struct rvl_view_object object;
 	int r;
 
-	if (asprintf(&full, "%s%s%s", path, *path ? "/" : "", name) < 0)
+	if (!full)
 		return -ENOMEM;
 	r = rvl_view_child(walk->layers, dir, name, &object);
 	if (r == -ENOMEM || r == -EMFILE)
