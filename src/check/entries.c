@@ -106,7 +106,7 @@ static int misplaced(struct shelf *shelf, const char *name)
 {
 	struct rvl_check *check = shelf->check;
 	struct statx st;
-	int r = rvl_path_statx(shelf->fd, name, RVL_STATX_ALL, &st);
+	int r = rvl_path_statx(shelf->fd, name, RVL_STATX_MASK, &st);
 
 	if (r)
 		return r == -ENOENT ? 0 : r;
@@ -198,7 +198,7 @@ static int check_directory_stamp(struct rvl_check *check, uint64_t number,
 	if (!record->upper.len)
 		return 0;
 	fd = rvl_handle_open(upper->fd, &record->upper);
-	if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_ALL, &st) || !S_ISDIR(st.stx_mode) ||
+	if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &st) || !S_ISDIR(st.stx_mode) ||
 	    !st.stx_nlink || st.stx_ino == upper->ino || !rvl_fd_is_inside(upper, fd))
 		return 0;
 	r = rvl_stamp_get(check->index, fd, "", S_IFDIR, st.stx_ino, &id);

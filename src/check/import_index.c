@@ -118,7 +118,7 @@ static int take_directory(struct name *n, const struct rvl_handle *origin)
 	if (!r) {
 		_cleanup_close_ int fd = rvl_handle_open(upper->fd, &handle);
 
-		if (fd >= 0 && !rvl_path_statx(fd, "", RVL_STATX_ALL, &st) &&
+		if (fd >= 0 && !rvl_path_statx(fd, "", RVL_STATX_MASK, &st) &&
 		    S_ISDIR(st.stx_mode) && st.stx_nlink && rvl_fd_is_inside(upper, fd)) {
 			n->import->result->n_directories++;
 			return drop(n);
@@ -209,7 +209,7 @@ static int take(struct rvl_import *import, const char *text, bool is_after)
 {
 	struct name n = { .import = import, .name = text };
 	struct rvl_handle origin;
-	int r = rvl_path_statx(import->kernel_fd, text, RVL_STATX_ALL, &n.st);
+	int r = rvl_path_statx(import->kernel_fd, text, RVL_STATX_MASK, &n.st);
 
 	if (r)
 		return r;

@@ -226,7 +226,7 @@ int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint
 	if (rvl_number_is_born(check->index, group->number))
 		return 0;
 	rvl_entry_path(group->number, path);
-	r = rvl_path_statx(check->index->inodes_fd, path, RVL_STATX_ALL, &st);
+	r = rvl_path_statx(check->index->inodes_fd, path, RVL_STATX_MASK, &st);
 	if (r)
 		return r == -ENOENT ? 0 : r;
 	/* on a live mount: whether its names are those that were counted */
@@ -272,7 +272,7 @@ static int mend_nlink(struct rvl_check *check, const struct rvl_late_nlink *late
 	int r;
 
 	rvl_entry_path(late->number, path);
-	r = rvl_path_statx(inodes_fd, path, RVL_STATX_ALL, &st);
+	r = rvl_path_statx(inodes_fd, path, RVL_STATX_MASK, &st);
 	if (r)
 		return r;
 	snprintf(value, sizeof(value), "U%+lld", (long long)(late->most - (int64_t)st.stx_nlink));
@@ -365,7 +365,7 @@ static int judge_hidden(struct rvl_check *check, const struct rvl_group *group,
 	if (!rvl_problem_begin(check, RVL_P_ENTRY_HIDDEN, group->number, path, NULL))
 		return 0;
 	rvl_entry_path(group->number, entry);
-	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
+	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_MASK, &st);
 	if (!r)
 		r = is_same_as_lower(check, entry, &st, lower) ?
 			    rvl_entry_bury(check->index, group->number, false) :
@@ -404,7 +404,7 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 		return r;
 	}
 	rvl_entry_path(group->number, entry);
-	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_ALL, &st);
+	r = rvl_path_statx(check->index->inodes_fd, entry, RVL_STATX_MASK, &st);
 	/* lower names that it was still served under are none that are shown: its last one was removed */
 	if (!r && st.stx_nlink == 1 && !check->config->is_import &&
 	    read_nlink(check, entry, &st, &shown) >= 0 && shown > 0) {

@@ -46,7 +46,7 @@ int rvl_upper_at_open(struct rvl_check *check, uint64_t item, struct rvl_upper_a
 			rvl_path_open(check->stack->layers[0].fd, path, O_PATH | O_DIRECTORY, 0);
 		r = ret->dirfd < 0 ? ret->dirfd : 0;
 	}
-	r = r ?: rvl_path_statx(ret->dirfd, ret->name, RVL_STATX_ALL, &ret->st);
+	r = r ?: rvl_path_statx(ret->dirfd, ret->name, RVL_STATX_MASK, &ret->st);
 	if (r)
 		rvl_upper_at_release(ret);
 	return r;
@@ -82,7 +82,7 @@ int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *
 
 		if (fd == -EPERM)
 			result = -EPERM;
-		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_ALL, ret_st) < 0 ||
+		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, ret_st) < 0 ||
 		    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT) || !ret_st->stx_nlink)
 			continue;
 		/*
@@ -306,7 +306,7 @@ static int find_lost_name(struct rvl_check *check, char ret[NAME_MAX + 1], struc
 		struct statx st;
 
 		snprintf(ret, NAME_MAX + 1, i ? LOST_NAME ".%u" : LOST_NAME, i);
-		r = rvl_path_statx(upper->fd, ret, RVL_STATX_ALL, &st);
+		r = rvl_path_statx(upper->fd, ret, RVL_STATX_MASK, &st);
 		if (!r && S_ISDIR(st.stx_mode) &&
 		    !rvl_stamp_get(check->index, upper->fd, ret, S_IFDIR, st.stx_ino, ret_id)) {
 			is_there = 1;
@@ -339,7 +339,7 @@ static int make_lost(struct rvl_check *check, const char *name, struct rvl_id *r
 	rvl_index_temp_name(index, temp);
 	if (mkdirat(index->temp_fd, temp, 0700))
 		return -errno;
-	r = rvl_path_statx(index->temp_fd, temp, RVL_STATX_ALL, &st);
+	r = rvl_path_statx(index->temp_fd, temp, RVL_STATX_MASK, &st);
 	r = r ?: rvl_number_born(index, ret);
 	r = r ?: rvl_stamp_set(index, index->temp_fd, temp, S_IFDIR, st.stx_ino, ret);
 	snprintf(record.path.name, sizeof(record.path.name), "%s", name);

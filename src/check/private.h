@@ -16,7 +16,6 @@
 #include "index/number.h"
 
 #define RVL_WALK_DIRECTORIES_MAX (1 << 22) /* found and not yet walked */
-#define RVL_STATX_ALL (STATX_BASIC_STATS | STATX_BTIME)
 
 /* Of each of the sets of numbers below. */
 #define RVL_NUMBER_SET_MAX (1 << 20)

@@ -33,7 +33,6 @@
 #include "layer/merge.h"
 #include "layer/path.h"
 
-#define MASK (STATX_BASIC_STATS | STATX_BTIME)
 #define DEPTH_MAX 4096
 #define SPLITS_MAX (1 << 24)
 
@@ -201,7 +200,7 @@ static int temp_make(struct temp *temp, const struct source *from, const struct 
 	rvl_index_temp_name(index, temp->name);
 	r = make_object(temp, from);
 	temp->is_named = r == 0;
-	r = r ?: rvl_path_statx(index->temp_fd, temp->name, MASK, &temp->st);
+	r = r ?: rvl_path_statx(index->temp_fd, temp->name, RVL_STATX_MASK, &temp->st);
 	r = r ?: copy_data(temp, from);
 	r = r	  ?:
 		    rvl_xattr_copy(&index->stack->xattr, from->layer->fd, from->path,
@@ -277,7 +276,7 @@ static int check_shows(struct rvl_check_rebind *rb, int fd, const char *name)
 
 	if (r || opaque == RVL_OPAQUE_YES)
 		return r ?: -ENOENT;
-	r = rvl_path_statx(fd, name, MASK, &st);
+	r = rvl_path_statx(fd, name, RVL_STATX_MASK, &st);
 	return r == -ENOENT ? 0 : r ?: -ENOENT;
 }
 
@@ -297,7 +296,7 @@ static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 	if (r)
 		return r;
 	from = (struct source){ .layer = places.v[0].layer, .path = places.v[0].path };
-	r = rvl_path_statx(from.layer->fd, from.path, MASK, &from.st);
+	r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 	r = r ?: temp_make(&temp, &from, &id, NULL);
 	if (!r) {
 		if (rvl_handle_get(index->temp_fd, temp.name, no_uuid, &entry.upper))
@@ -306,7 +305,7 @@ static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 			entry.lower.len = 0;
 		r = rvl_entry_put_directory(index, number, &entry, true);
 	}
-	r = r ?: rvl_path_statx(parent_fd, "", MASK, &st);
+	r = r ?: rvl_path_statx(parent_fd, "", RVL_STATX_MASK, &st);
 	r = r ?: mark_impure(rb, row->at.parent, parent_fd);
 	if (!r && renameat2(index->temp_fd, temp.name, parent_fd, row->at.name, RENAME_NOREPLACE))
 		r = -errno;
@@ -369,8 +368,8 @@ static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t pare
 	if (r)
 		return r == -ENOENT ? 0 : r; /* upper has or hides it: it hangs on nothing */
 	rvl_entry_path(number, entry);
-	r = rvl_path_statx(fd, "", MASK, &st);
-	r = r ?: rvl_path_statx(index->inodes_fd, entry, MASK, &object);
+	r = rvl_path_statx(fd, "", RVL_STATX_MASK, &st);
+	r = r ?: rvl_path_statx(index->inodes_fd, entry, RVL_STATX_MASK, &object);
 	r = r ?: mark_impure(rb, parent, fd);
 	if (!r && linkat(index->inodes_fd, entry, fd, name, 0))
 		r = -errno;
@@ -391,7 +390,7 @@ static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *s
 	struct rvl_name_at place = { .parent = split->first_parent };
 	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
 	struct rvl_index *index = rb->index;
-	int r = rvl_path_statx(from.layer->fd, from.path, MASK, &from.st);
+	int r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 
 	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
 	r = r ?: temp_make(&temp, &from, &split->id, &place);
@@ -433,7 +432,7 @@ static int move_place(struct rvl_check_rebind *rb, const struct rvl_rebind_split
 
 	rvl_entry_path(split->id.number, entry);
 	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
-	r = rvl_path_statx(index->inodes_fd, entry, MASK, &st);
+	r = rvl_path_statx(index->inodes_fd, entry, RVL_STATX_MASK, &st);
 	r = r	  ?:
 		    rvl_upper_xattr_set(index, index->inodes_fd, entry, st.stx_mode, st.stx_ino,
 					RVL_XATTR_PLACE, value, rvl_name_at_encode(&place, value));

@@ -31,7 +31,6 @@
 #include "layer/merge.h"
 #include "layer/path.h"
 
-#define MASK (STATX_BASIC_STATS | STATX_BTIME)
 #define DIRECTORIES_MAX (1 << 24)
 #define COMPARE_BYTES (1 << 16)
 #define LOST_NAME "lost+found"
@@ -178,9 +177,9 @@ int rvl_rebind_is_equal(const struct rvl_stack *stack, int a_dirfd, const char *
 			const char *b)
 {
 	struct statx x, y;
-	int r = rvl_path_statx(a_dirfd, a, MASK, &x);
+	int r = rvl_path_statx(a_dirfd, a, RVL_STATX_MASK, &x);
 
-	r = r ?: rvl_path_statx(b_dirfd, b, MASK, &y);
+	r = r ?: rvl_path_statx(b_dirfd, b, RVL_STATX_MASK, &y);
 	if (r)
 		return r;
 	if (x.stx_mode != y.stx_mode || x.stx_uid != y.stx_uid || x.stx_gid != y.stx_gid)
@@ -309,7 +308,7 @@ static int take_name(struct walk *walk, const char *name)
 	bool is_dir;
 	struct rvl_id id = { 0 };
 	struct statx st;
-	int r = rvl_path_statx(walk->fd, name, MASK, &st);
+	int r = rvl_path_statx(walk->fd, name, RVL_STATX_MASK, &st);
 
 	if (r)
 		return r == -ENOENT ? 0 : r;
@@ -353,7 +352,7 @@ static int walk_directory(struct walk *walk)
 		return fd;
 	walk->fd = fd;
 	walk->is_changed = false;
-	r = rvl_path_statx(fd, "", MASK, &st);
+	r = rvl_path_statx(fd, "", RVL_STATX_MASK, &st);
 	r = r ?: walk_names(walk);
 	if (walk->is_changed && !is_dry(walk))
 		rvl_fd_restore_times(fd, &st);
@@ -376,7 +375,7 @@ static int remove_stamp(struct rvl_index *index, int dirfd, const char *name)
 	static const enum rvl_xattr ours[] = { RVL_XATTR_PLACE, RVL_XATTR_ORIGIN, RVL_XATTR_NLINK,
 					       RVL_XATTR_INO };
 	struct statx st;
-	int r = rvl_path_statx(dirfd, name, MASK, &st);
+	int r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, &st);
 
 	for (unsigned i = 0; !r && i < sizeof(ours) / sizeof(ours[0]); i++) {
 		r = rvl_upper_xattr_remove(index, dirfd, name, st.stx_mode, st.stx_ino, ours[i]);

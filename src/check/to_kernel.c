@@ -106,7 +106,7 @@ static int visit(void *arg, const struct rvl_tree_name *name)
 	struct rvl_to_kernel *tk = arg;
 	_cleanup_free_ char *path = NULL;
 	struct statx st;
-	int r = rvl_path_statx(name->dirfd, name->name, RVL_STATX_ALL, &st);
+	int r = rvl_path_statx(name->dirfd, name->name, RVL_STATX_MASK, &st);
 
 	r = r ?: rvl_whiteout_check(tk->stack, name->dirfd, name->name, &st, true);
 	if (r)

@@ -258,7 +258,7 @@ static int upper_name(struct walk *walk, const struct directory *dir, int dirfd,
 		.dirfd = dirfd, .name = name, .parent = dir->number, .lower = &dir->lower
 	};
 	struct statx stx;
-	int r = rvl_path_statx(dirfd, name, RVL_STATX_ALL, &stx);
+	int r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, &stx);
 
 	if (!path)
 		return -ENOMEM;

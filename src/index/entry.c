@@ -30,7 +30,6 @@
 
 #define TOMBSTONE_NAME "tombstone"
 #define DIRECTORY_MODE_USER 01600
-#define LOOK_MASK (STATX_BASIC_STATS | STATX_BTIME)
 
 void rvl_entry_path(uint64_t number, char ret[RVL_ENTRY_PATH_SIZE])
 {
@@ -87,7 +86,7 @@ int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind
 	if (index->inodes_fd < 0)
 		return 0;
 	rvl_entry_path(number, path);
-	if (statx(index->inodes_fd, path, AT_SYMLINK_NOFOLLOW, LOOK_MASK, &stx))
+	if (statx(index->inodes_fd, path, AT_SYMLINK_NOFOLLOW, RVL_STATX_MASK, &stx))
 		return errno == ENOENT ? 0 : -errno;
 	if (S_ISDIR(stx.stx_mode))
 		return -EUCLEAN;

@@ -441,7 +441,7 @@ static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origi
 
 		if (rebind->next->state->lowers[i - 1].flags & RVL_ROOT_UNSTABLE)
 			return -ENODATA;
-		if (fd < 0 || rvl_path_statx(fd, "", STATX_BASIC_STATS | STATX_BTIME, &stx) ||
+		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &stx) ||
 		    IFTODT(stx.stx_mode) != type)
 			continue;
 		r = rvl_real_of_lower(rebind->next, layer, fd, "", &stx, &real);

@@ -388,7 +388,7 @@ int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret)
 {
 	_cleanup_close_ int fd = rvl_path_open_noatime(dirfd, "", O_RDONLY | O_DIRECTORY);
-	unsigned mask = STATX_BASIC_STATS | STATX_BTIME;
+	unsigned mask = RVL_STATX_MASK;
 	struct place place = { .layer = layer, .dev = dev, .is_inner = dev != layer->dev };
 	struct rvl_identity id = { 0 };
 	int r;

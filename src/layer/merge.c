@@ -32,7 +32,6 @@
 #include "layer/path.h"
 
 #define NAME_LEN_MAX (1024 * 1024) /* of a path made of redirects; longer is damage */
-#define STATX_WANTED (STATX_BASIC_STATS | STATX_BTIME)
 
 struct search {
 	const struct rvl_stack *stack;
@@ -201,7 +200,7 @@ static int search_component(struct search *s, const struct rvl_layer *layer, int
 
 	if (layer->has_aufs && rvl_aufs_is_reserved(component))
 		return 0;
-	r = rvl_path_statx(dirfd, component, STATX_WANTED, ret);
+	r = rvl_path_statx(dirfd, component, RVL_STATX_MASK, ret);
 	if (r < 0)
 		return component_absent(s, layer, dirfd, component, r);
 	r = is_whiteout(s, layer, dirfd, component, ret);

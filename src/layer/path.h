@@ -29,6 +29,9 @@ int rvl_path_open_noatime(int dirfd, const char *path, uint64_t flags);
  * mask. A path of one component costs one system call. -EXDEV: a mount point is in the way. */
 int rvl_path_statx(int dirfd, const char *path, unsigned mask, struct statx *ret);
 
+/* For rvl_path_statx: all that is asked of an object. */
+#define RVL_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME)
+
 /* Open the object of a descriptor, O_PATH or not, once more with other flags: a directory
  * (O_DIRECTORY) by ".", others through /proc/self/fd. A descriptor (owned by the caller) or
  * -errno. */

@@ -74,14 +74,12 @@ int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]
 
 /* Attributes as a reply shows them (number, link count, size of merged directories). */
 int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret);
-/* The same from a statx that is at hand; st is of the upper object, or of the topmost lower. */
+/* The same from a statx that is at hand, of the upper object, or of the topmost lower. */
 void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bool is_upper,
 			struct rvl_entry *ret);
 
 /* The handle of an object, for the entry of a directory; len 0 where handles are not to be had. */
 void rvl_handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret);
-
-#define RVL_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME)
 
 /* Open, and where descriptors have run out, once more after the cache was emptied. */
 #define rvl_retry_emfile(ov, call)                      \

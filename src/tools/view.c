@@ -19,7 +19,6 @@
 #include "layer/path.h"
 
 #define DEPTH_MAX 4096
-#define MASK (STATX_BASIC_STATS | STATX_BTIME)
 
 void rvl_view_object_release(struct rvl_view_object *object)
 {
@@ -132,7 +131,7 @@ int rvl_view_child(const struct rvl_layers *layers, const struct rvl_view_object
 	if (!S_ISDIR(dir->mode))
 		return -ENOTDIR;
 	if (dir->upper_fd >= 0)
-		r = rvl_path_statx(dir->upper_fd, name, MASK, &stx);
+		r = rvl_path_statx(dir->upper_fd, name, RVL_STATX_MASK, &stx);
 	if (r == 0)
 		r = upper_child(layers, dir, name, &stx, ret);
 	else if (r == -ENOENT)
