@@ -180,7 +180,7 @@ static bool has_handle(struct rvl_check *check, const struct rvl_fact *fact,
 
 	if (!handle->len || rvl_upper_at_open(check, fact->item, &at))
 		return false;
-	rvl_entry_handle(at.dirfd, at.name, &own);
+	rvl_handle_for_entry(at.dirfd, at.name, &own);
 	return own.len && rvl_handle_equal(&own, handle);
 }
 

@@ -65,7 +65,7 @@ static int check_upper(struct record *record, const struct rvl_upper_at *at)
 {
 	struct rvl_handle handle;
 
-	rvl_entry_handle(at->dirfd, at->name, &handle);
+	rvl_handle_for_entry(at->dirfd, at->name, &handle);
 	if (!handle.len || rvl_handle_equal(&handle, &record->stored.upper))
 		return 0;
 	return stale(record, RVL_P_UPPER_STALE);
@@ -92,7 +92,7 @@ static int check_lower(struct record *record)
 
 	if (fd < 0)
 		return 0;
-	rvl_entry_handle(fd, "", &handle);
+	rvl_handle_for_entry(fd, "", &handle);
 	/* an upper without handles keeps none of lower either */
 	if (!record->stored.upper.len ||
 	    (record->stored.is_merged &&

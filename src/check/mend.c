@@ -20,7 +20,6 @@
 
 #define NUMBER_RETRIES 8
 #define UNSTAMPED_DEPTH_MAX 256 /* more is for the next run */
-#define LOST_NAME "lost+found"
 #define LOST_NAMES_MAX 100
 
 /* ---- finding things ---- */
@@ -50,14 +49,6 @@ int rvl_upper_at_open(struct rvl_check *check, uint64_t item, struct rvl_upper_a
 	if (r)
 		rvl_upper_at_release(ret);
 	return r;
-}
-
-void rvl_entry_handle(int dirfd, const char *name, struct rvl_handle *ret)
-{
-	static const uint8_t no_uuid[16];
-
-	if (rvl_handle_get(dirfd, name, no_uuid, ret))
-		*ret = (struct rvl_handle){ 0 };
 }
 
 bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd)
@@ -206,7 +197,7 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 	if (!parent || !S_ISDIR(at.st.stx_mode))
 		return -ESTALE; /* when the directory above has its number */
 	snprintf(record.path.name, sizeof(record.path.name), "%s", at.name);
-	rvl_entry_handle(at.dirfd, at.name, &record.upper);
+	rvl_handle_for_entry(at.dirfd, at.name, &record.upper);
 	if (lower_item) {
 		_cleanup_close_ int fd = -EBADF;
 
@@ -218,7 +209,7 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 		layer = rvl_lower_item_parse(check, lower, &path);
 		fd = layer ? rvl_path_open(layer->fd, path, O_PATH | O_DIRECTORY, 0) : -EINVAL;
 		if (fd >= 0)
-			rvl_entry_handle(fd, "", &record.lower);
+			rvl_handle_for_entry(fd, "", &record.lower);
 	}
 	return rvl_entry_put_directory(check->index, number, &record, true);
 }
@@ -305,7 +296,7 @@ static int find_lost_name(struct rvl_check *check, char ret[NAME_MAX + 1], struc
 		struct rvl_found found = { 0 };
 		struct statx st;
 
-		snprintf(ret, NAME_MAX + 1, i ? LOST_NAME ".%u" : LOST_NAME, i);
+		snprintf(ret, NAME_MAX + 1, i ? RVL_LOST_NAME ".%u" : RVL_LOST_NAME, i);
 		r = rvl_path_statx(upper->fd, ret, RVL_STATX_MASK, &st);
 		if (!r && S_ISDIR(st.stx_mode) &&
 		    !rvl_stamp_get(check->index, upper->fd, ret, S_IFDIR, st.stx_ino, ret_id)) {
@@ -343,7 +334,7 @@ static int make_lost(struct rvl_check *check, const char *name, struct rvl_id *r
 	r = r ?: rvl_number_born(index, ret);
 	r = r ?: rvl_stamp_set(index, index->temp_fd, temp, S_IFDIR, st.stx_ino, ret);
 	snprintf(record.path.name, sizeof(record.path.name), "%s", name);
-	rvl_entry_handle(index->temp_fd, temp, &record.upper);
+	rvl_handle_for_entry(index->temp_fd, temp, &record.upper);
 	r = r ?: rvl_entry_put_directory(index, ret->number, &record, false);
 	if (!r &&
 	    renameat2(index->temp_fd, temp, check->stack->layers[0].fd, name, RENAME_NOREPLACE))

@@ -9,6 +9,8 @@
 
 #include "check/private.h"
 
+#define RVL_LOST_NAME "lost+found" /* in upper's root: what has no name that is its own */
+
 /* The directory of an upper object and its name there. */
 struct rvl_upper_at {
 	int dirfd; /* owned */
@@ -55,8 +57,6 @@ int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
 
 /* Does a descriptor lie inside a layer? Handles open anything on the filesystem. */
 bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd);
-/* Handles as entries keep them; len 0: there is none. */
-void rvl_entry_handle(int dirfd, const char *name, struct rvl_handle *ret);
 /* The lower object that a handle opens: an O_PATH descriptor (owned by the caller) and its layer.
  * -ESTALE: none; -EPERM: may not be tried. */
 int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,

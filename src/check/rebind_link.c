@@ -283,7 +283,6 @@ static int check_shows(struct rvl_check_rebind *rb, int fd, const char *name)
 static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 			  const struct rvl_map_row *row, int parent_fd)
 {
-	static const uint8_t no_uuid[16];
 	struct rvl_entry_directory entry = { .path = row->at, .is_merged = true, .place = row->at };
 	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
 	const struct rvl_id id = { number, row->generation };
@@ -299,10 +298,8 @@ static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 	r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 	r = r ?: temp_make(&temp, &from, &id, NULL);
 	if (!r) {
-		if (rvl_handle_get(index->temp_fd, temp.name, no_uuid, &entry.upper))
-			entry.upper.len = 0;
-		if (rvl_handle_get(from.layer->fd, from.path, no_uuid, &entry.lower))
-			entry.lower.len = 0;
+		rvl_handle_for_entry(index->temp_fd, temp.name, &entry.upper);
+		rvl_handle_for_entry(from.layer->fd, from.path, &entry.lower);
 		r = rvl_entry_put_directory(index, number, &entry, true);
 	}
 	r = r ?: rvl_path_statx(parent_fd, "", RVL_STATX_MASK, &st);

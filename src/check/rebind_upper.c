@@ -26,6 +26,7 @@
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "check/mend.h"
 #include "index/entry.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
@@ -33,7 +34,6 @@
 
 #define DIRECTORIES_MAX (1 << 24)
 #define COMPARE_BYTES (1 << 16)
-#define LOST_NAME "lost+found"
 
 struct dir {
 	uint64_t number;
@@ -278,7 +278,6 @@ static int take_object(struct walk *walk, const char *name, const struct statx *
 
 static int take_directory(struct walk *walk, const char *name, uint64_t number)
 {
-	static const uint8_t no_uuid[16];
 	struct rvl_entry_directory entry;
 	struct rvl_handle handle;
 	int r = rvl_entry_get_directory(walk->rb->index, number, &entry);
@@ -287,8 +286,7 @@ static int take_directory(struct walk *walk, const char *name, uint64_t number)
 		return 0;
 	if (r)
 		return r;
-	if (rvl_handle_get(walk->fd, name, no_uuid, &handle))
-		handle.len = 0;
+	rvl_handle_for_entry(walk->fd, name, &handle);
 	if (handle.len == entry.upper.len &&
 	    (!handle.len || rvl_handle_equal(&handle, &entry.upper)) &&
 	    entry.path.parent == walk->dir.number && !strcmp(entry.path.name, name))
@@ -365,9 +363,9 @@ static int open_lost(struct walk *walk)
 {
 	int upper_fd = rvl_stack_upper(walk->rb->config->stack)->fd;
 
-	if (mkdirat(upper_fd, LOST_NAME, 0700) && errno != EEXIST)
+	if (mkdirat(upper_fd, RVL_LOST_NAME, 0700) && errno != EEXIST)
 		return -errno;
-	return rvl_path_open(upper_fd, LOST_NAME, O_PATH | O_DIRECTORY, 0);
+	return rvl_path_open(upper_fd, RVL_LOST_NAME, O_PATH | O_DIRECTORY, 0);
 }
 
 static int remove_stamp(struct rvl_index *index, int dirfd, const char *name)

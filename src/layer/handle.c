@@ -52,9 +52,16 @@ int rvl_handle_get(int dirfd, const char *name, const uint8_t uuid[16], struct r
 		.type = (uint8_t)buf.h.handle_type,
 		.len = (uint8_t)buf.h.handle_bytes,
 	};
-	memcpy(ret->uuid, uuid, sizeof(ret->uuid));
+	if (uuid)
+		memcpy(ret->uuid, uuid, sizeof(ret->uuid));
 	memcpy(ret->fid, buf.h.f_handle, buf.h.handle_bytes);
 	return 0;
+}
+
+void rvl_handle_for_entry(int dirfd, const char *name, struct rvl_handle *ret)
+{
+	if (rvl_handle_get(dirfd, name, NULL, ret))
+		*ret = (struct rvl_handle){ 0 };
 }
 
 int rvl_handle_encode(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX])

@@ -20,9 +20,11 @@ struct rvl_handle {
 };
 #define RVL_HANDLE_ENCODED_MAX (21 + RVL_FID_MAX)
 
-/* name_to_handle_at of an object (name "" with dirfd itself). uuid is copied in.
+/* name_to_handle_at of an object (name "" with dirfd itself). uuid is copied in; NULL: zeros.
  * Errors: -EOPNOTSUPP: the filesystem has none; -EOVERFLOW: too long or type > 255. */
 int rvl_handle_get(int dirfd, const char *name, const uint8_t uuid[16], struct rvl_handle *ret);
+/* As the entry of a directory keeps it: without a uuid; len 0 where there is none. */
+void rvl_handle_for_entry(int dirfd, const char *name, struct rvl_handle *ret);
 /* One encode, one decode function. Encode returns the length; decode -EUCLEAN on any malformed
  * record, -ESTALE for the kernel's empty origin (a zero-length value is its "no origin") and for
  * what the kernel treats so: another endianness, a newer version, unknown flags. */

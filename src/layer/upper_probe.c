@@ -179,17 +179,15 @@ static bool probe_char_whiteouts(const struct probe *p)
 
 struct rvl_upper_features rvl_upper_features_read_only(const struct rvl_stack *stack)
 {
-	static const uint8_t no_uuid[16];
 	struct rvl_handle handle;
 
 	return (struct rvl_upper_features){
-		.has_handles = rvl_handle_get(stack->layers[0].fd, "", no_uuid, &handle) == 0,
+		.has_handles = rvl_handle_get(stack->layers[0].fd, "", NULL, &handle) == 0,
 	};
 }
 
 int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper_features *ret)
 {
-	static const uint8_t no_uuid[16];
 	struct probe p = {
 		.stack = stack,
 		.temp_fd = temp_fd,
@@ -211,7 +209,7 @@ int rvl_upper_probe(const struct rvl_stack *stack, int temp_fd, struct rvl_upper
 	if (r == 0)
 		r = probe_into_upper(&p);
 	if (r == 0) {
-		features.has_handles = rvl_handle_get(temp_fd, FILE_NAME, no_uuid, &handle) == 0;
+		features.has_handles = rvl_handle_get(temp_fd, FILE_NAME, NULL, &handle) == 0;
 		r = probe_renames(&p, &features);
 	}
 	remove_temps(&p);

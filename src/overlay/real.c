@@ -398,8 +398,8 @@ int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret)
 
 void rvl_handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret)
 {
-	static const uint8_t no_uuid[16];
-
-	if (!ov->index->features.has_handles || rvl_handle_get(dirfd, name, no_uuid, ret) < 0)
+	if (ov->index->features.has_handles)
+		rvl_handle_for_entry(dirfd, name, ret);
+	else
 		ret->len = 0;
 }
