@@ -53,13 +53,9 @@ int rvl_upper_at_open(struct rvl_check *check, uint64_t item, struct rvl_upper_a
 
 bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd)
 {
-	char path[PATH_MAX], root[PATH_MAX];
-	ssize_t n = rvl_fd_read_path(fd, path), n_root = rvl_fd_read_path(layer->fd, root);
+	_cleanup_free_ char *place = NULL;
 
-	if (n < 0 || n_root < 0)
-		return false;
-	return (n_root == 1 && root[0] == '/') ||
-	       (!strncmp(path, root, (size_t)n_root) && (path[n_root] == '/' || !path[n_root]));
+	return !rvl_layer_place(layer, fd, "", &place);
 }
 
 int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,

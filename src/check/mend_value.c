@@ -2,6 +2,7 @@
 /* The steps of repair on overlay.redirect, overlay.opaque and overlay.origin. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,26 +31,27 @@ int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64
 }
 
 /*
- * Path of a lower directory in its layer, by the handle in an entry: "" where that leads nowhere.
+ * A redirect to a lower directory, by the handle in an entry: its path in its layer. -ESTALE: the
+ * handle leads nowhere, or to the root.
  */
 static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, char **ret)
 {
-	char path[PATH_MAX], root[PATH_MAX];
+	_cleanup_free_ char *place = NULL;
 	const struct rvl_layer *layer;
 	struct statx st;
-	ssize_t n, n_root;
+	int r;
 	_cleanup_close_ int fd = rvl_lower_by_handle(check->stack, handle, S_IFDIR, &layer, &st);
 
 	if (fd < 0)
 		return fd;
-	n = rvl_fd_read_path(fd, path);
-	n_root = rvl_fd_read_path(layer->fd, root);
-	if (n < 0 || n_root < 0 || n <= n_root)
-		return -ESTALE;
-	if (n_root == 1) /* "/" */
-		n_root = 0;
-	*ret = strdup(path + n_root);
-	return *ret ? 0 : -ENOMEM;
+	r = rvl_layer_place(layer, fd, "", &place);
+	if (r || !*place)
+		return r ?: -ESTALE;
+	if (asprintf(ret, "/%s", place) < 0) {
+		*ret = NULL;
+		return -ENOMEM;
+	}
+	return 0;
 }
 
 /* Does a redirect lead to the lower directory with this number? */

@@ -260,7 +260,7 @@ static int open_directory(const struct rvl_layer *layer, int dirfd, const char *
 
 	if (S_ISDIR(type))
 		return rvl_path_open(dirfd, name, O_PATH | O_DIRECTORY, 0);
-	r = rvl_real_place(layer, dirfd, name, &place);
+	r = rvl_layer_place(layer, dirfd, name, &place);
 	if (r)
 		return r;
 	slash = strrchr(place, '/');

@@ -76,8 +76,6 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
  */
 int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 		      const char *name, const struct statx *stx, struct rvl_real_id *ret);
-/* Path of (dirfd, name) from the layer's root; "" is the root. The caller owns it. */
-int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
 
 /* Can the number of a real object be computed? Then it is in *ret. */
 bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real,

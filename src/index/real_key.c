@@ -11,7 +11,6 @@
 #include "index/number_private.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -23,37 +22,13 @@
 
 #define KEY_BIT (1ULL << 63)
 
-int rvl_real_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret)
-{
-	char root[PATH_MAX], dir[PATH_MAX];
-	const char *inside;
-	ssize_t n;
-	size_t len;
-
-	if (dirfd == layer->fd) {
-		*ret = strdup(name);
-		return *ret ? 0 : -ENOMEM;
-	}
-	n = rvl_fd_read_path(layer->fd, root);
-	if (n >= 0)
-		n = rvl_fd_read_path(dirfd, dir);
-	if (n < 0)
-		return (int)n;
-	len = strcmp(root, "/") ? strlen(root) : 0;
-	if (strncmp(root, dir, len) || (dir[len] && dir[len] != '/'))
-		return -ESTALE;
-	inside = dir + len + (dir[len] == '/');
-	*ret = rvl_path_join(inside, name);
-	return *ret ? 0 : -ENOMEM;
-}
-
 static int place_key(const struct rvl_layer_numbers *numbers, const struct rvl_layer *layer,
 		     int dirfd, const char *name, uint64_t *ret)
 {
 	_cleanup_free_ char *place = NULL;
 	_cleanup_free_ uint8_t *buf = NULL;
 	size_t len;
-	int r = rvl_real_place(layer, dirfd, name, &place);
+	int r = rvl_layer_place(layer, dirfd, name, &place);
 
 	if (r)
 		return r;

@@ -403,3 +403,27 @@ bool rvl_stack_is_hidden(const struct rvl_stack *stack, uint64_t dev, uint64_t i
 		return true;
 	return stack->work_fd >= 0 && stack->work_ino == ino && stack->work_dev == dev;
 }
+
+int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret)
+{
+	char root[PATH_MAX], dir[PATH_MAX];
+	const char *inside;
+	ssize_t n;
+	size_t len;
+
+	if (dirfd == layer->fd) {
+		*ret = strdup(name);
+		return *ret ? 0 : -ENOMEM;
+	}
+	n = rvl_fd_read_path(layer->fd, root);
+	if (n >= 0)
+		n = rvl_fd_read_path(dirfd, dir);
+	if (n < 0)
+		return (int)n;
+	len = strcmp(root, "/") ? strlen(root) : 0;
+	if (strncmp(root, dir, len) || (dir[len] && dir[len] != '/'))
+		return -ESTALE;
+	inside = dir + len + (dir[len] == '/');
+	*ret = rvl_path_join(inside, name);
+	return *ret ? 0 : -ENOMEM;
+}

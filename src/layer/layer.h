@@ -85,6 +85,13 @@ static inline struct rvl_layer *rvl_stack_upper(const struct rvl_stack *stack)
 	return stack->has_upper ? &stack->layers[0] : NULL;
 }
 
+/*
+ * Where dirfd/name lies (name "" for the object of the descriptor), as a path from the layer's root,
+ * by what the kernel tells of the descriptor; "" is the root. *ret is owned by the caller. -ESTALE:
+ * not inside the layer; -ENOMEM; errors of rvl_fd_read_path.
+ */
+int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
+
 /* Index of the first data-only layer; lowers with a merged view are 1 … this - 1. */
 static inline unsigned rvl_stack_data_start(const struct rvl_stack *stack)
 {

@@ -135,7 +135,7 @@ static void paths_and_descriptors_are_one(void **unused)
 		assert_int_equal(rvl_path_statx(fd, "", STATX_BASIC_STATS | STATX_BTIME, &stx), 0);
 		assert_int_equal(rvl_number_of_lower(idx, layer, fd, "", &stx, &id), 0);
 		assert_true(id.number == lower_number(1, names[i]));
-		assert_int_equal(rvl_real_place(layer, fd, "", &place), 0);
+		assert_int_equal(rvl_layer_place(layer, fd, "", &place), 0);
 		assert_string_equal(place, names[i]);
 		free(place);
 		close(fd);
