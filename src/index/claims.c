@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 
 #include "base/array.h"
 #include "base/cleanup.h"
@@ -202,7 +201,7 @@ static int walk_directory(struct claims *claims, const char *path)
 		return fd;
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_INO, &stx))
 		return -errno;
-	if (rvl_stack_is_hidden(stack, makedev(stx.stx_dev_major, stx.stx_dev_minor), stx.stx_ino))
+	if (rvl_stack_is_hidden(stack, rvl_statx_dev(&stx), stx.stx_ino))
 		return 0;
 	r = real_of(claims, &stx, fd, "", &real);
 	if (!r && *path)

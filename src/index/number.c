@@ -24,7 +24,6 @@
 #include <string.h>
 #include <linux/magic.h>
 #include <sys/random.h>
-#include <sys/sysmacros.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -361,7 +360,7 @@ static int find_number(struct rvl_index *index, const struct rvl_real_id *real, 
 int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			const char *name, const struct statx *stx, struct rvl_id *ret)
 {
-	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+	dev_t dev = rvl_statx_dev(stx);
 	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
 	struct rvl_real_id real;
 	int r;

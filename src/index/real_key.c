@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -90,7 +89,7 @@ static int weak_key(const struct rvl_layer_numbers *numbers, const struct rvl_la
 static int overlay_key(const struct rvl_layer_numbers *numbers, const struct rvl_layer *layer,
 		       int dirfd, const char *name, const struct statx *stx, uint64_t *ret)
 {
-	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+	dev_t dev = rvl_statx_dev(stx);
 	uint8_t buf[RVL_FID_BYTES_MAX + 4];
 	int len;
 
@@ -112,7 +111,7 @@ int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, in
 		      const char *name, const struct statx *stx, struct rvl_real_id *ret)
 {
 	const struct rvl_layer_numbers *numbers = &index->numbers->layers[layer->index];
-	dev_t dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+	dev_t dev = rvl_statx_dev(stx);
 
 	ret->ino = stx->stx_ino;
 	ret->instance = numbers->instance;

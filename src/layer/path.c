@@ -193,7 +193,7 @@ uint64_t rvl_statx_dev(const struct statx *stx)
 void rvl_stat_from_statx(const struct statx *stx, struct stat *ret)
 {
 	*ret = (struct stat){
-		.st_dev = makedev(stx->stx_dev_major, stx->stx_dev_minor),
+		.st_dev = rvl_statx_dev(stx),
 		.st_ino = stx->stx_ino,
 		.st_mode = stx->stx_mode,
 		.st_nlink = stx->stx_nlink,

@@ -21,14 +21,14 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "layer/path.h"
 #include "server/passthrough.h"
-#include "server/requests.h"
 #include "server/reply.h"
+#include "server/requests.h"
 #include "server/server.h"
 #include "server/transport.h"
 
@@ -191,7 +191,7 @@ static dev_t mounted_device(const struct rvl_server *server)
 
 	if (statx(AT_FDCWD, server->mount_point, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &stx) < 0)
 		return 0;
-	return makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	return rvl_statx_dev(&stx);
 }
 
 /* Unmounts while the workers serve, unless it was done already, or another mount covers ours. */
