@@ -260,35 +260,41 @@ static bool needs_copy_up(const struct rvl_node *node)
 	return !rvl_node_has_upper(node) && !rvl_node_is_dir(node) && node->lower_nlink > 1;
 }
 
+static int try_unlink(struct removal *rm, struct rvl_node *dir, bool *ret_is_done)
+{
+	int r = rvl_dir_lock_write(dir, &rm->dir);
+
+	*ret_is_done = true;
+	if (r == 0)
+		r = look(rm);
+	if (r == 0 && rvl_node_is_dir(rm->found.node))
+		r = -EISDIR;
+	if (r < 0)
+		return r;
+	if (!needs_copy_up(rm->found.node))
+		return unlink_locked(rm);
+	/* not under the directory's lock: it copies data */
+	*ret_is_done = false;
+	rvl_dir_unlock(&rm->dir);
+	return rvl_copy_up(rm->found.node, RVL_COPY_UP_NO_PUBLISH);
+}
+
 int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name)
 {
 	struct removal rm = { .ov = ov, .name = name };
 	struct rvl_node _cleanup_node_ *dir = NULL;
+	bool is_done = false;
 	int r = rvl_check_name(name);
 
 	if (r == 0)
 		r = rvl_check_writable(ov);
 	if (r == 0)
 		r = rvl_node_get_dir(ov, parent, &dir);
-	for (unsigned i = 0; r == 0 && i < RETRIES; i++) {
-		r = rvl_dir_lock_write(dir, &rm.dir);
-		if (r == 0)
-			r = look(&rm);
-		if (r == 0 && rvl_node_is_dir(rm.found.node))
-			r = -EISDIR;
-		if (r < 0)
-			break;
-		if (!needs_copy_up(rm.found.node)) {
-			r = unlink_locked(&rm);
-			break;
-		}
-		/* not under the directory's lock: it copies data */
-		rvl_dir_unlock(&rm.dir);
-		r = rvl_copy_up(rm.found.node, RVL_COPY_UP_NO_PUBLISH);
+	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
+		r = try_unlink(&rm, dir, &is_done);
 		release(&rm);
 	}
-	release(&rm);
-	return r;
+	return r == 0 && !is_done ? -EIO : r;
 }
 
 /* ---- directories ---- */
