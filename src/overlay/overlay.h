@@ -56,8 +56,9 @@ void rvl_overlay_close(struct rvl_overlay *ov);
  */
 int rvl_overlay_build_map(struct rvl_overlay *ov);
 /*
- * Complete the index after an unclean stop of the machine (complete.c): the same. Must be called,
- * if is_incomplete says so: some requests wait for it.
+ * Complete the index after an unclean stop of the machine (complete.c): for a thread of the
+ * caller's, and its end, as above. Must be called if is_incomplete says so: some requests wait for
+ * it.
  */
 int rvl_overlay_complete(struct rvl_overlay *ov);
 bool rvl_overlay_is_incomplete(const struct rvl_overlay *ov);
@@ -129,7 +130,8 @@ int rvl_overlay_describe(struct rvl_overlay *ov, uint64_t number, char **ret, si
 int rvl_overlay_get_flags(struct rvl_overlay *ov, uint64_t number, unsigned *ret);
 int rvl_overlay_set_flags(struct rvl_overlay *ov, uint64_t number, unsigned flags);
 
-/* ---- extended attributes (xattr.c) ---- size 0 asks for the length, as getxattr(2). */
+/* ---- extended attributes (xattr.c) ----
+ * size 0 asks for the length, as getxattr(2). */
 ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char *name, void *buf,
 			     size_t size);
 ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
@@ -137,10 +139,11 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 			 const void *value, size_t size, int flags, bool is_acl_kill_sgid);
 int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char *name);
 /*
- * Around a write of pages that were stored to through a mapping: a local filesystem takes no capability
- * from a file for them (that is done where write(2) begins: file_remove_privs in fs/inode.c), but the
- * server's write does. It is put back at the end; who sets one waits for that. fd: of the pinned
- * data. Between the two nothing else of the overlay may be called for this object but the unpin.
+ * Around a write of pages that were stored to through a mapping: a local filesystem takes no
+ * capability (security.capability) from a file for them (that is done where write(2) begins:
+ * file_remove_privs in fs/inode.c), but the server's write does. It is put back at the end; who sets
+ * one waits for that. fd: of the pinned data. Between the two nothing else of the overlay may be
+ * called for this object but the unpin.
  */
 struct rvl_page_write {
 	struct rvl_node *node; /* counted */
@@ -152,15 +155,17 @@ int rvl_overlay_page_write_begin(struct rvl_overlay *ov, uint64_t number, int fd
 				 struct rvl_page_write *ret);
 void rvl_overlay_page_write_end(struct rvl_page_write *write);
 
-/* ---- making (create.c) ---- type, mode, ACL inheritance and setgid directories are handled here.
- */
+/* ---- making (create.c, link.c) ----
+ * Type, mode, ACL inheritance and setgid directories are handled here. */
+/* All types but directories and symlinks. */
 int rvl_overlay_mknod(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-		      const char *name, mode_t mode, dev_t rdev,
-		      struct rvl_entry *ret); /* all types but directories and symlinks */
+		      const char *name, mode_t mode, dev_t rdev, struct rvl_entry *ret);
 int rvl_overlay_mkdir(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 		      const char *name, mode_t mode, struct rvl_entry *ret);
 int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
 			const char *name, const char *target, struct rvl_entry *ret);
+/* One more name; also the first one of a file of rvl_overlay_tmpfile. -EPERM: a directory, or
+ * immutable or append-only. */
 int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, const char *name,
 		     struct rvl_entry *ret);
 /* A regular file, opened (until rvl_overlay_release_file). O_EXCL and O_TRUNC were the kernel's
@@ -232,7 +237,7 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
  * part, so that none of its names was ever made, removed or renamed.
  */
 int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number, bool *ret_is_unchanged);
-/* The same later on; false also where it cannot be told. */
+/* Has it no upper part still? False also where it cannot be told. */
 bool rvl_overlay_is_unchanged(struct rvl_overlay *ov, uint64_t number);
 void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number);
 

@@ -130,8 +130,6 @@ void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id)
 			log_id = 0; /* goes with the orphan */
 		else
 			bury(node);
-		if (log_id)
-			node->log_id = 0;
 	}
 	pthread_rwlock_unlock(&node->lock);
 	if (log_id)

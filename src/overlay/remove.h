@@ -20,8 +20,9 @@ void rvl_node_bury(struct rvl_node *node);
  * knows it. */
 void rvl_node_bury_unnamed(struct rvl_node *node);
 
-/* A name of a non-directory went. Was it the last one: an orphan if somebody knows it, else buried
- * at once. Ends the log record, now or with the orphan. Takes the node's lock. */
+/* A name of a non-directory went. If it was the last one, what is in upper is an orphan until the
+ * kernel forgets it; what is only in lower is dead, its whiteout says so. Ends the log record, now or
+ * with the orphan. Takes the node's lock. */
 void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id);
 /* Log REMOVE for a name of a node. is_alias: a lower name of an object that is in upper under
  * others. */
