@@ -449,7 +449,7 @@ void rvl_index_close(struct rvl_index *index)
 	if (index->is_writable && !index->is_prepared) {
 		r = rvl_map_flush(index);
 		if (r)
-			rvl_warn("inodes/map.mdb: rows were lost at close: %s", strerror(-r));
+			rvl_warn("inodes/map.mdb: what was added to it is lost: %s", strerror(-r));
 		r = rvl_map_seal(index);
 		if (r)
 			rvl_debug("inodes/map.mdb: not sealed: %s", strerror(-r));

@@ -401,7 +401,7 @@ static void end_locked(struct rvl_log *log, uint64_t id)
 		return;
 	/* Lost, it is only a recovery of what is done. */
 	if (append(log, buf, (unsigned)len)) {
-		rvl_warn_limited("inodes/log: an end cannot be written");
+		rvl_warn_limited("inodes/log cannot be written: the next mount looks at it anew");
 		log->has_lost_end = true;
 	}
 	shorten(log);

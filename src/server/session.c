@@ -324,7 +324,7 @@ int rvl_session_run(struct rvl_server *server)
 	fuse_set_log_func(log_fuse);
 	server->session = new_session(server);
 	if (!server->session) {
-		rvl_error("no FUSE session: the options or libfuse");
+		rvl_error("libfuse does not take the options of the mount");
 		return -EINVAL;
 	}
 	/* From here on a signal must unmount. */

@@ -197,7 +197,7 @@ int rvl_command_rebind(int argc, char **argv)
 		case 'm':
 		case 'c':
 			if (command.action != ASK && command.action != (c == 'm' ? MOVE : CLONE)) {
-				rvl_error("rebind: --move and --clone are either or");
+				rvl_error("rebind: give --move or --clone, not both");
 				return EXIT_FAILURE;
 			}
 			command.action = c == 'm' ? MOVE : CLONE;
