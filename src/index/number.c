@@ -139,7 +139,8 @@ static int reserve(struct rvl_index *index, enum rvl_state_counter which)
 	return r;
 }
 
-int rvl_counter_next(struct rvl_index *index, enum rvl_state_counter which, uint64_t *ret)
+/* The next number of a counter. */
+static int counter_next(struct rvl_index *index, enum rvl_state_counter which, uint64_t *ret)
 {
 	struct rvl_counter *counter = &index->numbers->counters[which];
 
@@ -162,7 +163,7 @@ int rvl_counter_next(struct rvl_index *index, enum rvl_state_counter which, uint
 int rvl_number_born(struct rvl_index *index, struct rvl_id *ret)
 {
 	uint64_t number;
-	int r = rvl_counter_next(index, RVL_COUNTER_BORN, &number);
+	int r = counter_next(index, RVL_COUNTER_BORN, &number);
 
 	if (r)
 		return r;
@@ -292,8 +293,9 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
 	return r;
 }
 
-bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real,
-			uint64_t *ret)
+/* Can the number of a real object be computed? Then it is in *ret. */
+static bool compute_number(const struct rvl_index *index, const struct rvl_real_id *real,
+			   uint64_t *ret)
 {
 	uint64_t born = index->numbers->counters[RVL_COUNTER_BORN].instance;
 
@@ -330,7 +332,7 @@ int rvl_number_assign(struct rvl_index *index, const struct rvl_real_id *real, s
 			return 0;
 	}
 	if (r == -EEXIST) {
-		r = rvl_counter_next(index, RVL_COUNTER_ASSIGNED, &ret->number);
+		r = counter_next(index, RVL_COUNTER_ASSIGNED, &ret->number);
 		r = r ?: rvl_real_record(index, real, ret);
 	}
 	/* Another thread was first: its number is the object's. */
@@ -345,11 +347,11 @@ static int find_number(struct rvl_index *index, const struct rvl_real_id *real, 
 
 	ret->generation = 0;
 	if (rvl_reals_is_empty(index->reals))
-		return rvl_number_compute(index, real, &ret->number) ? 0 : -EAGAIN;
+		return compute_number(index, real, &ret->number) ? 0 : -EAGAIN;
 	r = rvl_real_number(index, real, ret);
 	if (r != -ENOENT)
 		return r;
-	if (!rvl_number_compute(index, real, &ret->number))
+	if (!compute_number(index, real, &ret->number))
 		return -EAGAIN;
 	r = rvl_real_owner(index, ret->number, &owner);
 	if (r == -ENOENT || (!r && owner.ino == real->ino && owner.instance == real->instance))

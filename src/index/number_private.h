@@ -18,7 +18,7 @@ struct rvl_counter {
 };
 
 /* Numbers of the born counter's instance below this are for real objects whose computed number
- * would be 0 or the root's (rvl_number_compute). */
+ * would be 0 or the root's (compute_number in number.c). */
 #define RVL_COUNTER_START 16
 #define RVL_COUNTER_BLOCK (1ULL << 20)
 
@@ -49,8 +49,6 @@ int rvl_numbers_new(struct rvl_index *index, struct rvl_numbers **ret);
 /* Accepts NULL. */
 void rvl_numbers_free(struct rvl_numbers *numbers);
 
-/* The next number of a counter. */
-int rvl_counter_next(struct rvl_index *index, enum rvl_state_counter which, uint64_t *ret);
 /* Exact values into the state, for a clean close. */
 void rvl_numbers_store(struct rvl_index *index);
 
@@ -77,9 +75,6 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
 int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 		      const char *name, const struct statx *stx, struct rvl_real_id *ret);
 
-/* Can the number of a real object be computed? Then it is in *ret. */
-bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real,
-			uint64_t *ret);
 /* Record a number of the assigned counter for a real object. ret->generation as for
  * rvl_real_number. */
 int rvl_number_assign(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret);

@@ -449,17 +449,12 @@ void rvl_name_release(struct rvl_name *name)
 	*name = (struct rvl_name){};
 }
 
-int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret)
-{
-	return rvl_lookup_entry_locked(dir, 0, name, ret, NULL);
-}
-
 int rvl_lookup(struct rvl_node *node, const char *name, struct rvl_node **ret)
 {
 	struct rvl_dir _cleanup_dir_ dir = {};
 	int r = rvl_dir_lock_read(node, &dir);
 
-	return r < 0 ? r : rvl_lookup_locked(&dir, name, ret);
+	return r < 0 ? r : rvl_lookup_entry_locked(&dir, 0, name, ret, NULL);
 }
 
 /* ---- the requests ---- */

@@ -21,15 +21,14 @@ int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret)
 void rvl_name_release(struct rvl_name *name); /* accepts a zeroed one */
 
 /*
- * The node of a name, with a reference. The directory is locked (read or write). -ENOENT: absent;
- * -EUCLEAN: damaged, or its number is another object's; -ESTALE: what had its number is dead.
+ * The node of a name, with a reference, and stat for the reply, from what was read anyway where that
+ * is still true for the asker (given.h); ret_entry may be NULL. The directory is locked (read or
+ * write). -ENOENT: absent; -EUCLEAN: damaged, or its number is another object's; -ESTALE: what had
+ * its number is dead.
  */
-int rvl_lookup_locked(struct rvl_dir *dir, const char *name, struct rvl_node **ret);
-/* The same, and stat for the reply, from what was read anyway where that is still true for the asker
- * (given.h). ret_entry may be NULL. */
 int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 			    struct rvl_node **ret, struct rvl_entry *ret_entry);
-/* The same, for who does not hold the lock: it is taken for read, and let go. */
+/* The node alone, for who does not hold the lock: it is taken for read, and let go. */
 int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 
 /*

@@ -257,7 +257,8 @@ int rvl_temp_publish(struct rvl_temp *temp, int dirfd, const char *name, unsigne
 	return 0;
 }
 
-int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name)
+/* Remove a directory that is out of sight in work/. -ENOTEMPTY: it holds more than whiteouts. */
+static int remove_dir(struct rvl_overlay *ov, int dirfd, const char *name)
 {
 	_cleanup_closedir_ DIR *names = NULL;
 	const struct dirent *entry;
@@ -288,7 +289,7 @@ void rvl_temp_release_name(struct rvl_temp *temp)
 	if (!temp->ov || !temp->is_named)
 		return;
 	if (unlinkat(temp->dirfd, temp->name, 0) < 0 && errno == EISDIR)
-		(void)rvl_temp_remove_dir(temp->ov, temp->dirfd, temp->name);
+		(void)remove_dir(temp->ov, temp->dirfd, temp->name);
 	temp->is_named = false;
 }
 

@@ -64,8 +64,4 @@ void rvl_temp_release_name(struct rvl_temp *temp);
 void rvl_temp_release(struct rvl_temp *temp);
 #define _cleanup_temp_ __attribute__((cleanup(rvl_temp_release)))
 
-/* Remove an upper directory that is out of sight in work/: it holds whiteouts at most. -ENOTEMPTY:
- * it does not. */
-int rvl_temp_remove_dir(struct rvl_overlay *ov, int dirfd, const char *name);
-
 #endif

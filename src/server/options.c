@@ -174,7 +174,8 @@ static const char *const ignored[] = {
 
 /* ---- lists of strings ---- */
 
-int rvl_strings_add(struct rvl_strings *strings, const char *text)
+/* A copy is added to the end. -ENOMEM. */
+static int strings_add(struct rvl_strings *strings, const char *text)
 {
 	char **items = reallocarray(strings->items, strings->n + 1, sizeof(*items));
 
@@ -188,7 +189,7 @@ int rvl_strings_add(struct rvl_strings *strings, const char *text)
 	return 0;
 }
 
-void rvl_strings_release(struct rvl_strings *strings)
+static void strings_release(struct rvl_strings *strings)
 {
 	for (unsigned i = 0; i < strings->n; i++)
 		free(strings->items[i]);
@@ -223,7 +224,7 @@ static int add_layer(struct rvl_options *options, const char *name, const char *
 		rvl_error("option %s: more than %d layers", name, RVL_LAYERS_MAX);
 		return -EINVAL;
 	}
-	r = rvl_strings_add(&options->lower, path);
+	r = strings_add(&options->lower, path);
 	if (r == 0 && is_data)
 		options->n_data++;
 	return r;
@@ -236,7 +237,7 @@ static int set_lower(struct rvl_options *options, char *value)
 	char *path;
 	int is_data;
 
-	rvl_strings_release(&options->lower);
+	strings_release(&options->lower);
 	options->n_data = 0;
 	if (!*value)
 		return 0;
@@ -364,7 +365,7 @@ static int apply(struct rvl_options *options, const struct spec *spec, const cha
 	case KIND_CLEAR:
 		return set_flag(options, spec);
 	case KIND_CONTEXT:
-		return rvl_strings_add(&options->contexts, text);
+		return strings_add(&options->contexts, text);
 	case KIND_REFUSE:
 		return refuse(spec->name, spec->words->text);
 	case KIND_IGNORE:
@@ -427,8 +428,8 @@ void rvl_options_init(struct rvl_options *options, bool is_root)
 
 void rvl_options_release(struct rvl_options *options)
 {
-	rvl_strings_release(&options->lower);
-	rvl_strings_release(&options->contexts);
+	strings_release(&options->lower);
+	strings_release(&options->contexts);
 	free(options->upper);
 	free(options->work);
 	free(options->fsname);

@@ -93,8 +93,4 @@ int rvl_options_format(const struct rvl_options *options, bool is_given_only, ch
 /* What libfuse is given with "-o": a list, escaped. *ret is owned by the caller. -ENOMEM. */
 int rvl_options_for_fuse(const struct rvl_options *options, char **ret);
 
-/* A copy is added to the end. -ENOMEM. */
-int rvl_strings_add(struct rvl_strings *strings, const char *text);
-void rvl_strings_release(struct rvl_strings *strings);
-
 #endif
