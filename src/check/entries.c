@@ -16,7 +16,6 @@
 #include "base/cleanup.h"
 #include "check/mend.h"
 #include "check/private.h"
-#include "index/companion.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
 #include "layer/path.h"

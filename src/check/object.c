@@ -5,7 +5,6 @@
  * that is not looked at again when all facts are together (join.c).
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +16,6 @@
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
-#include "layer/path.h"
 
 #define LIST_SIZE 4096 /* of names; with more, every attribute is asked for */
 

@@ -23,7 +23,6 @@
 
 #include "base/array.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 #include "check/rebind_private.h"
 #include "index/entry.h"
 #include "index/map.h"

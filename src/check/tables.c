@@ -5,7 +5,6 @@
  * reads them.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

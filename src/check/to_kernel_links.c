@@ -6,17 +6,13 @@
  * upper, as a rebind makes it (rebind_link.c).
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/array.h"
-#include "base/cleanup.h"
 #include "check/rebind_private.h"
 #include "check/to_kernel_private.h"
 #include "index/map.h"
 #include "index/nlink.h"
-#include "index/stamp.h"
-#include "layer/path.h"
 
 #define NUMBERS_MAX (1 << 24) /* 128 MiB */
 

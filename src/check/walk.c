@@ -17,7 +17,6 @@
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/refstr.h"
 #include "check/mend.h"
 #include "check/private.h"
 #include "layer/listing.h"

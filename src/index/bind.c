@@ -12,9 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/counters.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "index/number_private.h"

@@ -25,7 +25,6 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 #include "layer/path.h"
 
 #define TOMBSTONE_NAME "tombstone"

@@ -9,7 +9,6 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 #include "index/bind.h"
 #include "index/map_private.h"
 #include "index/number_private.h"

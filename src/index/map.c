@@ -6,17 +6,11 @@
 #include "index/map_private.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/counters.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "index/number.h"

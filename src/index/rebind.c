@@ -24,7 +24,6 @@
 #include "index/map_private.h"
 #include "index/number_private.h"
 #include "index/rebind_places.h"
-#include "index/workdir.h"
 #include "layer/path.h"
 
 /* Where the name of a former hard link lies that was met first. */

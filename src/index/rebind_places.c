@@ -7,18 +7,15 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
-#include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "index/map.h"
 #include "index/stamp.h"
-#include "layer/path.h"
 
 #define DEPTH_MAX 4096 /* directories of a path that is shown */
 

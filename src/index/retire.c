@@ -11,8 +11,6 @@
  */
 #include "index/rebind.h"
 
-#include <errno.h>
-
 #include "base/counters.h"
 #include "base/log.h"
 

@@ -9,9 +9,10 @@
 #include "index/stamp.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
+#include <string.h>
 
-#include "base/bytes.h"
 #include "index/companion.h"
 
 struct disk_stamp {

@@ -11,7 +11,6 @@
  */
 #include "index/store.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,7 +23,6 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/log.h"
 #include "layer/path.h"
 
 #define STORE_READ_TRIES 1000000

@@ -15,8 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
-
 #define CHUNK_BYTES (UINT64_C(1) << 30) /* of one copy_file_range */
 #define BUFFER_BYTES (UINT64_C(512) * 1024)
 

@@ -16,7 +16,6 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
-#include "layer/path.h"
 
 #define READ_RETRIES_MAX 8 /* of a value that grows between asking for its size and reading it */
 #define GUESS_BYTES 256 /* OVL_REDIRECT_MAX: what the kernel writes at most */

@@ -13,7 +13,6 @@
 #include "layer/xattr.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>

@@ -20,15 +20,11 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include "index/log.h"
-#include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/acl.h"
-#include "overlay/copyup.h"
 #include "overlay/debt.h"
 #include "overlay/prot.h"
 #include "overlay/remove.h"

@@ -7,14 +7,11 @@
 #include "overlay/file.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 
-#include "index/log.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/debt.h"
 #include "overlay/prot.h"
-#include "overlay/remove.h"
 
 static int open_upper(struct rvl_node *node, bool is_write)
 {

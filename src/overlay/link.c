@@ -4,8 +4,6 @@
  * logged; where a whiteout has the name, the link is made in work/ and renamed over it. An orphan
  * that gets a name again (O_TMPFILE) is none any more.
  */
-#include <fcntl.h>
-#include <stdio.h>
 
 #include "index/entry.h"
 #include "overlay/copyup.h"

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "index/stamp.h"
 #include "layer/copy.h"
 #include "layer/path.h"
 #include "layer/sync.h"

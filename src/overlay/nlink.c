@@ -3,10 +3,7 @@
 #include "overlay/nlink.h"
 
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 
-#include "index/stamp.h"
 #include "overlay/identify.h"
 #include "overlay/real.h"
 

@@ -10,7 +10,6 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
-#include <stdio.h>
 
 #include "layer/path.h"
 #include "overlay/lookup.h"

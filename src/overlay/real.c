@@ -15,7 +15,6 @@
 #include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/debt.h"
-#include "overlay/decode.h"
 
 #define RENAME_RETRIES 16
 

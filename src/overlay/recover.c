@@ -18,11 +18,10 @@
 #include <string.h>
 
 #include "index/log.h"
+#include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/lookup.h"
-#include "overlay/nlink.h"
-#include "overlay/remove.h"
 #include "overlay/temp.h"
 
 struct recovery {

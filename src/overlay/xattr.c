@@ -10,8 +10,8 @@
 #include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
-#include "overlay/file.h"
 #include "overlay/prot.h"
+#include "overlay/real.h"
 
 #define CAPABILITY "security.capability"
 

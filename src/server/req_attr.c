@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Requests on attributes: getattr, statx, setattr, readlink, and statfs. */
-#include <errno.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
