@@ -261,6 +261,17 @@ int rvl_ring_wait(struct rvl_ring *ring, void **ret, size_t *ret_size)
 	return result < 0 ? result : assemble(ring, ret, ret_size);
 }
 
+void rvl_ring_flush(struct rvl_ring *ring)
+{
+	int r;
+
+	if (!ring->is_unsubmitted)
+		return;
+	do
+		r = enter(ring, 0);
+	while (r == -EINTR);
+}
+
 /* ---- replies ---- */
 
 bool rvl_ring_is_asked(const struct rvl_ring *ring, uint64_t unique)

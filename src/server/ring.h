@@ -42,6 +42,9 @@ int rvl_ring_register(struct rvl_ring *ring);
  */
 int rvl_ring_wait(struct rvl_ring *ring, void **ret, size_t *ret_size);
 
+/* The same for the reply alone, at the end. */
+void rvl_ring_flush(struct rvl_ring *ring);
+
 /* Is this the answer to the request that was given out last? */
 bool rvl_ring_is_asked(const struct rvl_ring *ring, uint64_t unique);
 /* The reply: iov[0] is a struct fuse_out_header. Sent by the next wait. Bytes, or -1 with errno. */

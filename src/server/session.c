@@ -222,9 +222,9 @@ static void *wait_for_signal(void *arg)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	rvl_info("signal %d: unmounting %s", number, server->mount_point);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-	unmount(server);
-	/* requests that wait for a walk end too */
+	/* requests that wait for a walk end */
 	rvl_overlay_stop(server->overlay);
+	unmount(server);
 	rvl_transport_stop(server->transport);
 	return NULL;
 }

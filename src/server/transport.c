@@ -148,6 +148,7 @@ static void serve_ring(struct rvl_transport *t, const struct ring_thread *self)
 		else if (r == -EINTR)
 			r = 0;
 	}
+	rvl_ring_flush(own_ring);
 	/* the end of the connection; what is not, ends it */
 	if (r < 0 && r != -ENOTCONN && r != -ECONNABORTED && r != -ECANCELED) {
 		rvl_error("serving by io_uring: %s", strerror(-r));

@@ -111,8 +111,9 @@ def test_map_in_the_background(ov):
     assert counters(ov)["map_names"] == 0
 
 
+@pytest.mark.parametrize("transport", ["on", "off"])
 @pytest.mark.parametrize("is_stopped", [False, True], ids=["answered", "stopped"])
-def test_decode_waits_for_the_map(ov, overlays, is_stopped):
+def test_decode_waits_for_the_map(ov, overlays, is_stopped, transport):
     """Handles that are used while the layers are walked wait for it; if the server is stopped meanwhile they are to
     be tried again, which the next mount answers."""
     slow = overlays()
@@ -122,7 +123,8 @@ def test_decode_waits_for_the_map(ov, overlays, is_stopped):
     ov.lowers.append(slow.mount(upper=False))
     mnt = ov.mount()
     taken = [(sysc.handle(mnt / name), ino(mnt / name)) for name in ("d0/s/f0", "d7/s/f7", "d9/s")]
-    ov.remount()
+    with rvl.uring_enabled():
+        ov.remount(f"io_uring={transport}")
     assert not (ov.work / "inodes/map.mdb").exists()
     slow.process.send_signal(signal.SIGSTOP)
     with futures.ThreadPoolExecutor() as threads:
@@ -133,6 +135,7 @@ def test_decode_waits_for_the_map(ov, overlays, is_stopped):
             assert not any(one.done() for one in waiting)
             if is_stopped:
                 ov.process.send_signal(signal.SIGTERM)
+                rvl.wait_until(lambda: not rvl.is_mounted(mnt), "the umount")
         finally:
             slow.process.send_signal(signal.SIGCONT)
         if is_stopped:
