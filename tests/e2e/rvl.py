@@ -22,6 +22,7 @@ import zlib
 from pathlib import Path
 
 from snapshots import assert_same, check_tree, snapshot, xattrs_of
+from sysc import next_tick
 from trees import LONG
 
 TOP = Path(__file__).resolve().parents[2]
@@ -362,6 +363,7 @@ class Overlay:
     def umount(self):
         run("umount", self.mnt, timeout=60)
         self.wait_exit()
+        next_tick()  # check tells what is removed from here on from what was before
 
     def wait_exit(self, code=0):
         if self.process is None:

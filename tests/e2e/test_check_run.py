@@ -11,18 +11,17 @@ import signal
 import stat
 import subprocess
 import threading
-import time
 
 import pytest
 
 from rvl import CTL, run
 from snapshots import assert_same, numbers, snapshot
+from sysc import next_tick
 from trees import ino, standard_tree, write
 from test_check import flip, ids, use
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")
 
-CLOCK_REALTIME_COARSE = 5  # linux/time.h
 ROUNDS = int(os.environ.get("RVL_DAMAGE_ROUNDS", "300"))
 ATTRIBUTES = ("ino", "origin", "place", "nlink", "opaque", "redirect", "impure", "metacopy",
               "path", "upper", "fh", "whiteout", "protattr", "instances")
@@ -385,9 +384,7 @@ def test_online_damage(ov, problem):
     if target:
         old = os.getxattr(target, f"trusted.overlay.{name}")
         os.setxattr(target, f"trusted.overlay.{name}", value)
-        # what changed in the tick in which the check begins may have changed since
-        while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= os.stat(target).st_ctime_ns:
-            pass
+        next_tick()  # what changed in the tick in which the check begins may have changed since
     else:
         write(ov.lowers[0] / "later")
     assert online(ov) == (4, {problem})
