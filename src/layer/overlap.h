@@ -27,8 +27,8 @@ struct rvl_ancestry {
 int rvl_ancestry_read(int fd, enum rvl_root_kind kind, const char *path, struct rvl_ancestry *ret);
 void rvl_ancestry_release(struct rvl_ancestry *ancestry);
 
-/* 0, -ENOMEM, or logged: -ELOOP for overlapping lowers and for a lower at or inside upper or work; -EINVAL
- * for upper and work at or inside one another. Upper or work inside a lower is accepted. */
+/* 0, -ENOMEM, or logged: -ELOOP for overlapping lowers and for a lower at or inside upper or work;
+ * -EINVAL for upper and work at or inside one another. Upper or work inside a lower is accepted. */
 int rvl_overlap_check(const struct rvl_ancestry *roots, unsigned n);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Data descriptors inside overlay/: what rvl_overlay_pin_read and its like give to the front, by node. */
+/* Data descriptors inside overlay/: what rvl_overlay_pin_read and its like give to the front, by
+ * node. */
 #ifndef RVL_OVERLAY_FILE_H
 #define RVL_OVERLAY_FILE_H
 

@@ -4,7 +4,6 @@
  * logged; where a whiteout has the name, the link is made in work/ and renamed over it. An orphan
  * that gets a name again (O_TMPFILE) is none any more.
  */
-
 #include "index/entry.h"
 #include "overlay/copyup.h"
 #include "overlay/debt.h"

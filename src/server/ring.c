@@ -231,6 +231,17 @@ static int assemble(struct rvl_ring *ring, void **ret, size_t *ret_size)
 	return 0;
 }
 
+/* Give the kernel what was prepared, and wait for nothing. */
+static int submit(struct rvl_ring *ring)
+{
+	int r;
+
+	do
+		r = enter(ring, 0);
+	while (r == -EINTR);
+	return r;
+}
+
 int rvl_ring_register(struct rvl_ring *ring)
 {
 	const int32_t *result;
@@ -238,9 +249,7 @@ int rvl_ring_register(struct rvl_ring *ring)
 	int r;
 
 	prepare(ring, CMD_REGISTER);
-	do
-		r = enter(ring, 0);
-	while (r == -EINTR);
+	r = submit(ring);
 	head = atomic_load_explicit(ring->cq_head, memory_order_relaxed);
 	if (r < 0 || head == atomic_load_explicit(ring->cq_tail, memory_order_acquire))
 		return r;
@@ -263,13 +272,8 @@ int rvl_ring_wait(struct rvl_ring *ring, void **ret, size_t *ret_size)
 
 void rvl_ring_flush(struct rvl_ring *ring)
 {
-	int r;
-
-	if (!ring->is_unsubmitted)
-		return;
-	do
-		r = enter(ring, 0);
-	while (r == -EINTR);
+	if (ring->is_unsubmitted)
+		(void)submit(ring);
 }
 
 /* ---- replies ---- */
