@@ -436,12 +436,21 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret)
 {
-	return rvl_merge_lookup_at(stack, parent, 0, -EBADF, name, redirect, hint, ret);
+	const char *start = redirect ? redirect : name;
+	const struct rvl_listing_name *listed = NULL;
+
+	*ret = (struct rvl_found){ 0 };
+	if (hint && start[0] != '/') {
+		listed = rvl_listing_find(hint, start);
+		if (!listed)
+			return 0;
+	}
+	return rvl_merge_lookup_at(stack, parent, 0, -EBADF, name, redirect, listed, ret);
 }
 
 int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent,
 			unsigned open_layer, int open_fd, const char *name, const char *redirect,
-			const struct rvl_listing *hint, struct rvl_found *ret)
+			const struct rvl_listing_name *listed, struct rvl_found *ret)
 {
 	struct search s = { .stack = stack,
 			    .parent = parent,
@@ -454,14 +463,10 @@ int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *
 	*ret = found;
 	if (parent->n == 0 && start[0] != '/')
 		return 0;
-	if (hint && start[0] != '/') {
-		s.hint = rvl_listing_find(hint, start);
-		if (!s.hint)
-			return 0;
-		s.next = s.hint->layer;
-		/* A name of upper, in a listing that is not of lower alone: no hint. */
-		if (s.hint->layer == 0)
-			s.hint = NULL;
+	/* A name of upper, in a listing that is not of lower alone, is no hint. */
+	if (listed && listed->layer > 0) {
+		s.hint = listed;
+		s.next = listed->layer;
 	}
 	s.name = strdup(start);
 	if (!s.name)

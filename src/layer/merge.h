@@ -55,6 +55,7 @@ struct rvl_found {
 void rvl_found_release(struct rvl_found *found);
 
 struct rvl_listing;
+struct rvl_listing_name;
 
 /*
  * Look up one name in a lower directory. redirect: NULL, or the overlay.redirect value of the upper
@@ -70,11 +71,12 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 		     struct rvl_found *ret);
 /*
  * The same for a caller that has the parent's place in one layer open: open_fd (may be O_PATH;
- * -EBADF: not), and the layer's index.
+ * -EBADF: not), and the layer's index; and that has found the name in the listing (listed; NULL:
+ * there is no listing, or the redirect is absolute).
  */
 int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent,
 			unsigned open_layer, int open_fd, const char *name, const char *redirect,
-			const struct rvl_listing *hint, struct rvl_found *ret);
+			const struct rvl_listing_name *listed, struct rvl_found *ret);
 
 /* Data of a metacopy object whose own layer has none: continue below with its redirect or name.
  * from_layer: index of the layer that has the metacopy object. For an upper metacopy file `parent`

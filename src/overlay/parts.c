@@ -170,7 +170,8 @@ int rvl_lower_look(struct rvl_node *dir, const char *name, const char *redirect,
 	layer = listed ? listed->layer : dir->lower.n ? dir->lower.v[0].layer->index : 0;
 	if (rvl_lower_pin_in(dir, layer, &fd) < 0)
 		fd = RVL_FD_NONE;
-	r = rvl_merge_lookup_at(ov->stack, &dir->lower, layer, fd.fd, name, redirect, hint, ret);
+	r = rvl_merge_lookup_at(ov->stack, &dir->lower, layer, fd.fd, name, redirect, listed,
+				ret);
 	rvl_fdcache_unpin(ov->fds, &fd);
 	if (r == 0 && !hint && !redirect)
 		count_idle_looks(dir, ret);
