@@ -5,6 +5,7 @@
  * that is not looked at again when all facts are together (join.c).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,9 @@
 #include "index/companion.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
+#include "layer/keep.h"
 #include "layer/merge.h"
+#include "layer/path.h"
 
 #define LIST_SIZE 4096 /* of names; with more, every attribute is asked for */
 
@@ -157,31 +160,73 @@ static int check_protattr(struct rvl_check *check, struct rvl_object *object,
 
 /* ---- files ---- */
 
-static bool has_own_data(const struct statx *st)
+enum data {
+	DATA_NONE, /* a hole of its size, as a metacopy file is */
+	DATA_PART,
+	DATA_ALL, /* an empty file has all of its own */
+};
+
+static int own_data(const struct rvl_object *object, enum data *ret)
 {
-	return st->stx_size == 0 || st->stx_blocks * 512 >= st->stx_size;
+	_cleanup_close_ int fd = -EBADF;
+
+	*ret = DATA_ALL;
+	if (!object->st->stx_size)
+		return 0;
+	fd = rvl_path_open_noatime(object->dirfd, object->name, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	if (lseek(fd, 0, SEEK_DATA) < 0)
+		*ret = DATA_NONE;
+	else if (object->st->stx_blocks * 512 < object->st->stx_size)
+		*ret = DATA_PART;
+	return 0;
 }
 
-/* Has lower the data of this metacopy file? */
-static int has_data_below(struct rvl_check *check, struct rvl_object *object, bool *ret)
+/* The size of what lower has for this metacopy file; false: it has nothing. */
+static int size_below(struct rvl_check *check, struct rvl_object *object, bool *ret,
+		      uint64_t *ret_size)
 {
 	struct rvl_place data = { 0 };
+	struct statx st;
 	int r = 0;
 
+	*ret = false;
 	if (!object->redirect)
 		r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
-	*ret = !r &&
-	       !rvl_merge_lookup_data(check->stack, object->lower, object->name, object->redirect,
-				      0, &data) &&
-	       data.layer;
+	if (!r && !rvl_merge_lookup_data(check->stack, object->lower, object->name,
+					 object->redirect, 0, &data) &&
+	    data.layer) {
+		r = rvl_path_statx(data.layer->fd, data.path, STATX_SIZE, &st);
+		*ret = !r;
+		*ret_size = st.stx_size;
+	}
 	rvl_refstr_put(data.path);
 	return r == -EUCLEAN ? 0 : r;
+}
+
+/* Only what has no data of its own is made one. */
+static int make_metacopy(struct rvl_check *check, const struct rvl_object *object, uint64_t size)
+{
+	_cleanup_close_ int fd = rvl_path_open(object->dirfd, object->name, O_WRONLY, 0);
+	struct rvl_kept kept;
+	int r = fd < 0 ? fd : rvl_keep(fd, &kept);
+
+	if (r)
+		return r;
+	if (kept.st.stx_size != size) {
+		r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+		rvl_keep_restore(fd, &kept);
+	}
+	return r ?: set(check, object, RVL_XATTR_METACOPY, NULL, 0);
 }
 
 static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 			  const struct attributes *attributes)
 {
-	bool has_below = false, is_valid;
+	bool has_below = false, is_other_size, is_valid;
+	enum data own = DATA_NONE;
+	uint64_t size = 0;
 	int r;
 
 	if (!may_have(check, attributes, RVL_XATTR_METACOPY))
@@ -191,15 +236,21 @@ static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 		return r;
 	is_valid = r > 0;
 	r = is_valid ? check_redirect(check, object, attributes) : 0;
-	r = r ?: has_data_below(check, object, &has_below);
-	/* one whose data are nowhere else, and that has some, is no metacopy file */
-	if (r || (is_valid && (has_below || !object->st->stx_blocks || !has_own_data(object->st))))
+	r = r ?: size_below(check, object, &has_below, &size);
+	is_other_size = has_below && size != object->st->stx_size;
+	if (r || (is_valid && has_below && !is_other_size))
+		return r;
+	r = own_data(object, &own);
+	/* one whose data are nowhere is found by who reads it */
+	if (r || (is_valid && !has_below && own != DATA_ALL))
 		return r;
 	if (!rvl_problem_begin(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
-			       is_valid ? "the file has data, and lower has none" : NULL))
+			       !is_valid     ? NULL :
+			       is_other_size ? "the data in lower have another size" :
+					       "the file has data, and lower has none"))
 		return 0;
-	if (has_below && !has_own_data(object->st))
-		r = set(check, object, RVL_XATTR_METACOPY, NULL, 0);
+	if (has_below && (own == DATA_NONE || (own == DATA_PART && !is_other_size)))
+		r = make_metacopy(check, object, size);
 	else
 		r = unset(check, object, RVL_XATTR_METACOPY);
 	return rvl_problem_end(check, r);

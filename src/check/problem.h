@@ -154,8 +154,9 @@ enum rvl_severity {
 	  "content",											\
 	  "made again from the entry")									\
 	X(METACOPY_VALUE, "metacopy-value", RVL_ERROR, true,						\
-	  "overlay.metacopy is malformed, or on a file with data of its own",				\
-	  "removed where the file has its data, else made valid if lower has them")			\
+	  "overlay.metacopy is malformed, or the file has data of its own, or another size than "	\
+	  "its data in lower",										\
+	  "removed where the file has data, else made valid, of the size of lower's")			\
 	X(WHITEOUT_USELESS, "whiteout-useless", RVL_NOTE, true,						\
 	  "a whiteout hides nothing",									\
 	  "removed")											\

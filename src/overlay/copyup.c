@@ -73,7 +73,6 @@ static bool has_data(const struct copy_up *c)
 
 static int copy_data(struct copy_up *c)
 {
-	const struct rvl_place *data = rvl_node_data(c->node);
 	_cleanup_close_ int from = -EBADF;
 	uint64_t n = 0;
 	int r;
@@ -82,10 +81,7 @@ static int copy_data(struct copy_up *c)
 		return 0;
 	if (c->is_metacopy)
 		return ftruncate(c->temp.fd, (off_t)c->st.stx_size) < 0 ? -errno : 0;
-	if (!data)
-		return -EIO;
-	from = rvl_retry_emfile(c->ov,
-				rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
+	from = rvl_lower_data_open(c->node, 0);
 	if (from < 0)
 		return from;
 	r = rvl_copy_data(from, c->temp.fd, c->st.stx_size, &n);

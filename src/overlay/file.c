@@ -24,16 +24,6 @@ static int open_upper(struct rvl_node *node, bool is_write)
 	return rvl_retry_emfile(node->ov, rvl_real_open(&real, flags));
 }
 
-static int open_lower(struct rvl_node *node)
-{
-	const struct rvl_place *place = rvl_node_data(node);
-
-	if (!place)
-		return node->is_data_missing ? -EIO : -ESTALE;
-	return rvl_retry_emfile(node->ov, rvl_path_open_noatime(place->layer->fd, place->path,
-								O_RDONLY | O_NONBLOCK));
-}
-
 int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 {
 	struct rvl_fdcache *fds = node->ov->fds;
@@ -55,7 +45,7 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 		return 0;
 	if (!is_write && rvl_fdcache_get(fds, number, kind, ret) == 0)
 		return 0;
-	fd = is_upper ? open_upper(node, is_write) : open_lower(node);
+	fd = is_upper ? open_upper(node, is_write) : rvl_lower_data_open(node, O_NONBLOCK);
 	if (fd < 0)
 		return fd == -ENOENT ? -ESTALE : fd;
 	return rvl_fdcache_add(fds, number, kind, fd, ret);

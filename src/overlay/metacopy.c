@@ -7,41 +7,17 @@
 #include <string.h>
 
 #include "layer/copy.h"
+#include "layer/keep.h"
 #include "layer/path.h"
 #include "layer/sync.h"
 #include "overlay/real.h"
 
-#define CAPABILITY "security.capability"
-#define CAPABILITY_SIZE 64 /* vfs_ns_cap_data has 24 bytes */
-
-/* What a change of the data would take from the file is put back: times, setuid, and capabilities
- * (the kernel: ovl_copy_up_meta_inode_data). */
-static void restore(int fd, const struct statx *stx, const char *capability, ssize_t n)
-{
-	const struct timespec times[2] = {
-		{ stx->stx_atime.tv_sec, stx->stx_atime.tv_nsec },
-		{ stx->stx_mtime.tv_sec, stx->stx_mtime.tv_nsec },
-	};
-
-	if (stx->stx_mode & (S_ISUID | S_ISGID))
-		(void)fchmod(fd, stx->stx_mode & 07777);
-	if (n > 0)
-		(void)rvl_xattrat_set(fd, "", CAPABILITY, capability, (size_t)n, 0);
-	(void)futimens(fd, times);
-}
-
 static int copy(struct rvl_node *node, int to, uint64_t size)
 {
-	const struct rvl_place *data = rvl_node_data(node);
-	_cleanup_close_ int from = -EBADF;
+	_cleanup_close_ int from = rvl_lower_data_open(node, 0);
 	uint64_t n = 0;
-	int r;
+	int r = from < 0 ? from : rvl_copy_data(from, to, size, &n);
 
-	if (!data)
-		return -EIO;
-	from = rvl_retry_emfile(node->ov,
-				rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY));
-	r = from < 0 ? from : rvl_copy_data(from, to, size, &n);
 	rvl_count_n(copy_up_bytes, n);
 	if (r == 0 && node->ov->config.sync != RVL_SYNC_VOLATILE)
 		r = rvl_sync_data(to, node->ov->config.sync == RVL_SYNC_AUTO &&
@@ -53,34 +29,32 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 {
 	struct rvl_overlay *ov = node->ov;
 	const struct rvl_xattr_names *names = &ov->stack->xattr;
-	char path[RVL_ENTRY_PATH_SIZE], capability[CAPABILITY_SIZE];
 	_cleanup_close_ int to = -EBADF;
-	struct statx stx;
-	ssize_t n;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_kept kept;
 	int r;
 
 	rvl_entry_path(node->id.number, path);
 	to = rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, O_RDWR, 0));
 	if (to < 0)
 		return to;
-	r = rvl_path_statx(to, "", RVL_STATX_MASK, &stx);
+	r = rvl_keep(to, &kept);
 	if (r < 0)
 		return r;
-	n = rvl_xattrat_get(to, "", CAPABILITY, capability, sizeof(capability));
 	if (is_empty)
 		r = ftruncate(to, 0) < 0 ? -errno : 0;
-	else if (stx.stx_size)
-		r = copy(node, to, stx.stx_size);
+	else if (kept.st.stx_size)
+		r = copy(node, to, kept.st.stx_size);
 	if (r == 0)
 		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
 	if (r < 0 && r != -ENODATA) {
 		/* as it was: without data of its own, and without the room for them */
-		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)stx.stx_size) == 0)
-			restore(to, &stx, capability, n);
+		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)kept.st.stx_size) == 0)
+			rvl_keep_restore(to, &kept);
 		return r;
 	}
 	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);
-	restore(to, &stx, capability, n);
+	rvl_keep_restore(to, &kept);
 	atomic_store(&node->is_metacopy, false);
 	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;

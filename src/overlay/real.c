@@ -8,6 +8,7 @@
 #include "overlay/real.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <sys/sysmacros.h>
 
@@ -393,6 +394,38 @@ int rvl_node_stat(struct rvl_node *node, struct rvl_entry *ret)
 	rvl_node_stat_from(node, &stx, real.is_upper, ret);
 	stat_data(node, ret);
 	return 0;
+}
+
+/* A metacopy file has the size of its data, also in lower (format: overlay/metacopy.h). */
+static int check_data_size(struct rvl_node *node, int fd)
+{
+	struct rvl_entry entry;
+	struct statx stx;
+	int r = rvl_node_stat(node, &entry);
+
+	r = r ?: rvl_path_statx(fd, "", STATX_SIZE, &stx);
+	if (r || (uint64_t)entry.st.st_size == stx.stx_size)
+		return r;
+	rvl_warn_limited("object %" PRIu64 ": overlay.metacopy, but its data in lower (%s) have "
+			 "another size: see reverlayctl check",
+			 node->id.number, rvl_node_data(node)->path);
+	return -EIO;
+}
+
+int rvl_lower_data_open(struct rvl_node *node, int flags)
+{
+	const struct rvl_place *data = rvl_node_data(node);
+	int fd, r = 0;
+
+	if (!data)
+		return node->is_data_missing ? -EIO : -ESTALE;
+	fd = rvl_retry_emfile(node->ov, rvl_path_open_noatime(data->layer->fd, data->path,
+							      O_RDONLY | flags));
+	if (fd >= 0 && (node->data.layer || atomic_load(&node->is_metacopy)))
+		r = check_data_size(node, fd);
+	if (r < 0)
+		close(fd);
+	return r < 0 ? r : fd;
 }
 
 void rvl_handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret)

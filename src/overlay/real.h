@@ -41,6 +41,10 @@ int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
 /* Of a directory, its place in this layer. -ESTALE: it has none there. */
 int rvl_lower_pin_in(struct rvl_node *dir, unsigned layer, struct rvl_fd *ret);
 
+/* A new descriptor of a file's data where upper has none, O_RDONLY | flags. -ESTALE: they are nowhere;
+ * -EIO: they are missing, or are not what the metacopy file was made of (their size differs). */
+int rvl_lower_data_open(struct rvl_node *node, int flags);
+
 /* The O_PATH descriptor of an upper directory, pinned. No locks held: its ancestors are opened.
  * -ESTALE: it is not where it should be; -ENOENT: removed, and no longer in the cache. */
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);

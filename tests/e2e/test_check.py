@@ -60,6 +60,7 @@ def use(ov):
         standard_tree(low)
         write(low / "other/a", b"a\n")
         write(low / "other/b", b"b\n")
+        write(low / "meta", b"data\n")
     mnt = ov.mount()
     write(mnt / "file", b"changed\n")
     write(mnt / "hard1", b"hard, changed\n")
@@ -76,6 +77,7 @@ def use(ov):
     os.mkfifo(mnt / "newfifo")
     write(mnt / "other/a", b"a, changed\n")
     os.chown(mnt / "dangling", 5, 6, follow_symlinks=False)
+    os.chown(mnt / "meta", 5, 6)
     write(mnt / "removed")
     os.unlink(mnt / "removed")
 
@@ -488,6 +490,21 @@ def protattr_of_a_directory(c):
 @case("metacopy-value")
 def metacopy_value(c):
     c.set("file", "metacopy", b"\xff\xff\xff\xff\xff")
+
+
+@case("metacopy-value")
+def metacopy_on_a_whole_file(c):
+    """"hard1" has more data than its lower file: opened as a metacopy file, it would show lower's."""
+    c.set("hard1", "metacopy", b"")
+
+
+@case("metacopy-value")
+def metacopy_of_other_data(c):
+    """"meta" has its attributes alone in upper: its size is that of lower's file again."""
+    path = c.upper / "meta"
+    old = os.stat(path)
+    os.truncate(path, 5000)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
 
 
 @case("whiteout-useless")

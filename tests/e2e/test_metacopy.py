@@ -219,6 +219,30 @@ def test_metacopy_of_an_earlier_mount_is_served_without(ov):
     assert has_data(ov.upper / "a2") and has_data(ov.upper / "b2") and not has_data(ov.upper / "c")
 
 
+@pytest.mark.kernel_differs("it shows what there is of lower's data")
+def test_data_of_another_size(ov):
+    """A metacopy file, in upper or in lower, whose data below have another size: EIO, no other data."""
+    with ov.lower() as low:
+        write(low / "f", DATA)
+        write(low / "truncated", DATA)
+    mnt = ov.mount()
+    for name in ("f", "truncated"):
+        os.chmod(mnt / name, 0o600)
+    ov.umount()
+    for name in ("f", "truncated"):
+        os.truncate(ov.upper / name, len(DATA) + 5)
+    ov.may_complain = True
+    mnt = ov.mount()
+    sysc.fails(errno.EIO, (mnt / "f").read_bytes)
+    sysc.fails(errno.EIO, open, mnt / "f", "a")
+    write(mnt / "truncated", b"new")
+    assert (mnt / "truncated").read_bytes() == b"new"
+    ov.umount()
+    assert ov.ctl("repair", "-y")[0] == 1
+    ov.before = None
+    assert (ov.mount() / "f").read_bytes() == DATA
+
+
 @pytest.mark.kernel_differs("it has no place to copy it up to: EEXIST")
 def test_open_file_without_a_name(ov):
     """A lower file that is open and has lost its name: attributes change, and its data are there."""
