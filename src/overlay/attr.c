@@ -28,11 +28,15 @@ int rvl_overlay_getattr(struct rvl_overlay *ov, pid_t asker, uint64_t number, st
 	return rvl_node_stat(node, ret);
 }
 
-bool rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number)
+enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
+	const bool is_due = !node || rvl_given_changed(node, changer);
 
-	return !node || rvl_given_changed(node, changer);
+	if (node && atomic_load(&node->is_listing_kept) &&
+	    atomic_exchange(&node->is_listing_kept, false))
+		return RVL_NOTICE_LISTING;
+	return is_due ? RVL_NOTICE_ATTRIBUTES : RVL_NOTICE_NONE;
 }
 
 /*

@@ -47,7 +47,6 @@ void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
 	struct rvl_debts *debts = &node->ov->debts;
 
 	rvl_node_ref(node);
-	atomic_store_explicit(&node->is_owed, true, memory_order_release);
 	pthread_mutex_lock(&debts->lock);
 	node->debt_log_id = log_id;
 	node->is_debt_whole = is_whole;
@@ -55,6 +54,7 @@ void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
 	*(debts->newest ? &debts->newest->debt_newer : &debts->oldest) = node;
 	debts->newest = node;
 	debts->n++;
+	atomic_store_explicit(&node->is_owed, true, memory_order_release);
 	if (debts->n == 1 || debts->n == DEBTS_HIGH)
 		pthread_cond_signal(&debts->changed);
 	pthread_mutex_unlock(&debts->lock);

@@ -45,8 +45,22 @@ static void drop(struct rvl_listings *cache, struct rvl_listing_slot *slot)
 	cache->size_bytes -= slot->listing->size_bytes;
 	rvl_count_n(listing_bytes, -slot->listing->size_bytes);
 	slot->n_idle_looks = 0;
+	slot->busy_until = 0;
 	rvl_listing_put(slot->listing);
 	slot->listing = NULL;
+}
+
+static time_t now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec;
+}
+
+bool rvl_listing_slot_is_busy(const struct rvl_listing_slot *slot)
+{
+	return slot->busy_until > now_s();
 }
 
 /* Drop the oldest, or put it to the other end. own: the slot whose lock is held. */
@@ -55,7 +69,7 @@ static void age(struct rvl_listings *cache, struct rvl_listing_slot *own)
 	struct rvl_listing_slot *slot = cache->oldest;
 	const bool is_locked = slot == own || pthread_mutex_trylock(&slot->lock) == 0;
 
-	if (is_locked && !slot->is_used) {
+	if (is_locked && !slot->is_used && !rvl_listing_slot_is_busy(slot)) {
 		drop(cache, slot);
 	} else {
 		if (is_locked)
@@ -101,7 +115,7 @@ void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *
 {
 	size_t n;
 
-	if (listing->size_bytes > cache->limit_bytes)
+	if (listing->size_bytes > cache->limit_bytes && !rvl_listing_slot_is_busy(slot))
 		return;
 	slot->listing = rvl_listing_get(listing);
 	slot->is_used = false;
@@ -110,8 +124,20 @@ void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *
 	cache->n++;
 	cache->size_bytes += listing->size_bytes;
 	rvl_count_n(listing_bytes, listing->size_bytes);
-	/* twice round is enough, unless all others are locked: then it is for the next to do */
+	/* twice round is enough, unless all are locked or busy: then it is for the next to do */
 	for (n = 2 * cache->n; cache->size_bytes > cache->limit_bytes && n > 0; n--)
 		age(cache, slot);
 	pthread_mutex_unlock(&cache->lock);
+}
+
+void rvl_listing_slot_busy(struct rvl_listing_slot *slot)
+{
+	slot->busy_until = now_s() + RVL_LISTING_BUSY_S;
+}
+
+void rvl_listing_slot_idle(struct rvl_listings *cache, struct rvl_listing_slot *slot)
+{
+	slot->busy_until = 0;
+	if (slot->listing && slot->listing->size_bytes > cache->limit_bytes)
+		rvl_listing_slot_drop(cache, slot);
 }

@@ -2,7 +2,8 @@
 /*
  * The listings that are kept in memory, of directories' lower parts and merged: a slot for each of
  * the two a directory, and a limit on the bytes of all. Whoever needs a listing gets it counted, so
- * that it may be dropped at any time; the directories that are in use keep theirs.
+ * that it may be dropped at any time. What a pass is reading is not dropped, whatever its size: to
+ * read all names again for each part of a pass is a cost that grows with the square.
  */
 #ifndef RVL_OVERLAY_LISTINGS_H
 #define RVL_OVERLAY_LISTINGS_H
@@ -10,10 +11,12 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #include "layer/listing.h"
 
 #define RVL_LISTINGS_BYTES_MAX (64UL << 20)
+#define RVL_LISTING_BUSY_S 5 /* between two requests of a pass */
 #define RVL_LISTING_LOOKS_MIN 16 /* in vain, before a listing is read for look-ups */
 
 struct rvl_listing_slot {
@@ -21,6 +24,7 @@ struct rvl_listing_slot {
 		lock; /* guards what follows up to the list; held while the directory is read */
 	struct rvl_listing *listing; /* counted; NULL: not kept */
 	bool is_used; /* since it was last looked at for dropping */
+	time_t busy_until; /* a pass is under way, which will ask again; monotonic, seconds */
 	unsigned n_idle_looks; /* into layers that did not have the name, while there is none */
 	unsigned n_looks_due; /* after so many of them it is to be read */
 	struct rvl_listing_slot *older, *newer; /* guarded by the cache's lock */
@@ -43,10 +47,15 @@ void rvl_listing_slot_destroy(struct rvl_listings *cache, struct rvl_listing_slo
 struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot);
 /*
  * Keep one, where none is, and drop what has not been used for the longest time; this one too if it
- * is over the limit alone. The caller keeps his count.
+ * is over the limit alone, and no pass is under way. The caller keeps his count.
  */
 void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *slot,
 			   struct rvl_listing *listing);
+/* A pass goes on with it. */
+void rvl_listing_slot_busy(struct rvl_listing_slot *slot);
+bool rvl_listing_slot_is_busy(const struct rvl_listing_slot *slot);
+/* A pass has come to its end: one that is over the limit alone goes. */
+void rvl_listing_slot_idle(struct rvl_listings *cache, struct rvl_listing_slot *slot);
 /* Keep none. */
 void rvl_listing_slot_drop(struct rvl_listings *cache, struct rvl_listing_slot *slot);
 

@@ -127,7 +127,6 @@ void rvl_node_free(struct rvl_node *node)
 	rvl_refstr_put(node->data.path);
 	rvl_refstr_put(node->view_path);
 	rvl_refstr_put(node->name);
-	rvl_listing_put(node->listing);
 	free(node->removed);
 	rvl_listing_slot_destroy(&node->ov->listings, &node->lower_listing);
 	rvl_listing_slot_destroy(&node->ov->listings, &node->merged_listing);
@@ -238,6 +237,11 @@ struct rvl_node *rvl_node_insert(struct rvl_node *node)
 	} else {
 		node->hash_next = NULL;
 		node->is_uncounted = rvl_number_set_take(&shard->uncounted, node->id.number);
+		/* the kernel may have a listing of it, or a part of one, and it may be an old one */
+		if (node->is_uncounted) {
+			atomic_store(&node->version, 1);
+			atomic_store(&node->is_listing_kept, true);
+		}
 		*p = node;
 		shard->n++;
 		rvl_count(nodes);

@@ -91,12 +91,14 @@ struct rvl_node {
 	struct timespec ctime_shown, ctime_linked;
 
 	/* directory: listings, counted; leaf locks */
-	_Atomic uint64_t version; /* grows with each change of names; written under lock */
+	_Atomic uint64_t version; /* grows with each change of names (under lock), and of the
+				     parent */
 	struct rvl_listing_slot lower_listing; /* of the lower part */
-	struct rvl_listing_slot merged_listing; /* while nobody has it open; its lock is before
-						   lower_listing.lock, and guards both below */
-	struct rvl_listing *listing; /* merged; while it is open */
-	uint64_t listing_version; /* of that, or of the kept one */
+	struct rvl_listing_slot merged_listing; /* its lock is before lower_listing.lock, and guards
+						   both below */
+	uint64_t listing_version; /* of the one that is kept */
+	uint64_t passed_version; /* at the end of the last pass */
+	_Atomic bool is_listing_kept; /* by the kernel, or it may be */
 
 	pthread_rwlock_t lock;
 

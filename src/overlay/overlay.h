@@ -115,10 +115,12 @@ enum {
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
 			unsigned mask, struct rvl_entry *ret);
 /*
- * After a change of an object's attributes, before its reply: true if a notice must make answers too
- * old that were read before it (overlay/given.h). For all changes whose reply has no attributes.
+ * After a change of an object's attributes or names, before its reply: which notice must make answers
+ * too old that were read before it (overlay/given.h), and take the listing that the kernel keeps.
+ * For all changes whose reply has no attributes.
  */
-bool rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number);
+enum rvl_notice { RVL_NOTICE_NONE, RVL_NOTICE_ATTRIBUTES, RVL_NOTICE_LISTING };
+enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number);
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
 int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
 int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
@@ -233,12 +235,10 @@ typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
 int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,
 			bool with_attr, rvl_dirent_fn *fn, void *arg);
 /*
- * Counts an open directory: its listing is kept between requests. ret_is_unchanged: it has no upper
- * part, so that none of its names was ever made, removed or renamed.
+ * A pass has come to its end: may the kernel keep what it read? It may mix what was read before a
+ * change with what came after; so not where a name has changed since the pass before
+ * (docs/decisions/0006). False also where it cannot be told.
  */
-int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number, bool *ret_is_unchanged);
-/* Has it no upper part still? False also where it cannot be told. */
-bool rvl_overlay_is_unchanged(struct rvl_overlay *ov, uint64_t number);
-void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number);
+bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number);
 
 #endif

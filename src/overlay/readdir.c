@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Listing directories. One snapshot of the merged names serves a whole pass: who starts at the
- * beginning gets a fresh one, who goes on takes what is there, since it is at least as new as his
- * start; offsets are hashes of names and mean the same in each. So changes during a pass cost no
- * new listing, and no name is lost or given twice.
+ * Listing directories. One snapshot of the merged names serves many requests, and many passes while
+ * no name changes. Offsets are hashes of names and mean the same in each snapshot: so no name is lost
+ * or given twice where another one is taken in the middle of a pass.
  *
- * An NFS server opens the directory for each part of a pass. So the snapshot is kept when the last
- * open ends, within a limit, and taken again while no name has changed.
+ * After a change a new one is read, but not for who goes on in a large directory: "rm -r" removes
+ * what it has read before it goes on, and would have all that is left read again for each part. So he
+ * takes what is there, which is as new as the start of some pass that is under way. The kernel does
+ * not say who has a directory open: what is under way is told by the time (listings.h).
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "layer/path.h"
 #include "overlay/lookup.h"
+
+#define LARGE 2000 /* names: about as many as the replies to two requests have */
 
 enum { OFFSET_SELF = 1, OFFSET_PARENT = 2 };
 
@@ -25,10 +30,6 @@ static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 
 	if (r < 0)
 		return r;
-	if (dir->fd.fd.fd < 0) {
-		*ret = lower;
-		return lower ? 0 : -ESTALE;
-	}
 	fd = rvl_retry_emfile(ov, rvl_fd_reopen(dir->fd.fd.fd, O_RDONLY | O_DIRECTORY));
 	r = fd < 0 ? fd :
 		     rvl_listing_read_upper(ov->stack, fd, lower, false, &ov->index->secret, ret);
@@ -36,31 +37,49 @@ static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 	return r;
 }
 
-/* A counted snapshot. is_start: it must be as new as now. */
-static int get_listing(struct rvl_dir *dir, bool is_start, struct rvl_listing **ret)
+/* With the slot's lock. is_start: of a pass. */
+static bool is_too_old(const struct rvl_node *node, uint64_t version, bool is_start)
+{
+	const struct rvl_listing_slot *slot = &node->merged_listing;
+
+	return slot->listing && node->listing_version != version &&
+	       (is_start || slot->listing->n < LARGE || !rvl_listing_slot_is_busy(slot));
+}
+
+/* A counted snapshot. */
+static int merged_listing(struct rvl_dir *dir, bool is_start, struct rvl_listing **ret)
 {
 	struct rvl_node *node = dir->node;
+	struct rvl_listing_slot *slot = &node->merged_listing;
+	struct rvl_listings *cache = &node->ov->listings;
 	const uint64_t version = atomic_load(&node->version);
 	int r = 0;
 
-	pthread_mutex_lock(&node->merged_listing.lock);
-	if (!node->listing && node->listing_version == version)
-		node->listing = rvl_listing_slot_get(&node->merged_listing);
-	if (!node->listing || (is_start && node->listing_version != version)) {
-		struct rvl_listing *fresh;
-
-		rvl_listing_slot_drop(&node->ov->listings, &node->merged_listing);
-		r = read_merged(dir, &fresh);
+	pthread_mutex_lock(&slot->lock);
+	if (is_too_old(node, version, is_start))
+		rvl_listing_slot_drop(cache, slot);
+	rvl_listing_slot_busy(slot);
+	*ret = rvl_listing_slot_get(slot);
+	if (!*ret) {
+		r = read_merged(dir, ret);
 		if (r == 0) {
-			rvl_listing_put(node->listing);
-			node->listing = fresh;
 			node->listing_version = version;
+			rvl_listing_slot_keep(cache, slot, *ret);
 		}
 	}
-	if (r == 0)
-		*ret = rvl_listing_get(node->listing);
-	pthread_mutex_unlock(&node->merged_listing.lock);
+	pthread_mutex_unlock(&slot->lock);
 	return r;
+}
+
+static int lower_listing(struct rvl_node *node, struct rvl_listing **ret)
+{
+	int r;
+
+	pthread_mutex_lock(&node->lower_listing.lock);
+	rvl_listing_slot_busy(&node->lower_listing);
+	pthread_mutex_unlock(&node->lower_listing.lock);
+	r = rvl_lower_listing(node, false, ret);
+	return r == 0 && !*ret ? -ESTALE : r;
 }
 
 struct pass {
@@ -172,7 +191,8 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	if (r == -ENOENT)
 		return 0; /* removed: empty */
 	if (r == 0)
-		r = get_listing(&p.dir, offset <= OFFSET_PARENT, &p.listing);
+		r = p.dir.fd.fd.fd < 0 ? lower_listing(node, &p.listing) :
+					 merged_listing(&p.dir, offset <= OFFSET_PARENT, &p.listing);
 	if (r == 0 && emit_dots(&p, &offset)) {
 		size_t i = rvl_listing_seek(p.listing, offset + 1);
 
@@ -184,44 +204,56 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	return r;
 }
 
-int rvl_overlay_open_dir(struct rvl_overlay *ov, uint64_t number, bool *ret_is_unchanged)
+/*
+ * The kernel packs what it keeps into pages, an entry with 24 bytes before its name, aligned to 8,
+ * and takes a place that it does not find for the end where the last page is full exactly
+ * (fs/fuse/readdir.c, fuse_add_dirent_to_cache and fuse_readdir_cached).
+ */
+static bool fills_last_page(const struct rvl_listing *listing)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t used = 2 * 32; /* "." and ".." */
+
+	for (size_t i = 0; i < listing->n; i++) {
+		size_t size = 24 + strlen(rvl_listing_text(listing, &listing->v[i]));
+
+		size = (size + 7) & ~(size_t)7;
+		used = used + size > page ? size : used + size;
+	}
+	return used == page;
+}
+
+/*
+ * With the slot's lock. Who changes a name counts the version up, and then takes is_listing_kept: so
+ * either he sees that the listing is kept, or it is seen here that it is not to be.
+ */
+static bool keep_in_kernel(struct rvl_node *node, bool is_merged)
+{
+	const uint64_t version = atomic_load(&node->version);
+	const struct rvl_listing *listing = node->merged_listing.listing;
+	const uint64_t passed_version = node->passed_version;
+
+	node->passed_version = version;
+	if (is_merged && (passed_version != version || node->listing_version != version ||
+			  !listing || fills_last_page(listing)))
+		return false;
+	atomic_store(&node->is_listing_kept, true);
+	return atomic_load(&node->version) == version;
+}
+
+bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	int r = rvl_node_get_dir(ov, number, &node);
+	struct rvl_listing_slot *slot;
+	bool is_merged, ret;
 
-	if (r < 0)
-		return r;
-	rvl_node_count_open(node);
-	*ret_is_unchanged = !rvl_node_has_upper(node);
-	return 0;
-}
-
-bool rvl_overlay_is_unchanged(struct rvl_overlay *ov, uint64_t number)
-{
-	struct rvl_node _cleanup_node_ *node = NULL;
-
-	return rvl_node_get_dir(ov, number, &node) == 0 && !rvl_node_has_upper(node);
-}
-
-/* With the slot's lock. One of lower alone is kept as that (rvl_lower_listing()). */
-static void keep_listing(struct rvl_node *node, struct rvl_listing *listing)
-{
-	if (rvl_node_has_upper(node) && !node->merged_listing.listing &&
-	    node->listing_version == atomic_load(&node->version))
-		rvl_listing_slot_keep(&node->ov->listings, &node->merged_listing, listing);
-}
-
-void rvl_overlay_release_dir(struct rvl_overlay *ov, uint64_t number)
-{
-	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
-	struct rvl_listing *listing = NULL;
-
-	if (!node || !rvl_node_release(node))
-		return;
-	pthread_mutex_lock(&node->merged_listing.lock);
-	listing = rvl_take_ptr(node->listing);
-	if (listing)
-		keep_listing(node, listing);
-	pthread_mutex_unlock(&node->merged_listing.lock);
-	rvl_listing_put(listing);
+	if (rvl_node_get_dir(ov, number, &node) < 0)
+		return false;
+	is_merged = rvl_node_has_upper(node);
+	slot = is_merged ? &node->merged_listing : &node->lower_listing;
+	pthread_mutex_lock(&slot->lock);
+	ret = keep_in_kernel(node, is_merged);
+	rvl_listing_slot_idle(&ov->listings, slot);
+	pthread_mutex_unlock(&slot->lock);
+	return ret;
 }

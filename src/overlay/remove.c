@@ -132,7 +132,8 @@ void rvl_node_name_gone(struct rvl_node *node, uint64_t log_id)
 			bury(node);
 	}
 	pthread_rwlock_unlock(&node->lock);
-	if (log_id)
+	/* where the count cannot be read, the next mount looks at what is left */
+	if (log_id && left >= 0)
 		rvl_log_end(node->ov->index->log, log_id);
 }
 

@@ -43,6 +43,7 @@ struct renaming {
 	bool is_exchange;
 	bool is_unfinished; /* the log record must stay */
 	bool is_cleared; /* the directory to be replaced has no whiteouts any more */
+	uint64_t *ret_moved; /* borrowed; two of them */
 };
 
 static void end_release(struct end *end)
@@ -343,8 +344,8 @@ static int rename_locked(struct renaming *rn)
 					 rn->from.name, strerror(-r));
 	}
 	r = moved(rn->from.found.node, &rn->to);
-	if (r == 0 && rn->is_exchange)
-		r = moved(rn->to.found.node, &rn->from);
+	if (rn->is_exchange)
+		r = moved(rn->to.found.node, &rn->from) ?: r;
 	if (target && rvl_node_is_dir(target))
 		rvl_node_removed_dir(target);
 	else if (target)
@@ -355,14 +356,16 @@ static int rename_locked(struct renaming *rn)
 	return 0;
 }
 
-static void tell_moved(const struct renaming *rn, uint64_t ret[2])
+/* The listing of a directory has ".." too. */
+static uint64_t tell_moved(const struct renaming *rn, struct rvl_node *node)
 {
-	ret[0] = rn->from.found.node->id.number;
-	ret[1] = rn->is_exchange ? rn->to.found.node->id.number : 0;
+	if (rvl_node_is_dir(node) && rn->from.dir.node != rn->to.dir.node)
+		atomic_fetch_add(&node->version, 1);
+	return node->id.number;
 }
 
 static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_node *to,
-		      bool *ret_is_done, uint64_t ret_moved[2])
+		      bool *ret_is_done)
 {
 	struct rvl_node *node;
 	unsigned flags;
@@ -381,7 +384,9 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 	if (!node) {
 		r = rename_locked(rn);
 		if (r == 0)
-			tell_moved(rn, ret_moved);
+			rn->ret_moved[0] = tell_moved(rn, rn->from.found.node);
+		if (r == 0 && rn->is_exchange)
+			rn->ret_moved[1] = tell_moved(rn, rn->to.found.node);
 		return r;
 	}
 	*ret_is_done = false;
@@ -394,9 +399,11 @@ static int rename_names(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 			const char *name, uint64_t to_parent, const char *to_name, unsigned flags,
 			uint64_t ret_moved[2])
 {
-	struct renaming rn = {
-		.ov = ov, .cred = cred, .flags = flags, .is_exchange = flags & RENAME_EXCHANGE
-	};
+	struct renaming rn = { .ov = ov,
+			       .cred = cred,
+			       .flags = flags,
+			       .is_exchange = flags & RENAME_EXCHANGE,
+			       .ret_moved = ret_moved };
 	struct rvl_node _cleanup_node_ *from = NULL, _cleanup_node_ *to = NULL;
 	bool is_done = false;
 	int r = rvl_node_get_dir(ov, parent, &from);
@@ -406,7 +413,7 @@ static int rename_names(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	if (r == 0)
 		r = rvl_node_get_dir(ov, to_parent, &to);
 	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
-		r = try_rename(&rn, from, to, &is_done, ret_moved);
+		r = try_rename(&rn, from, to, &is_done);
 		release(&rn);
 	}
 	return r == 0 && !is_done ? -EIO : r;

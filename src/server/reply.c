@@ -44,22 +44,36 @@ void rvl_reply_status(fuse_req_t req, int result)
 	fuse_reply_err(req, -result);
 }
 
-static void send_notice(fuse_req_t req, uint64_t number)
+static void send_notice(fuse_req_t req, uint64_t number, enum rvl_notice notice)
 {
+	/* attributes go in any case; pages of a directory are its listing */
+	const off_t offset = notice == RVL_NOTICE_LISTING ? 0 : -1;
+
 	rvl_count(notices);
-	fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, -1, 0);
+	fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, offset, 0);
 }
 
 void rvl_tell_changed(fuse_req_t req, uint64_t number)
 {
-	if (rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number))
-		send_notice(req, number);
+	const enum rvl_notice notice =
+		rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
+
+	if (notice != RVL_NOTICE_NONE)
+		send_notice(req, number, notice);
 }
 
 void rvl_tell_old(fuse_req_t req, uint64_t number)
 {
+	const enum rvl_notice notice =
+		rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
+
+	send_notice(req, number, notice ?: RVL_NOTICE_ATTRIBUTES);
+}
+
+void rvl_tell_listing(fuse_req_t req, uint64_t number)
+{
 	(void)rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
-	send_notice(req, number);
+	send_notice(req, number, RVL_NOTICE_LISTING);
 }
 
 void rvl_reply_changed(fuse_req_t req, int result, uint64_t number)

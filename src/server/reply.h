@@ -43,6 +43,8 @@ void rvl_tell_changed(fuse_req_t req, uint64_t number);
 /* The same of what the kernel does not know to be changed: it takes the attributes that it has for
  * good until it is told. */
 void rvl_tell_old(fuse_req_t req, uint64_t number);
+/* The kernel is not to keep the listing of this directory, which is being read. */
+void rvl_tell_listing(fuse_req_t req, uint64_t number);
 
 /* result: 0 or -errno. */
 void rvl_reply_status(fuse_req_t req, int result);

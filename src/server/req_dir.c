@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Requests on open directories. The kernel keeps the listing (FOPEN_CACHE_DIR) of a directory in
- * which nothing was ever changed: in a kept one it finds its place by equal offsets only, and may
+ * Listing. Directories are opened without asking, and the kernel keeps each listing that it has read
+ * to its end, until a name changes. In a kept one it finds its place by equal offsets only, and may
  * take that of an entry that is gone for the end (docs/decisions/0006).
  */
 #include <errno.h>
@@ -14,31 +14,24 @@
 #include "server/transport.h"
 
 #define REPLY_MAX (1U << 20)
-#define FH_KEPT 1 /* the kernel keeps what this open reads */
 #define PLUS_ENTRY_MIN 160 /* struct fuse_direntplus with a name of one byte, aligned */
 
+/* The answer to the first one: there is none. */
 void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
-	struct rvl_overlay *overlay = rvl_overlay_of(req);
-	bool is_unchanged;
-	int r = rvl_overlay_open_dir(overlay, number, &is_unchanged);
-
 	rvl_count(req_opendir);
-	if (r < 0) {
-		rvl_reply_status(req, r);
+	if (!rvl_server_of(req)->has_opendir) {
+		rvl_reply_status(req, -ENOSYS);
 		return;
 	}
 	rvl_count(requests);
-	fi->cache_readdir = fi->keep_cache = is_unchanged;
-	fi->fh = is_unchanged ? FH_KEPT : 0;
-	if (fuse_reply_open(req, fi) != 0)
-		rvl_overlay_release_dir(overlay, number);
+	fi->cache_readdir = fi->keep_cache = 1;
+	(void)fuse_reply_open(req, fi);
 }
 
 void rvl_req_releasedir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
 	rvl_count(req_releasedir);
-	rvl_overlay_release_dir(rvl_overlay_of(req), number);
 	rvl_reply_status(req, 0);
 }
 
@@ -80,17 +73,16 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 }
 
 /*
- * The end of a pass by an open of before the first change: with its reply the kernel would have a
- * whole listing, which others that are under way must not meet. So its pages are taken first.
+ * With the reply that ends a pass the kernel has a whole listing, which others that are under way
+ * must not meet where it is not to be kept. So its pages are taken first.
  */
-static void drop_kept(fuse_req_t req, uint64_t number)
+static void end_listing(fuse_req_t req, uint64_t number)
 {
-	if (!rvl_overlay_is_unchanged(rvl_overlay_of(req), number))
-		fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, 0, 0);
+	if (!rvl_overlay_end_listing(rvl_overlay_of(req), number))
+		rvl_tell_listing(req, number);
 }
 
-static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset,
-			   const struct fuse_file_info *fi, bool is_plus)
+static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset, bool is_plus)
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	_cleanup_free_ char *own = NULL;
@@ -114,8 +106,8 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 		rvl_reply_status(req, r);
 		return;
 	}
-	if (f.used == 0 && fi->fh == FH_KEPT)
-		drop_kept(req, number);
+	if (f.used == 0)
+		end_listing(req, number);
 	rvl_count(requests);
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)
@@ -126,12 +118,12 @@ void rvl_req_readdir(fuse_req_t req, fuse_ino_t number, size_t size, off_t offse
 		     struct fuse_file_info *fi)
 {
 	rvl_count(req_readdir);
-	read_directory(req, number, size, offset, fi, false);
+	read_directory(req, number, size, offset, false);
 }
 
 void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 			 struct fuse_file_info *fi)
 {
 	rvl_count(req_readdirplus);
-	read_directory(req, number, size, offset, fi, true);
+	read_directory(req, number, size, offset, true);
 }

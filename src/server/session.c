@@ -46,6 +46,7 @@ static const struct {
 	{ FUSE_CAP_ASYNC_READ, ALWAYS, "asynchronous reads" },
 	{ FUSE_CAP_ASYNC_DIO, ALWAYS, "asynchronous direct I/O" },
 	{ FUSE_CAP_NO_OPEN_SUPPORT, WITHOUT_OPEN, "files opened without asking" },
+	{ FUSE_CAP_NO_OPENDIR_SUPPORT, ALWAYS, "directories opened without asking" },
 	{ FUSE_CAP_ATOMIC_O_TRUNC, WITH_OPEN, "O_TRUNC with open" },
 	{ FUSE_CAP_PASSTHROUGH, WITH_PASSTHROUGH, "passthrough" },
 	/* not together with passthrough (fs/fuse/inode.c, process_init_reply) */
@@ -104,6 +105,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 		else if (!fuse_set_feature_flag(conn, capabilities[i].flag))
 			rvl_debug("the kernel does not have: %s", capabilities[i].name);
 	}
+	server->has_opendir = !fuse_get_feature_flag(conn, FUSE_CAP_NO_OPENDIR_SUPPORT);
 	conn->max_write = RVL_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->time_gran = 1;

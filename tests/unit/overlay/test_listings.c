@@ -105,6 +105,37 @@ static void test_too_large(void **state)
 	assert_null(get(1));
 }
 
+static void set_busy(unsigned i, bool is_busy)
+{
+	pthread_mutex_lock(&slots[i].lock);
+	if (is_busy)
+		rvl_listing_slot_busy(&slots[i]);
+	else
+		rvl_listing_slot_idle(&cache, &slots[i]);
+	pthread_mutex_unlock(&slots[i].lock);
+}
+
+/* What a pass is reading stays, whatever its size and what else is read, until its end. */
+static void test_pass(void **state)
+{
+	set_busy(0, true);
+	keep(0, 200);
+	for (unsigned i = 1; i < N; i++) {
+		keep(i, 40);
+		assert_true(is_kept(0));
+	}
+	set_busy(0, false);
+	assert_false(is_kept(0));
+	set_busy(1, true);
+	keep(1, 60);
+	keep(2, 60);
+	assert_true(is_kept(1));
+	set_busy(1, false);
+	assert_true(is_kept(1));
+	keep(3, 60);
+	assert_false(is_kept(1));
+}
+
 /* Who has one keeps it when it is dropped; a slot that is locked is left alone. */
 static void test_counted(void **state)
 {
@@ -150,6 +181,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_use, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_large, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pass, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
 	};
