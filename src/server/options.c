@@ -65,6 +65,9 @@ static const struct word sync_words[] = {
 	{},
 };
 static const struct word rebind_words[] = { W("off", 0), W("auto", 1), {} };
+static const struct word awake_words[] = {
+	W("auto", RVL_AWAKE_AUTO), W("on", RVL_AWAKE_ON), W("off", RVL_AWAKE_OFF), {}
+};
 static const struct word copy_up_words[] = { W("open", 0), W("write", 1), {} };
 static const struct word verity_words[] = {
 	W("off", 0),
@@ -114,6 +117,7 @@ static const struct spec specs[] = {
 	{ "passthrough", KIND_BOOL, AT(has_passthrough), SHOWN, on_off },
 	{ "node_limit", KIND_NUMBER, AT(node_limit), SHOWN, node_limit_range },
 	{ "poll", KIND_NUMBER, AT(poll_us), SHOWN, poll_range },
+	{ "awake", KIND_WORD, AT(awake), SHOWN, awake_words },
 	{ "default_permissions", KIND_TRUE, AT(has_default_permissions), 0, NULL },
 	{ "verity", KIND_WORD, 0, 0, verity_words },
 	{ "override_creds", KIND_IGNORE, 0, 0, NULL },
@@ -417,6 +421,7 @@ void rvl_options_init(struct rvl_options *options, bool is_root)
 		.has_index = true,
 		.has_io_uring = true,
 		.poll_us = POLL_US,
+		.awake = RVL_AWAKE_AUTO,
 		.has_passthrough = true,
 		.xino = 2,
 		.uuid = 2,

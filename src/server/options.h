@@ -26,6 +26,8 @@ struct rvl_strings {
 	unsigned n;
 };
 
+enum rvl_awake_mode { RVL_AWAKE_OFF, RVL_AWAKE_AUTO, RVL_AWAKE_ON };
+
 struct rvl_options {
 	/* layers */
 	struct rvl_strings lower; /* topmost first, the data-only ones at the end */
@@ -51,6 +53,7 @@ struct rvl_options {
 	/* of the transport */
 	bool has_io_uring; /* where the kernel has it */
 	unsigned poll_us; /* how long a reader of /dev/fuse asks before it sleeps */
+	enum rvl_awake_mode awake; /* are idle CPUs, while requests come */
 	bool has_passthrough; /* where the kernel has it */
 
 	/* of the mount */

@@ -39,6 +39,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "server/awake.h"
 #include "server/fuse.h"
 #include "server/server.h"
 
@@ -70,6 +71,7 @@ struct readers {
 	struct fuse_session *session; /* borrowed */
 	int stop_fd; /* borrowed */
 	int kick_fd; /* owned; wakes the watch */
+	struct rvl_awake *awake; /* borrowed; NULL: none */
 	uint64_t poll_ns;
 	unsigned half_of_cpus; /* at least one */
 	_Atomic bool is_watch_asleep;
@@ -283,6 +285,7 @@ static void serve(struct readers *all, struct reader *self, const struct fuse_bu
 	atomic_store(&self->state, SERVING);
 	if (atomic_load(&all->is_watch_asleep) && atomic_exchange(&all->is_watch_asleep, false))
 		wake(all->kick_fd);
+	rvl_awake_request(all->awake);
 	if (is_slow(((const struct fuse_in_header *)buf->mem)->opcode))
 		replace(all, self);
 	fuse_session_process_buf(all->session, buf);
@@ -364,11 +367,12 @@ static void watch(struct readers *all)
 /* ---- public ---- */
 
 int rvl_readers_run(struct fuse_session *session, int stop_fd, unsigned max_threads,
-		    unsigned poll_us)
+		    unsigned poll_us, struct rvl_awake *awake)
 {
 	const int fd = fuse_session_fd(session), flags = fcntl(fd, F_GETFL);
 	struct readers all = { .session = session,
 			       .stop_fd = stop_fd,
+			       .awake = awake,
 			       .poll_ns = poll_us * 1000ULL,
 			       .max = max_threads,
 			       .n_wanted = 1 };

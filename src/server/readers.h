@@ -9,14 +9,15 @@
 #define RVL_SERVER_READERS_H
 
 struct fuse_session;
+struct rvl_awake;
 
 /*
  * Serves until the end of the session, in at most max_threads threads; they have ended then. A
  * reader asks for poll_us microseconds before it sleeps; 0: it sleeps at once. stop_fd: an eventfd
  * that is written to when the session is to end, by others (fuse_session_exit) or by a reader that
- * sees the end of the connection. 0 or -errno.
+ * sees the end of the connection. awake: is told of each request; NULL: nobody is. 0 or -errno.
  */
 int rvl_readers_run(struct fuse_session *session, int stop_fd, unsigned max_threads,
-		    unsigned poll_us);
+		    unsigned poll_us, struct rvl_awake *awake);
 
 #endif

@@ -18,6 +18,7 @@
 struct fuse_session;
 struct rvl_transport;
 struct rvl_passthrough;
+struct rvl_awake;
 
 #define RVL_MAX_WRITE (1U << 20) /* bytes of data in a request or reply */
 /* of a thread that serves: decoding goes up through the ancestors (overlay/decode.c) */
@@ -40,6 +41,7 @@ struct rvl_server {
 	struct fuse_session *session; /* owned by session.c while it runs */
 	struct rvl_transport *transport; /* the same */
 	struct rvl_passthrough *passthrough; /* the same */
+	struct rvl_awake *awake; /* the same; NULL: CPUs are not kept awake */
 	dev_t device; /* st_dev of the mount; 0: not known */
 	_Atomic bool is_unmounted; /* by us, after a signal */
 };

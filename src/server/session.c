@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "layer/path.h"
+#include "server/awake.h"
 #include "server/passthrough.h"
 #include "server/reply.h"
 #include "server/requests.h"
@@ -344,6 +345,7 @@ int rvl_session_run(struct rvl_server *server)
 		r = serve(server);
 	rvl_transport_free(server->transport);
 	rvl_passthrough_free(server->passthrough);
+	rvl_awake_free(server->awake);
 	if (!server->is_unmounted)
 		fuse_session_unmount(server->session);
 	fuse_session_destroy(server->session);

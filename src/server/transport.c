@@ -33,6 +33,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "server/awake.h"
 #include "server/fuse.h"
 #include "server/passthrough.h"
 #include "server/readers.h"
@@ -48,6 +49,7 @@
 #define RINGS_WANTED 64 /* in all, where there are many CPUs */
 #define CPUS_MAX 4096
 #define JOIN_RETRY_MS 10
+#define AWAKE_CPUS_MAX 2 /* by itself: all that are idle are kept awake */
 #define OVER_IO_URING (1U << (41 - 32)) /* FUSE_OVER_IO_URING, in flags2 */
 
 struct ring_thread {
@@ -143,10 +145,12 @@ static void serve_ring(struct rvl_transport *t, const struct ring_thread *self)
 
 	while (r >= 0 && !fuse_session_exited(session)) {
 		r = rvl_ring_wait(own_ring, &buf.mem, &buf.size);
-		if (r == 0)
+		if (r == 0) {
+			rvl_awake_request(t->server->awake);
 			fuse_session_process_buf(session, &buf);
-		else if (r == -EINTR)
+		} else if (r == -EINTR) {
 			r = 0;
+		}
 	}
 	rvl_ring_flush(own_ring);
 	/* the end of the connection; what is not, ends it */
@@ -366,6 +370,25 @@ static int enable_passthrough(struct rvl_server *server)
 	return r;
 }
 
+static int keep_awake(struct rvl_server *server)
+{
+	const enum rvl_awake_mode mode = server->options.awake;
+	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	const char *why_not = mode == RVL_AWAKE_OFF ? "awake=off" :
+			      n_cpus < 2	    ? "there is one CPU" :
+			      mode == RVL_AWAKE_AUTO && n_cpus > AWAKE_CPUS_MAX ?
+						      "there are more than two CPUs, awake=on is for them" :
+						      NULL;
+	int r = why_not ? 0 : rvl_awake_new(&server->awake);
+
+	if (r < 0)
+		why_not = strerror(-r);
+	r = rvl_server_add_config(server, "awake=%s", why_not ? "off" : "on");
+	if (r == 0 && why_not)
+		r = rvl_server_add_config(server, "awake_reason=%s", why_not);
+	return r;
+}
+
 /* Reads and answers INIT. 0 or -errno; -ENODEV: the mount has ended already. */
 static int initialise(struct rvl_transport *t)
 {
@@ -385,6 +408,8 @@ static int initialise(struct rvl_transport *t)
 			r = rvl_server_add_config(t->server, "transport_reason=%s", t->why_not);
 		if (r == 0)
 			r = enable_passthrough(t->server);
+		if (r == 0)
+			r = keep_awake(t->server);
 		rvl_debug("no io_uring: %s", t->why_not ?: "it is used");
 		/* to serve, if there are any left */
 		go_on(t);
@@ -474,7 +499,7 @@ int rvl_transport_serve(struct rvl_transport *t)
 	r = initialise(t);
 	if (r == 0)
 		r = t->why_not ? rvl_readers_run(t->server->session, t->stop_fd, max_threads(),
-						 t->server->options.poll_us) :
+						 t->server->options.poll_us, t->server->awake) :
 				 serve_forgets(t);
 	rvl_transport_stop(t);
 	join_threads(t);

@@ -4,12 +4,14 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from rvl import CTL, run, uring_enabled
+from rvl import CTL, run, uring_enabled, wait_until
 from snapshots import assert_same, snapshot
 
 pytestmark = pytest.mark.reverlay_only("the way of its own requests")
@@ -91,6 +93,47 @@ def test_few_descriptors(tree, uring):
     mnt = tree.mount(prefix=("prlimit", "--nofile=31:31"))
     assert config(mnt)["transport"] == "dev"
     assert "descriptors" in config(mnt)["transport_reason"]
+
+
+LATENCY = "/dev/cpu_dma_latency"
+
+
+def latency():
+    """How long a CPU may take to wake, in microseconds, as all have asked for."""
+    with open(LATENCY, "rb") as file:
+        return struct.unpack("i", file.read(4))[0]
+
+
+def ask(mnt):
+    for i in range(200):
+        assert not os.path.exists(mnt / f"absent {time.monotonic_ns()} {i}")
+
+
+@pytest.mark.parametrize("end", ["quiet", "umount", "kill"])
+def test_cpus_are_kept_awake(tree, end):
+    """While requests come fast no CPU is halted, and it is over when they, or the server, have an end."""
+    mnt = tree.mount("awake=on")
+    assert config(mnt)["awake"] == "on"
+    assert "awake_reason" not in config(mnt)
+    wait_until(lambda: ask(mnt) or latency() == 0, "idle CPUs that are awake")
+    if end == "kill":
+        tree.kill_remount()
+    elif end == "umount":
+        tree.remount()
+    wait_until(lambda: latency() > 0, "idle CPUs that are halted")
+
+
+def test_cpus_that_are_not_kept_awake(tree):
+    """stat says why: it is switched off, or there are many CPUs."""
+    mnt = tree.mount("awake=off")
+    assert config(mnt)["awake"] == "off"
+    assert config(mnt)["awake_reason"] == "awake=off"
+    use(mnt)
+    tree.remount("awake=auto")
+    n_cpus = os.sysconf("SC_NPROCESSORS_ONLN")
+    assert config(mnt)["awake"] == ("on" if n_cpus == 2 else "off")
+    if n_cpus > 2:
+        assert "two CPUs" in config(mnt)["awake_reason"]
 
 
 def one_cpu():

@@ -54,7 +54,7 @@ static void getattr(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi
 
 static void *run(void *arg)
 {
-	result = rvl_readers_run(session, stop_fd, THREADS, poll_us);
+	result = rvl_readers_run(session, stop_fd, THREADS, poll_us, NULL);
 	return NULL;
 }
 
