@@ -154,12 +154,12 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 }
 
 void rvl_problem_note(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
-		      const char *detail)
+		      const char *path, const char *detail)
 {
 	const enum rvl_check_mode mode = check->mode;
 
 	check->mode = RVL_CHECK_LOOK;
-	(void)rvl_problem_begin(check, id, number, NULL, detail ? "%s" : NULL, detail);
+	(void)rvl_problem_begin(check, id, number, path, detail ? "%s" : NULL, detail);
 	check->mode = mode;
 }
 

@@ -408,7 +408,7 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 	/* lower names that it was still served under are none that are shown: its last one was removed */
 	if (!r && st.stx_nlink == 1 && !check->config->is_import &&
 	    read_nlink(check, entry, &st, &shown) >= 0 && shown > 0) {
-		rvl_problem_note(check, RVL_P_ENTRY_DEAD, group->number, NULL);
+		rvl_problem_note(check, RVL_P_ENTRY_DEAD, group->number, NULL, NULL);
 		return 0;
 	}
 	/* the kernel knows nothing of entries */

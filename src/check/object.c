@@ -176,10 +176,13 @@ static int own_data(const struct rvl_object *object, enum data *ret)
 	fd = rvl_path_open_noatime(object->dirfd, object->name, O_RDONLY);
 	if (fd < 0)
 		return fd;
-	if (lseek(fd, 0, SEEK_DATA) < 0)
+	if (lseek(fd, 0, SEEK_DATA) < 0) {
+		if (errno != ENXIO)
+			return -errno;
 		*ret = DATA_NONE;
-	else if (object->st->stx_blocks * 512 < object->st->stx_size)
+	} else if (object->st->stx_blocks * 512 < object->st->stx_size) {
 		*ret = DATA_PART;
+	}
 	return 0;
 }
 
@@ -244,12 +247,19 @@ static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 	/* one whose data are nowhere is found by who reads it */
 	if (r || (is_valid && !has_below && own != DATA_ALL))
 		return r;
+	if (own == DATA_PART && is_other_size) {
+		/* an interrupted copy of other layers, or a sparse file: each has data to lose */
+		rvl_problem_note(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
+				 "upper has a part of the data, and those in lower have another "
+				 "size: mount the right layers, or remove it to keep upper's");
+		return 0;
+	}
 	if (!rvl_problem_begin(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
 			       !is_valid     ? NULL :
 			       is_other_size ? "the data in lower have another size" :
 					       "the file has data, and lower has none"))
 		return 0;
-	if (has_below && (own == DATA_NONE || (own == DATA_PART && !is_other_size)))
+	if (has_below && own != DATA_ALL)
 		r = make_metacopy(check, object, size);
 	else
 		r = unset(check, object, RVL_XATTR_METACOPY);

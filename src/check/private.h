@@ -79,9 +79,9 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 	__attribute__((format(printf, 5, 6)));
 /* Returns 0, or an error for which there is no going on (-ENOSPC, -EROFS, -EIO…). */
 int rvl_problem_end(struct rvl_check *check, int r);
-/* One that is told and left alone. detail: or NULL. */
+/* One that is told and left alone. path, detail: or NULL. */
 void rvl_problem_note(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
-		      const char *detail);
+		      const char *path, const char *detail);
 
 /* ---- passes, in their order ---- */
 

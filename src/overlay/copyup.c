@@ -83,7 +83,7 @@ static int copy_data(struct copy_up *c)
 		return ftruncate(c->temp.fd, (off_t)c->st.stx_size) < 0 ? -errno : 0;
 	from = rvl_lower_data_open(c->node, 0);
 	if (from < 0)
-		return from;
+		return from == -EUCLEAN ? rvl_lower_data_differ(c->node) : from;
 	r = rvl_copy_data(from, c->temp.fd, c->st.stx_size, &n);
 	rvl_count_n(copy_up_bytes, n);
 	return r;

@@ -24,13 +24,17 @@ static int open_upper(struct rvl_node *node, bool is_write)
 	return rvl_retry_emfile(node->ov, rvl_real_open(&real, flags));
 }
 
-int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
+/* data of a metacopy object in upper are below until they are copied */
+static bool has_upper_data(const struct rvl_node *node)
+{
+	return rvl_node_has_upper(node) && !atomic_load(&node->is_metacopy);
+}
+
+static int pin_file(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 {
 	struct rvl_fdcache *fds = node->ov->fds;
 	uint64_t number = node->id.number;
-
-	/* data of a metacopy object in upper are below until they are copied */
-	bool is_upper = rvl_node_has_upper(node) && !atomic_load(&node->is_metacopy);
+	const bool is_upper = has_upper_data(node);
 	enum rvl_fd_kind kind = !is_upper ? RVL_FD_LOWER_DATA :
 				is_write  ? RVL_FD_WRITE :
 					    RVL_FD_READ;
@@ -49,6 +53,19 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 	if (fd < 0)
 		return fd == -ENOENT ? -ESTALE : fd;
 	return rvl_fdcache_add(fds, number, kind, fd, ret);
+}
+
+int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
+{
+	int r = pin_file(node, is_write, ret);
+
+	if (r != -EUCLEAN || has_upper_data(node))
+		return r;
+	/* it may be about to get other data */
+	rvl_node_copy_begin(node);
+	rvl_node_copy_end(node);
+	r = pin_file(node, is_write, ret);
+	return r == -EUCLEAN && !has_upper_data(node) ? rvl_lower_data_differ(node) : r;
 }
 
 int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)

@@ -58,7 +58,7 @@ static time_t now_s(void)
 	return now.tv_sec;
 }
 
-bool rvl_listing_slot_is_busy(const struct rvl_listing_slot *slot)
+static bool is_busy(const struct rvl_listing_slot *slot)
 {
 	return slot->busy_until > now_s();
 }
@@ -68,8 +68,9 @@ static void age(struct rvl_listings *cache, struct rvl_listing_slot *own)
 {
 	struct rvl_listing_slot *slot = cache->oldest;
 	const bool is_locked = slot == own || pthread_mutex_trylock(&slot->lock) == 0;
+	const bool may_be_busy = cache->size_bytes <= RVL_LISTINGS_BUSY_FACTOR * cache->limit_bytes;
 
-	if (is_locked && !slot->is_used && !rvl_listing_slot_is_busy(slot)) {
+	if (is_locked && !slot->is_used && !(may_be_busy && is_busy(slot))) {
 		drop(cache, slot);
 	} else {
 		if (is_locked)
@@ -79,6 +80,14 @@ static void age(struct rvl_listings *cache, struct rvl_listing_slot *own)
 	}
 	if (is_locked && slot != own)
 		pthread_mutex_unlock(&slot->lock);
+}
+
+/* To the limit. With both locks. */
+static void shrink(struct rvl_listings *cache, struct rvl_listing_slot *own)
+{
+	/* twice round is enough, unless all are locked or busy: then it is for the next to do */
+	for (size_t n = 2 * cache->n; cache->size_bytes > cache->limit_bytes && n > 0; n--)
+		age(cache, own);
 }
 
 void rvl_listing_slot_init(struct rvl_listing_slot *slot)
@@ -113,9 +122,7 @@ struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot)
 void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *slot,
 			   struct rvl_listing *listing)
 {
-	size_t n;
-
-	if (listing->size_bytes > cache->limit_bytes && !rvl_listing_slot_is_busy(slot))
+	if (listing->size_bytes > cache->limit_bytes && !is_busy(slot))
 		return;
 	slot->listing = rvl_listing_get(listing);
 	slot->is_used = false;
@@ -124,9 +131,7 @@ void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *
 	cache->n++;
 	cache->size_bytes += listing->size_bytes;
 	rvl_count_n(listing_bytes, listing->size_bytes);
-	/* twice round is enough, unless all are locked or busy: then it is for the next to do */
-	for (n = 2 * cache->n; cache->size_bytes > cache->limit_bytes && n > 0; n--)
-		age(cache, slot);
+	shrink(cache, slot);
 	pthread_mutex_unlock(&cache->lock);
 }
 
@@ -138,6 +143,9 @@ void rvl_listing_slot_busy(struct rvl_listing_slot *slot)
 void rvl_listing_slot_idle(struct rvl_listings *cache, struct rvl_listing_slot *slot)
 {
 	slot->busy_until = 0;
+	pthread_mutex_lock(&cache->lock);
 	if (slot->listing && slot->listing->size_bytes > cache->limit_bytes)
-		rvl_listing_slot_drop(cache, slot);
+		drop(cache, slot);
+	shrink(cache, slot);
+	pthread_mutex_unlock(&cache->lock);
 }

@@ -2,8 +2,8 @@
 /*
  * The listings that are kept in memory, of directories' lower parts and merged: a slot for each of
  * the two a directory, and a limit on the bytes of all. Whoever needs a listing gets it counted, so
- * that it may be dropped at any time. What a pass is reading is not dropped, whatever its size: to
- * read all names again for each part of a pass is a cost that grows with the square.
+ * that it may be dropped at any time. What a pass is reading is not dropped, up to a
+ * second limit: to read all names again for each part of a pass is a cost that grows with the square.
  */
 #ifndef RVL_OVERLAY_LISTINGS_H
 #define RVL_OVERLAY_LISTINGS_H
@@ -17,6 +17,7 @@
 
 #define RVL_LISTINGS_BYTES_MAX (64UL << 20)
 #define RVL_LISTING_BUSY_S 5 /* between two requests of a pass */
+#define RVL_LISTINGS_BUSY_FACTOR 4 /* of the limit, for those of passes and all others */
 #define RVL_LISTING_LOOKS_MIN 16 /* in vain, before a listing is read for look-ups */
 
 struct rvl_listing_slot {
@@ -53,7 +54,6 @@ void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *
 			   struct rvl_listing *listing);
 /* A pass goes on with it. */
 void rvl_listing_slot_busy(struct rvl_listing_slot *slot);
-bool rvl_listing_slot_is_busy(const struct rvl_listing_slot *slot);
 /* A pass has come to its end: one that is over the limit alone goes. */
 void rvl_listing_slot_idle(struct rvl_listings *cache, struct rvl_listing_slot *slot);
 /* Keep none. */

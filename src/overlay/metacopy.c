@@ -18,6 +18,8 @@ static int copy(struct rvl_node *node, int to, uint64_t size)
 	uint64_t n = 0;
 	int r = from < 0 ? from : rvl_copy_data(from, to, size, &n);
 
+	if (from == -EUCLEAN)
+		return rvl_lower_data_differ(node);
 	rvl_count_n(copy_up_bytes, n);
 	if (r == 0 && node->ov->config.sync != RVL_SYNC_VOLATILE)
 		r = rvl_sync_data(to, node->ov->config.sync == RVL_SYNC_AUTO &&

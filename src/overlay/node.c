@@ -33,6 +33,7 @@ struct shard {
 	unsigned n;
 	/* nodes that were dropped while the kernel knew them: it may know more than is counted */
 	struct rvl_number_set uncounted; /* owned */
+	bool is_uncounted_lost; /* there were more than it takes */
 };
 
 struct rvl_node_cache {
@@ -206,7 +207,8 @@ static struct rvl_node *take_oldest(struct rvl_node_cache *cache, struct shard *
 		return NULL;
 	spill(node);
 	if (node->n_lookups || node->is_uncounted)
-		(void)rvl_number_set_add(&shard->uncounted, node->id.number, 1, UNCOUNTED_MAX);
+		shard->is_uncounted_lost |= rvl_number_set_add(&shard->uncounted, node->id.number,
+							       1, UNCOUNTED_MAX) < 0;
 	list_remove(shard, node);
 	*find(cache, shard, node->id.number) = node->hash_next;
 	shard->n--;
@@ -237,11 +239,8 @@ struct rvl_node *rvl_node_insert(struct rvl_node *node)
 	} else {
 		node->hash_next = NULL;
 		node->is_uncounted = rvl_number_set_take(&shard->uncounted, node->id.number);
-		/* the kernel may have a listing of it, or a part of one, and it may be an old one */
-		if (node->is_uncounted) {
-			atomic_store(&node->version, 1);
-			atomic_store(&node->is_listing_kept, true);
-		}
+		if (node->is_uncounted || shard->is_uncounted_lost)
+			atomic_store(&node->are_names_given, true);
 		*p = node;
 		shard->n++;
 		rvl_count(nodes);

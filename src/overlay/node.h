@@ -91,14 +91,16 @@ struct rvl_node {
 	struct timespec ctime_shown, ctime_linked;
 
 	/* directory: listings, counted; leaf locks */
-	_Atomic uint64_t version; /* grows with each change of names (under lock), and of the
-				     parent */
+	_Atomic uint64_t version; /* grows with each change of names; written under lock */
 	struct rvl_listing_slot lower_listing; /* of the lower part */
 	struct rvl_listing_slot merged_listing; /* its lock is before lower_listing.lock, and guards
 						   both below */
 	uint64_t listing_version; /* of the one that is kept */
-	uint64_t passed_version; /* at the end of the last pass */
-	_Atomic bool is_listing_kept; /* by the kernel, or it may be */
+	_Atomic pid_t changed_by; /* who changed names since it was read; 0: nobody who was told
+				     of, RVL_GIVEN_TO_MANY */
+	_Atomic bool are_names_given; /* to the kernel, which may keep them, since it was last told
+					 that there are others */
+	_Atomic bool is_number_invented; /* one of them has a number that is not its own */
 
 	pthread_rwlock_t lock;
 

@@ -115,12 +115,18 @@ enum {
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
 			unsigned mask, struct rvl_entry *ret);
 /*
- * After a change of an object's attributes or names, before its reply: which notice must make answers
- * too old that were read before it (overlay/given.h), and take the listing that the kernel keeps.
- * For all changes whose reply has no attributes.
+ * After a change of an object, before its reply: which notice must make answers too old that were
+ * read before it (overlay/given.h), and take from the kernel the listing of a directory. For all
+ * changes whose reply has no attributes.
  */
+enum rvl_change {
+	RVL_CHANGE_ATTRIBUTES,
+	RVL_CHANGE_NAMES, /* in the directory */
+	RVL_CHANGE_PLACE, /* it has another name; a directory also another ".." perhaps */
+};
 enum rvl_notice { RVL_NOTICE_NONE, RVL_NOTICE_ATTRIBUTES, RVL_NOTICE_LISTING };
-enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number);
+enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number,
+				    enum rvl_change change);
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
 int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, size_t size);
 int rvl_overlay_statfs(struct rvl_overlay *ov, uint64_t number, struct statvfs *ret);
@@ -234,11 +240,8 @@ struct rvl_dirent {
 typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
 int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,
 			bool with_attr, rvl_dirent_fn *fn, void *arg);
-/*
- * A pass has come to its end: may the kernel keep what it read? It may mix what was read before a
- * change with what came after; so not where a name has changed since the pass before
- * (docs/decisions/0006). False also where it cannot be told.
- */
+/* A pass has come to its end: may the kernel keep what it read (docs/decisions/0006)? False also
+ * where it cannot be told. */
 bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number);
 
 #endif

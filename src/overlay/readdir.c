@@ -4,10 +4,10 @@
  * no name changes. Offsets are hashes of names and mean the same in each snapshot: so no name is lost
  * or given twice where another one is taken in the middle of a pass.
  *
- * After a change a new one is read, but not for who goes on in a large directory: "rm -r" removes
- * what it has read before it goes on, and would have all that is left read again for each part. So he
- * takes what is there, which is as new as the start of some pass that is under way. The kernel does
- * not say who has a directory open: what is under way is told by the time (listings.h).
+ * After a change a new one is read, but not for who made the changes himself and goes on in a large
+ * directory: "rm -r" removes what it has read before it goes on, and would have all that is left read
+ * again for each part. The kernel does not say who has a directory open: that a pass is under way is
+ * told by the time (listings.h).
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -38,16 +38,18 @@ static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 }
 
 /* With the slot's lock. is_start: of a pass. */
-static bool is_too_old(const struct rvl_node *node, uint64_t version, bool is_start)
+static bool is_too_old(const struct rvl_node *node, uint64_t version, pid_t asker, bool is_start)
 {
-	const struct rvl_listing_slot *slot = &node->merged_listing;
+	const struct rvl_listing *listing = node->merged_listing.listing;
 
-	return slot->listing && node->listing_version != version &&
-	       (is_start || slot->listing->n < LARGE || !rvl_listing_slot_is_busy(slot));
+	return listing && node->listing_version != version &&
+	       (is_start || listing->n < LARGE || asker <= 0 ||
+		atomic_load(&node->changed_by) != asker);
 }
 
 /* A counted snapshot. */
-static int merged_listing(struct rvl_dir *dir, bool is_start, struct rvl_listing **ret)
+static int merged_listing(struct rvl_dir *dir, pid_t asker, bool is_start,
+			  struct rvl_listing **ret)
 {
 	struct rvl_node *node = dir->node;
 	struct rvl_listing_slot *slot = &node->merged_listing;
@@ -56,11 +58,12 @@ static int merged_listing(struct rvl_dir *dir, bool is_start, struct rvl_listing
 	int r = 0;
 
 	pthread_mutex_lock(&slot->lock);
-	if (is_too_old(node, version, is_start))
+	if (is_too_old(node, version, asker, is_start))
 		rvl_listing_slot_drop(cache, slot);
 	rvl_listing_slot_busy(slot);
 	*ret = rvl_listing_slot_get(slot);
 	if (!*ret) {
+		atomic_store(&node->changed_by, 0);
 		r = read_merged(dir, ret);
 		if (r == 0) {
 			node->listing_version = version;
@@ -170,6 +173,7 @@ static bool emit(struct pass *p, size_t i)
 		struct rvl_id id = { .number = name->ino & RVL_REAL_INO_MASK };
 
 		dirent.number = id.number > RVL_NUMBER_ROOT ? id.number : RVL_REAL_INO_MASK;
+		atomic_store(&p->dir.node->is_number_invented, true);
 	}
 	if (!p->fn(p->arg, &dirent))
 		return false;
@@ -190,9 +194,12 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	r = rvl_dir_lock_read(node, &p.dir);
 	if (r == -ENOENT)
 		return 0; /* removed: empty */
+	if (r == 0 && !atomic_load(&node->are_names_given))
+		atomic_store(&node->are_names_given, true);
 	if (r == 0)
 		r = p.dir.fd.fd.fd < 0 ? lower_listing(node, &p.listing) :
-					 merged_listing(&p.dir, offset <= OFFSET_PARENT, &p.listing);
+					 merged_listing(&p.dir, asker, offset <= OFFSET_PARENT,
+							&p.listing);
 	if (r == 0 && emit_dots(&p, &offset)) {
 		size_t i = rvl_listing_seek(p.listing, offset + 1);
 
@@ -223,24 +230,6 @@ static bool fills_last_page(const struct rvl_listing *listing)
 	return used == page;
 }
 
-/*
- * With the slot's lock. Who changes a name counts the version up, and then takes is_listing_kept: so
- * either he sees that the listing is kept, or it is seen here that it is not to be.
- */
-static bool keep_in_kernel(struct rvl_node *node, bool is_merged)
-{
-	const uint64_t version = atomic_load(&node->version);
-	const struct rvl_listing *listing = node->merged_listing.listing;
-	const uint64_t passed_version = node->passed_version;
-
-	node->passed_version = version;
-	if (is_merged && (passed_version != version || node->listing_version != version ||
-			  !listing || fills_last_page(listing)))
-		return false;
-	atomic_store(&node->is_listing_kept, true);
-	return atomic_load(&node->version) == version;
-}
-
 bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
@@ -251,8 +240,12 @@ bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number)
 		return false;
 	is_merged = rvl_node_has_upper(node);
 	slot = is_merged ? &node->merged_listing : &node->lower_listing;
+	ret = !atomic_exchange(&node->is_number_invented, false);
 	pthread_mutex_lock(&slot->lock);
-	ret = keep_in_kernel(node, is_merged);
+	if (is_merged)
+		ret = ret && slot->listing &&
+		      node->listing_version == atomic_load(&node->version) &&
+		      !fills_last_page(slot->listing);
 	rvl_listing_slot_idle(&ov->listings, slot);
 	pthread_mutex_unlock(&slot->lock);
 	return ret;

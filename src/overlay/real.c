@@ -404,16 +404,13 @@ static int check_data_size(struct rvl_node *node, int fd)
 	int r = rvl_node_stat(node, &entry);
 
 	r = r ?: rvl_path_statx(fd, "", STATX_SIZE, &stx);
-	if (r || (uint64_t)entry.st.st_size == stx.stx_size)
-		return r;
-	rvl_warn_limited("object %" PRIu64 ": overlay.metacopy, but its data in lower (%s) have "
-			 "another size: see reverlayctl check",
-			 node->id.number, rvl_node_data(node)->path);
-	return -EIO;
+	return r ?: (uint64_t)entry.st.st_size == stx.stx_size ? 0 : -EUCLEAN;
 }
 
 int rvl_lower_data_open(struct rvl_node *node, int flags)
 {
+	const bool is_metacopy = rvl_node_has_upper(node) ? atomic_load(&node->is_metacopy) :
+							    node->data.layer != NULL;
 	const struct rvl_place *data = rvl_node_data(node);
 	int fd, r = 0;
 
@@ -421,11 +418,19 @@ int rvl_lower_data_open(struct rvl_node *node, int flags)
 		return node->is_data_missing ? -EIO : -ESTALE;
 	fd = rvl_retry_emfile(node->ov, rvl_path_open_noatime(data->layer->fd, data->path,
 							      O_RDONLY | flags));
-	if (fd >= 0 && (node->data.layer || atomic_load(&node->is_metacopy)))
+	if (fd >= 0 && is_metacopy)
 		r = check_data_size(node, fd);
 	if (r < 0)
 		close(fd);
 	return r < 0 ? r : fd;
+}
+
+int rvl_lower_data_differ(const struct rvl_node *node)
+{
+	rvl_warn_limited("object %" PRIu64 ": overlay.metacopy, but its data in lower (%s) have "
+			 "another size: see reverlayctl check",
+			 node->id.number, rvl_node_data(node)->path);
+	return -EUCLEAN;
 }
 
 void rvl_handle_of(struct rvl_overlay *ov, int dirfd, const char *name, struct rvl_handle *ret)

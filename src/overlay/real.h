@@ -42,8 +42,11 @@ int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
 int rvl_lower_pin_in(struct rvl_node *dir, unsigned layer, struct rvl_fd *ret);
 
 /* A new descriptor of a file's data where upper has none, O_RDONLY | flags. -ESTALE: they are nowhere;
- * -EIO: they are missing, or are not what the metacopy file was made of (their size differs). */
+ * -EIO: they are missing; -EUCLEAN: they are not what the metacopy file was made of (their size
+ * differs), unless the file got other data meanwhile: whose turn it is to copy knows, or waits. */
 int rvl_lower_data_open(struct rvl_node *node, int flags);
+/* That they are not, told. Returns -EUCLEAN. */
+int rvl_lower_data_differ(const struct rvl_node *node);
 
 /* The O_PATH descriptor of an upper directory, pinned. No locks held: its ancestors are opened.
  * -ESTALE: it is not where it should be; -ENOENT: removed, and no longer in the cache. */

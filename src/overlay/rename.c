@@ -356,14 +356,6 @@ static int rename_locked(struct renaming *rn)
 	return 0;
 }
 
-/* The listing of a directory has ".." too. */
-static uint64_t tell_moved(const struct renaming *rn, struct rvl_node *node)
-{
-	if (rvl_node_is_dir(node) && rn->from.dir.node != rn->to.dir.node)
-		atomic_fetch_add(&node->version, 1);
-	return node->id.number;
-}
-
 static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_node *to,
 		      bool *ret_is_done)
 {
@@ -384,9 +376,9 @@ static int try_rename(struct renaming *rn, struct rvl_node *from, struct rvl_nod
 	if (!node) {
 		r = rename_locked(rn);
 		if (r == 0)
-			rn->ret_moved[0] = tell_moved(rn, rn->from.found.node);
+			rn->ret_moved[0] = rn->from.found.node->id.number;
 		if (r == 0 && rn->is_exchange)
-			rn->ret_moved[1] = tell_moved(rn, rn->to.found.node);
+			rn->ret_moved[1] = rn->to.found.node->id.number;
 		return r;
 	}
 	*ret_is_done = false;

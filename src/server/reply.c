@@ -53,10 +53,10 @@ static void send_notice(fuse_req_t req, uint64_t number, enum rvl_notice notice)
 	fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, offset, 0);
 }
 
-void rvl_tell_changed(fuse_req_t req, uint64_t number)
+void rvl_tell(fuse_req_t req, uint64_t number, enum rvl_change change)
 {
 	const enum rvl_notice notice =
-		rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
+		rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number, change);
 
 	if (notice != RVL_NOTICE_NONE)
 		send_notice(req, number, notice);
@@ -64,22 +64,26 @@ void rvl_tell_changed(fuse_req_t req, uint64_t number)
 
 void rvl_tell_old(fuse_req_t req, uint64_t number)
 {
-	const enum rvl_notice notice =
-		rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
-
-	send_notice(req, number, notice ?: RVL_NOTICE_ATTRIBUTES);
+	(void)rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number,
+				  RVL_CHANGE_ATTRIBUTES);
+	send_notice(req, number, RVL_NOTICE_ATTRIBUTES);
 }
 
-void rvl_tell_listing(fuse_req_t req, uint64_t number)
+void rvl_tell_not_to_keep(fuse_req_t req, uint64_t number)
 {
-	(void)rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number);
 	send_notice(req, number, RVL_NOTICE_LISTING);
 }
 
 void rvl_reply_changed(fuse_req_t req, int result, uint64_t number)
 {
 	if (result == 0)
-		rvl_tell_changed(req, number);
+		rvl_tell(req, number, RVL_CHANGE_ATTRIBUTES);
+	rvl_reply_status(req, result);
+}
+
+void rvl_reply_names(fuse_req_t req, int result, uint64_t number)
+{
+	rvl_tell(req, number, RVL_CHANGE_NAMES);
 	rvl_reply_status(req, result);
 }
 

@@ -37,19 +37,22 @@ double rvl_attr_timeout(fuse_req_t req, uint64_t number);
 
 /*
  * An object was changed, and the reply, which is still to be sent, does not tell its attributes: no
- * answer that was read before the change is to be taken after it (overlay/given.h).
+ * answer that was read before the change is to be taken after it (overlay/given.h). Names may have
+ * changed also where the request fails.
  */
-void rvl_tell_changed(fuse_req_t req, uint64_t number);
+void rvl_tell(fuse_req_t req, uint64_t number, enum rvl_change change);
 /* The same of what the kernel does not know to be changed: it takes the attributes that it has for
  * good until it is told. */
 void rvl_tell_old(fuse_req_t req, uint64_t number);
-/* The kernel is not to keep the listing of this directory, which is being read. */
-void rvl_tell_listing(fuse_req_t req, uint64_t number);
+/* The kernel is not to keep the listing of this directory, which was read to its end. */
+void rvl_tell_not_to_keep(fuse_req_t req, uint64_t number);
 
 /* result: 0 or -errno. */
 void rvl_reply_status(fuse_req_t req, int result);
 /* The same, of a change of this object. */
 void rvl_reply_changed(fuse_req_t req, int result, uint64_t number);
+/* The same, of a change of names in this directory. */
+void rvl_reply_names(fuse_req_t req, int result, uint64_t number);
 void rvl_reply_none(fuse_req_t req);
 /* entry: counted once by the overlay; looked at only where result is 0. */
 void rvl_reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry);

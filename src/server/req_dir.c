@@ -79,7 +79,7 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 static void end_listing(fuse_req_t req, uint64_t number)
 {
 	if (!rvl_overlay_end_listing(rvl_overlay_of(req), number))
-		rvl_tell_listing(req, number);
+		rvl_tell_not_to_keep(req, number);
 }
 
 static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset, bool is_plus)

@@ -16,8 +16,7 @@ static struct rvl_cred cred_of(fuse_req_t req)
 
 static void reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry, uint64_t parent)
 {
-	if (result == 0)
-		rvl_tell_changed(req, parent);
+	rvl_tell(req, parent, RVL_CHANGE_NAMES);
 	rvl_reply_entry(req, result, entry);
 }
 
@@ -78,8 +77,7 @@ void rvl_req_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 				   &entry);
 
 	rvl_count(req_create);
-	if (r == 0)
-		rvl_tell_changed(req, parent);
+	rvl_tell(req, parent, RVL_CHANGE_NAMES);
 	reply_made(req, r, &entry, fi);
 }
 

@@ -56,13 +56,13 @@ void rvl_req_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data 
 void rvl_req_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	rvl_count(req_unlink);
-	rvl_reply_changed(req, rvl_overlay_unlink(rvl_overlay_of(req), parent, name), parent);
+	rvl_reply_names(req, rvl_overlay_unlink(rvl_overlay_of(req), parent, name), parent);
 }
 
 void rvl_req_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	rvl_count(req_rmdir);
-	rvl_reply_changed(req, rvl_overlay_rmdir(rvl_overlay_of(req), parent, name), parent);
+	rvl_reply_names(req, rvl_overlay_rmdir(rvl_overlay_of(req), parent, name), parent);
 }
 
 void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to_parent,
@@ -77,8 +77,8 @@ void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_in
 	rvl_count(req_rename);
 	for (size_t i = 0; r == 0 && i < 2; i++)
 		if (moved[i])
-			rvl_tell_changed(req, moved[i]);
-	if (r == 0 && to_parent != parent)
-		rvl_tell_changed(req, to_parent);
-	rvl_reply_changed(req, r, parent);
+			rvl_tell(req, moved[i], RVL_CHANGE_PLACE);
+	if (to_parent != parent)
+		rvl_tell(req, to_parent, RVL_CHANGE_NAMES);
+	rvl_reply_names(req, r, parent);
 }

@@ -243,6 +243,31 @@ def test_data_of_another_size(ov):
     assert (ov.mount() / "f").read_bytes() == DATA
 
 
+@pytest.mark.reverlay_only("check and repair")
+def test_part_of_the_data_and_another_size(ov):
+    """A copy that was interrupted, and the wrong lower: EIO, a repair leaves both, and it is whole with the right one."""
+    with ov.lower() as low:
+        write(low / "f", DATA * 20)
+    mnt = ov.mount()
+    os.chmod(mnt / "f", 0o600)
+    ov.umount()
+    times = os.stat(ov.upper / "f")
+    with open(ov.upper / "f", "r+b") as file:
+        file.write(DATA)
+    os.utime(ov.upper / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
+    lower = ov.lowers[0] / "f"
+    os.truncate(lower, 30000)
+    ov.before = None
+    ov.may_complain = True
+    sysc.fails(errno.EIO, (ov.mount() / "f").read_bytes)
+    ov.umount()
+    assert ov.ctl("repair", "-p")[0] == 4
+    os.truncate(lower, 0)
+    write(lower, DATA * 20)
+    ov.before = None
+    assert (ov.mount() / "f").read_bytes() == DATA * 20
+
+
 @pytest.mark.kernel_differs("it has no place to copy it up to: EEXIST")
 def test_open_file_without_a_name(ov):
     """A lower file that is open and has lost its name: attributes change, and its data are there."""

@@ -136,6 +136,21 @@ static void test_pass(void **state)
 	assert_false(is_kept(1));
 }
 
+/* Passes that were left in the middle keep four times the limit at most, and what comes later less. */
+static void test_many_passes(void **state)
+{
+	for (unsigned i = 0; i < N; i++) {
+		set_busy(i, true);
+		keep(i, 80);
+		assert_true(cache.size_bytes <= RVL_LISTINGS_BUSY_FACTOR * 100);
+	}
+	assert_true(is_kept(N - 1));
+	for (unsigned i = 0; i < N; i++)
+		slots[i].busy_until = 1; /* long ago */
+	set_busy(N - 1, false);
+	assert_true(cache.size_bytes <= 100);
+}
+
 /* Who has one keeps it when it is dropped; a slot that is locked is left alone. */
 static void test_counted(void **state)
 {
@@ -182,6 +197,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_in_use, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pass, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_passes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
 	};
