@@ -18,7 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "index/entry.h"
+#include "index/log.h"
+#include "index/stamp.h"
 #include "inside.h"
+#include "overlay/private.h"
+
+#define FAKE_NUMBER (1ULL << 60) /* and what follows: of the index's own steps */
 
 static struct rvl_overlay *ov;
 static const struct rvl_cred cred;
@@ -379,6 +385,44 @@ static int plain_unlink_lower(unsigned i)
 	return i % 4 == 3 ? plain(unlink(name('f', i))) : 0;
 }
 
+/* What of a create is for the index, on plain files that are left; and what comes after the reply. */
+static const char *left(unsigned i)
+{
+	return name('f', i % 4 == 3 ? i - 1 : i);
+}
+
+static int index_stamp(unsigned i)
+{
+	const struct rvl_id id = { .number = FAKE_NUMBER + i, .generation = 1 };
+
+	return rvl_stamp_set(ov->index, AT_FDCWD, left(i), S_IFREG, 0, &id);
+}
+
+static int index_log(unsigned i)
+{
+	struct rvl_log_record record = { .op = RVL_LOG_CREATE, .number = FAKE_NUMBER + i };
+	uint64_t id;
+	int r;
+
+	record.at.parent = dir;
+	snprintf(record.at.name, sizeof(record.at.name), "%s", name('c', i));
+	r = rvl_log_begin(ov->index->log, &record, &id);
+	if (r == 0)
+		rvl_log_drop(ov->index->log, id);
+	return r;
+}
+
+static int index_entry(unsigned i)
+{
+	return rvl_entry_link(ov->index, AT_FDCWD, left(i), FAKE_NUMBER + i);
+}
+
+static int nothing(unsigned i)
+{
+	(void)i;
+	return 0;
+}
+
 static const struct operation {
 	const char *name;
 	int (*overlay)(unsigned i), (*plain)(unsigned i);
@@ -407,6 +451,9 @@ static const struct operation {
 	{ "chown-lower", chown_lower, plain_chown_lower, 2 },
 	{ "append-lower", append_lower, plain_append_lower, 4 },
 	{ "unlink-lower", unlink_lower, plain_unlink_lower, 4 },
+	{ "index-stamp", index_stamp, nothing, 1 },
+	{ "index-log", index_log, nothing, 1 },
+	{ "index-entry-later", index_entry, nothing, 1 },
 };
 #define N_OPERATIONS (sizeof(operations) / sizeof(operations[0]))
 

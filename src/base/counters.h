@@ -35,7 +35,7 @@
 	X(walked, "objects", "objects of upper looked at after an unclean stop of the machine")   \
 	X(completed, "entries", "index entries that this walk made or mended")                    \
 	X(notices, "notices",                                                                     \
-	  "changes before whose reply the kernel was told to take no older attributes")           \
+	  "messages to the kernel that attributes or a listing are not to be used any more")      \
 	X(req_lookup, "requests", "of them: LOOKUP")                                              \
 	X(req_forget, "requests", "of them: FORGET")                                              \
 	X(req_forget_multi, "requests", "of them: BATCH_FORGET, and FORGET read with it")         \
@@ -61,7 +61,6 @@
 	X(req_lseek, "requests", "of them: LSEEK")                                                \
 	X(req_copy_file_range, "requests", "of them: COPY_FILE_RANGE")                            \
 	X(req_opendir, "requests", "of them: OPENDIR")                                            \
-	X(req_releasedir, "requests", "of them: RELEASEDIR")                                      \
 	X(req_readdir, "requests", "of them: READDIR")                                            \
 	X(req_readdirplus, "requests", "of them: READDIRPLUS")                                    \
 	X(req_getxattr, "requests", "of them: GETXATTR")                                          \

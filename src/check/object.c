@@ -166,6 +166,7 @@ enum data {
 	DATA_ALL, /* an empty file has all of its own */
 };
 
+/* How much of its data has the file itself? By its holes and its blocks. */
 static int own_data(const struct rvl_object *object, enum data *ret)
 {
 	_cleanup_close_ int fd = -EBADF;
@@ -186,40 +187,40 @@ static int own_data(const struct rvl_object *object, enum data *ret)
 	return 0;
 }
 
-/* The size of what lower has for this metacopy file; false: it has nothing. */
-static int size_below(struct rvl_check *check, struct rvl_object *object, bool *ret,
-		      uint64_t *ret_size)
+/* 1: lower has data for this metacopy file, of *ret_size bytes; 0: it has none; or -errno. */
+static int size_below(struct rvl_check *check, struct rvl_object *object, uint64_t *ret_size)
 {
 	struct rvl_place data = { 0 };
 	struct statx st;
 	int r = 0;
 
-	*ret = false;
 	if (!object->redirect)
 		r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
 	if (!r && !rvl_merge_lookup_data(check->stack, object->lower, object->name,
 					 object->redirect, 0, &data) &&
 	    data.layer) {
 		r = rvl_path_statx(data.layer->fd, data.path, STATX_SIZE, &st);
-		*ret = !r;
-		*ret_size = st.stx_size;
+		if (!r) {
+			*ret_size = st.stx_size;
+			r = 1;
+		}
 	}
 	rvl_refstr_put(data.path);
 	return r == -EUCLEAN ? 0 : r;
 }
 
-/* Only what has no data of its own is made one. */
+/* Makes it a metacopy file of size bytes. The size of one with a part of its data is that already. */
 static int make_metacopy(struct rvl_check *check, const struct rvl_object *object, uint64_t size)
 {
 	_cleanup_close_ int fd = rvl_path_open(object->dirfd, object->name, O_WRONLY, 0);
 	struct rvl_kept kept;
-	int r = fd < 0 ? fd : rvl_keep(fd, &kept);
+	int r = fd < 0 ? fd : rvl_kept_get(fd, &kept);
 
 	if (r)
 		return r;
 	if (kept.st.stx_size != size) {
 		r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
-		rvl_keep_restore(fd, &kept);
+		rvl_kept_restore(fd, &kept);
 	}
 	return r ?: set(check, object, RVL_XATTR_METACOPY, NULL, 0);
 }
@@ -227,7 +228,7 @@ static int make_metacopy(struct rvl_check *check, const struct rvl_object *objec
 static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 			  const struct attributes *attributes)
 {
-	bool has_below = false, is_other_size, is_valid;
+	bool has_below, is_other_size, is_valid;
 	enum data own = DATA_NONE;
 	uint64_t size = 0;
 	int r;
@@ -239,10 +240,13 @@ static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 		return r;
 	is_valid = r > 0;
 	r = is_valid ? check_redirect(check, object, attributes) : 0;
-	r = r ?: size_below(check, object, &has_below, &size);
-	is_other_size = has_below && size != object->st->stx_size;
-	if (r || (is_valid && has_below && !is_other_size))
+	r = r ?: size_below(check, object, &size);
+	if (r < 0)
 		return r;
+	has_below = r > 0;
+	is_other_size = has_below && size != object->st->stx_size;
+	if (is_valid && has_below && !is_other_size)
+		return 0;
 	r = own_data(object, &own);
 	/* one whose data are nowhere is found by who reads it */
 	if (r || (is_valid && !has_below && own != DATA_ALL))

@@ -154,9 +154,10 @@ enum rvl_severity {
 	  "content",											\
 	  "made again from the entry")									\
 	X(METACOPY_VALUE, "metacopy-value", RVL_ERROR, true,						\
-	  "overlay.metacopy is malformed, or the file has data of its own, or another size than "	\
-	  "its data in lower",										\
-	  "removed where the file has data, else made valid, of the size of lower's")			\
+	  "overlay.metacopy is malformed; or lower's data have another size; or the file has all data "	\
+	  "and lower has none",										\
+	  "made valid, with the size of lower's, where only lower has all data; else removed; left "	\
+	  "alone where upper has a part and lower another size")					\
 	X(WHITEOUT_USELESS, "whiteout-useless", RVL_NOTE, true,						\
 	  "a whiteout hides nothing",									\
 	  "removed")											\

@@ -29,6 +29,7 @@
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/copy.h"
+#include "layer/keep.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
@@ -169,7 +170,6 @@ static int set_attributes(struct temp *temp, const struct source *from)
 		{ from->st.stx_atime.tv_sec, from->st.stx_atime.tv_nsec },
 		{ from->st.stx_mtime.tv_sec, from->st.stx_mtime.tv_nsec },
 	};
-	static const char capability[] = "security.capability";
 	int dirfd = temp->rb->index->temp_fd;
 	char value[1024];
 	ssize_t n;
@@ -180,9 +180,9 @@ static int set_attributes(struct temp *temp, const struct source *from)
 	    fchmodat(dirfd, temp->name, from->st.stx_mode & 07777, 0))
 		return -errno;
 	/* the change of owner took it away */
-	n = rvl_xattrat_get(from->layer->fd, from->path, capability, value, sizeof(value));
+	n = rvl_xattrat_get(from->layer->fd, from->path, RVL_CAPABILITY_NAME, value, sizeof(value));
 	if (n > 0 && S_ISREG(from->st.stx_mode)) {
-		int r = rvl_xattrat_set(dirfd, temp->name, capability, value, (size_t)n, 0);
+		int r = rvl_xattrat_set(dirfd, temp->name, RVL_CAPABILITY_NAME, value, (size_t)n, 0);
 
 		if (r)
 			return r;

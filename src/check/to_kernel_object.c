@@ -23,11 +23,10 @@
 #include "check/to_kernel_private.h"
 #include "index/stamp.h"
 #include "layer/copy.h"
+#include "layer/keep.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
-#define CAPABILITY "security.capability"
-#define CAPABILITY_SIZE 64 /* vfs_ns_cap_data has 24 bytes */
 
 struct object {
 	struct rvl_to_kernel *tk;
@@ -175,7 +174,7 @@ static int fetch_data(const struct object *o)
 		{ o->st->stx_mtime.tv_sec, o->st->stx_mtime.tv_nsec },
 	};
 	_cleanup_close_ int from = -EBADF, to = -EBADF;
-	char capability[CAPABILITY_SIZE];
+	char capability[RVL_CAPABILITY_SIZE];
 	ssize_t n;
 	int r;
 
@@ -190,7 +189,7 @@ static int fetch_data(const struct object *o)
 	to = rvl_path_open(o->dirfd, o->name, O_RDWR, 0);
 	if (from < 0 || to < 0)
 		return from < 0 ? from : to;
-	n = rvl_xattrat_get(to, "", CAPABILITY, capability, sizeof(capability));
+	n = rvl_xattrat_get(to, "", RVL_CAPABILITY_NAME, capability, sizeof(capability));
 	r = o->st->stx_size ? rvl_copy_data(from, to, o->st->stx_size, NULL) : 0;
 	if (!r && fsync(to))
 		r = -errno;
@@ -203,7 +202,7 @@ static int fetch_data(const struct object *o)
 	/* what a change of the data takes from the file */
 	if (o->st->stx_mode & (S_ISUID | S_ISGID) && fchmod(to, o->st->stx_mode & 07777))
 		return -errno;
-	r = n > 0 ? rvl_xattrat_set(to, "", CAPABILITY, capability, (size_t)n, 0) : 0;
+	r = n > 0 ? rvl_xattrat_set(to, "", RVL_CAPABILITY_NAME, capability, (size_t)n, 0) : 0;
 	return r ?: futimens(to, times) ? -errno : 0;
 }
 

@@ -5,26 +5,19 @@
 #include "layer/path.h"
 #include "layer/xattr.h"
 
-#define CAPABILITY "security.capability"
-
-int rvl_keep(int fd, struct rvl_kept *ret)
+int rvl_kept_get(int fd, struct rvl_kept *ret)
 {
-	ret->capability_len =
-		rvl_xattrat_get(fd, "", CAPABILITY, ret->capability, sizeof(ret->capability));
+	ret->capability_len = rvl_xattrat_get(fd, "", RVL_CAPABILITY_NAME, ret->capability,
+					      sizeof(ret->capability));
 	return rvl_path_statx(fd, "", RVL_STATX_MASK, &ret->st);
 }
 
-void rvl_keep_restore(int fd, const struct rvl_kept *kept)
+void rvl_kept_restore(int fd, const struct rvl_kept *kept)
 {
-	const struct timespec times[2] = {
-		{ kept->st.stx_atime.tv_sec, kept->st.stx_atime.tv_nsec },
-		{ kept->st.stx_mtime.tv_sec, kept->st.stx_mtime.tv_nsec },
-	};
-
 	if (kept->st.stx_mode & (S_ISUID | S_ISGID))
 		(void)fchmod(fd, kept->st.stx_mode & 07777);
 	if (kept->capability_len > 0)
-		(void)rvl_xattrat_set(fd, "", CAPABILITY, kept->capability,
+		(void)rvl_xattrat_set(fd, "", RVL_CAPABILITY_NAME, kept->capability,
 				      (size_t)kept->capability_len, 0);
-	(void)futimens(fd, times);
+	rvl_fd_restore_times(fd, &kept->st);
 }

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a change of a file's data takes from it, where the change is not the user's: times, setuid,
- * and capabilities (the kernel: ovl_copy_up_meta_inode_data). */
+/*
+ * What the kernel takes from a file when its data change: times, setuid and setgid, capabilities. It
+ * is put back where the change is not the user's (the kernel: ovl_copy_up_meta_inode_data).
+ */
 #ifndef RVL_LAYER_KEEP_H
 #define RVL_LAYER_KEEP_H
 
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#define RVL_CAPABILITY_NAME "security.capability"
 #define RVL_CAPABILITY_SIZE 64 /* vfs_ns_cap_data has 24 bytes */
 
 struct rvl_kept {
@@ -15,9 +18,10 @@ struct rvl_kept {
 	ssize_t capability_len; /* negative: none */
 };
 
-/* fd is of a regular file, open for writing. Errors of statx. */
-int rvl_keep(int fd, struct rvl_kept *ret);
-/* As far as it can be put back. */
-void rvl_keep_restore(int fd, const struct rvl_kept *kept);
+/* fd: a regular file, open for writing. -errno of statx; a capability that cannot be read counts as
+ * none. */
+int rvl_kept_get(int fd, struct rvl_kept *ret);
+/* As far as it can be put back: errors are ignored. */
+void rvl_kept_restore(int fd, const struct rvl_kept *kept);
 
 #endif

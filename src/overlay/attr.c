@@ -28,29 +28,19 @@ int rvl_overlay_getattr(struct rvl_overlay *ov, pid_t asker, uint64_t number, st
 	return rvl_node_stat(node, ret);
 }
 
-/* For who goes on in a listing that was read before (readdir.c). */
-static void set_changed_by(struct rvl_node *dir, pid_t changer)
-{
-	pid_t old = atomic_load(&dir->changed_by), new;
-
-	do {
-		new = changer > 0 && (old == 0 || old == changer) ? changer : RVL_GIVEN_TO_MANY;
-	} while (old != new && !atomic_compare_exchange_weak(&dir->changed_by, &old, new));
-}
-
 enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number,
 				    enum rvl_change change)
 {
 	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
 	bool is_due;
 
-	if (!node) /* of a file the pages are its data */
+	/* Nothing is known of what was given. Pages are dropped only where it is certain that they
+	 * are a listing: those of a file are its data. */
+	if (!node)
 		return change == RVL_CHANGE_NAMES ? RVL_NOTICE_LISTING : RVL_NOTICE_ATTRIBUTES;
 	is_due = rvl_given_changed(node, changer);
-	if (change == RVL_CHANGE_NAMES)
-		set_changed_by(node, changer);
 	if (change != RVL_CHANGE_ATTRIBUTES && rvl_node_is_dir(node) &&
-	    atomic_load(&node->are_names_given) && atomic_exchange(&node->are_names_given, false))
+	    atomic_exchange(&node->are_names_given, false))
 		return RVL_NOTICE_LISTING;
 	return is_due ? RVL_NOTICE_ATTRIBUTES : RVL_NOTICE_NONE;
 }

@@ -15,6 +15,7 @@
 #include "index/log.h"
 #include "index/stamp.h"
 #include "layer/copy.h"
+#include "layer/keep.h"
 #include "layer/path.h"
 #include "layer/sync.h"
 #include "overlay/decode.h"
@@ -173,7 +174,7 @@ static int set_attributes(struct copy_up *c)
 	/* chown cleared file capabilities: once more, now for good */
 	if (r == 0 && S_ISREG(c->st.stx_mode))
 		r = rvl_temp_copy_xattr(&c->temp, c->lower.dirfd, c->lower.name,
-					"security.capability");
+					RVL_CAPABILITY_NAME);
 	if (r == 0)
 		r = rvl_temp_copy_flags(&c->temp, &c->lower);
 	if (r == 0 &&

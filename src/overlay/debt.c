@@ -54,6 +54,7 @@ void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
 	*(debts->newest ? &debts->newest->debt_newer : &debts->oldest) = node;
 	debts->newest = node;
 	debts->n++;
+	/* last: who finds it set takes the node out of the list */
 	atomic_store_explicit(&node->is_owed, true, memory_order_release);
 	if (debts->n == 1 || debts->n == DEBTS_HIGH)
 		pthread_cond_signal(&debts->changed);

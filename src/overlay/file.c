@@ -61,7 +61,7 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 
 	if (r != -EUCLEAN || has_upper_data(node))
 		return r;
-	/* it may be about to get other data */
+	/* another thread may be truncating it, and have changed its size alone so far */
 	rvl_node_copy_begin(node);
 	rvl_node_copy_end(node);
 	r = pin_file(node, is_write, ret);
@@ -102,7 +102,7 @@ void rvl_overlay_release_file(struct rvl_overlay *ov, uint64_t number)
 
 	/* an orphan stays until the kernel forgets it */
 	if (node)
-		(void)rvl_node_release(node);
+		rvl_node_release(node);
 }
 
 /* offset -1: anywhere. */

@@ -6,7 +6,10 @@
 
 #include "overlay/real.h"
 
-/* A descriptor on the data of a regular file; is_write: O_RDWR on upper (the node must be there).
+/*
+ * A descriptor on the data of a regular file, pinned. is_write: O_RDWR on upper, where it must have
+ * been copied up to. -EISDIR, -EINVAL: no regular file; -ESTALE: gone; others of
+ * rvl_lower_data_open(). The caller has not begun its copy-up: that of another thread is waited for.
  */
 int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret);
 

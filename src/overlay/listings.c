@@ -2,8 +2,9 @@
 /*
  * Which listings are kept. A list of slots in the order in which they got theirs; the oldest
  * is dropped over the limit, unless it was used since it came to that end: then it goes to the
- * other end ("second chance"). So a use writes one flag under the slot's own lock, and the lock of
- * all is taken for keeping and dropping only.
+ * other end ("second chance"), as does one that is busy, while all are within the second limit. So a
+ * use writes one flag under the slot's own lock, and the lock of all is taken for keeping and dropping
+ * only.
  *
  * A slot that is locked is in use. It is never waited for here, since the own slot's lock is held.
  */

@@ -2,8 +2,9 @@
 /*
  * The listings that are kept in memory, of directories' lower parts and merged: a slot for each of
  * the two a directory, and a limit on the bytes of all. Whoever needs a listing gets it counted, so
- * that it may be dropped at any time. What a pass is reading is not dropped, up to a
- * second limit: to read all names again for each part of a pass is a cost that grows with the square.
+ * that it may be dropped at any time. One that a pass is reading is kept over the limit, up to
+ * RVL_LISTINGS_BUSY_FACTOR times the limit for all: to read all names again for each request of a pass
+ * is a cost that grows with the square.
  */
 #ifndef RVL_OVERLAY_LISTINGS_H
 #define RVL_OVERLAY_LISTINGS_H
@@ -16,8 +17,8 @@
 #include "layer/listing.h"
 
 #define RVL_LISTINGS_BYTES_MAX (64UL << 20)
-#define RVL_LISTING_BUSY_S 5 /* between two requests of a pass */
-#define RVL_LISTINGS_BUSY_FACTOR 4 /* of the limit, for those of passes and all others */
+#define RVL_LISTING_BUSY_S 5 /* a pass without a request for so long counts as given up */
+#define RVL_LISTINGS_BUSY_FACTOR 4
 #define RVL_LISTING_LOOKS_MIN 16 /* in vain, before a listing is read for look-ups */
 
 struct rvl_listing_slot {
@@ -25,7 +26,7 @@ struct rvl_listing_slot {
 		lock; /* guards what follows up to the list; held while the directory is read */
 	struct rvl_listing *listing; /* counted; NULL: not kept */
 	bool is_used; /* since it was last looked at for dropping */
-	time_t busy_until; /* a pass is under way, which will ask again; monotonic, seconds */
+	time_t busy_until; /* a pass counts as under way: CLOCK_MONOTONIC, seconds; 0: none */
 	unsigned n_idle_looks; /* into layers that did not have the name, while there is none */
 	unsigned n_looks_due; /* after so many of them it is to be read */
 	struct rvl_listing_slot *older, *newer; /* guarded by the cache's lock */
@@ -52,9 +53,9 @@ struct rvl_listing *rvl_listing_slot_get(struct rvl_listing_slot *slot);
  */
 void rvl_listing_slot_keep(struct rvl_listings *cache, struct rvl_listing_slot *slot,
 			   struct rvl_listing *listing);
-/* A pass goes on with it. */
+/* A request of a pass: the listing, which may still be to come, is busy for RVL_LISTING_BUSY_S. */
 void rvl_listing_slot_busy(struct rvl_listing_slot *slot);
-/* A pass has come to its end: one that is over the limit alone goes. */
+/* A pass has ended: not busy. What is over the limit is dropped, this one if it is so alone. */
 void rvl_listing_slot_idle(struct rvl_listings *cache, struct rvl_listing_slot *slot);
 /* Keep none. */
 void rvl_listing_slot_drop(struct rvl_listings *cache, struct rvl_listing_slot *slot);

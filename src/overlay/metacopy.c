@@ -12,14 +12,11 @@
 #include "layer/sync.h"
 #include "overlay/real.h"
 
-static int copy(struct rvl_node *node, int to, uint64_t size)
+static int copy(struct rvl_node *node, int from, int to, uint64_t size)
 {
-	_cleanup_close_ int from = rvl_lower_data_open(node, 0);
 	uint64_t n = 0;
-	int r = from < 0 ? from : rvl_copy_data(from, to, size, &n);
+	int r = rvl_copy_data(from, to, size, &n);
 
-	if (from == -EUCLEAN)
-		return rvl_lower_data_differ(node);
 	rvl_count_n(copy_up_bytes, n);
 	if (r == 0 && node->ov->config.sync != RVL_SYNC_VOLATILE)
 		r = rvl_sync_data(to, node->ov->config.sync == RVL_SYNC_AUTO &&
@@ -31,7 +28,7 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 {
 	struct rvl_overlay *ov = node->ov;
 	const struct rvl_xattr_names *names = &ov->stack->xattr;
-	_cleanup_close_ int to = -EBADF;
+	_cleanup_close_ int from = -EBADF, to = -EBADF;
 	char path[RVL_ENTRY_PATH_SIZE];
 	struct rvl_kept kept;
 	int r;
@@ -40,23 +37,27 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 	to = rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, O_RDWR, 0));
 	if (to < 0)
 		return to;
-	r = rvl_keep(to, &kept);
+	r = rvl_kept_get(to, &kept);
 	if (r < 0)
 		return r;
-	if (is_empty)
-		r = ftruncate(to, 0) < 0 ? -errno : 0;
-	else if (kept.st.stx_size)
-		r = copy(node, to, kept.st.stx_size);
+	if (!is_empty && kept.st.stx_size) {
+		from = rvl_lower_data_open(node, 0);
+		if (from < 0) /* nothing was written: nothing to undo */
+			return from == -EUCLEAN ? rvl_lower_data_differ(node) : from;
+		r = copy(node, from, to, kept.st.stx_size);
+	} else if (is_empty && ftruncate(to, 0) < 0) {
+		r = -errno;
+	}
 	if (r == 0)
 		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
 	if (r < 0 && r != -ENODATA) {
 		/* as it was: without data of its own, and without the room for them */
 		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)kept.st.stx_size) == 0)
-			rvl_keep_restore(to, &kept);
+			rvl_kept_restore(to, &kept);
 		return r;
 	}
 	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);
-	rvl_keep_restore(to, &kept);
+	rvl_kept_restore(to, &kept);
 	atomic_store(&node->is_metacopy, false);
 	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;

@@ -33,7 +33,7 @@ struct shard {
 	unsigned n;
 	/* nodes that were dropped while the kernel knew them: it may know more than is counted */
 	struct rvl_number_set uncounted; /* owned */
-	bool is_uncounted_lost; /* there were more than it takes */
+	bool is_uncounted_lost; /* a number did not go into it: any may be missing */
 };
 
 struct rvl_node_cache {
@@ -239,6 +239,7 @@ struct rvl_node *rvl_node_insert(struct rvl_node *node)
 	} else {
 		node->hash_next = NULL;
 		node->is_uncounted = rvl_number_set_take(&shard->uncounted, node->id.number);
+		/* by a former node of this number, maybe */
 		if (node->is_uncounted || shard->is_uncounted_lost)
 			atomic_store(&node->are_names_given, true);
 		*p = node;
@@ -398,17 +399,14 @@ void rvl_node_count_open(struct rvl_node *node)
 	pthread_mutex_unlock(&shard->lock);
 }
 
-bool rvl_node_release(struct rvl_node *node)
+void rvl_node_release(struct rvl_node *node)
 {
 	struct shard *shard = shard_of_node(node);
-	bool is_closed;
 
 	pthread_mutex_lock(&shard->lock);
 	if (node->n_open)
 		node->n_open--;
-	is_closed = node->n_open == 0;
 	pthread_mutex_unlock(&shard->lock);
-	return is_closed;
 }
 
 bool rvl_node_is_known(struct rvl_node *node)

@@ -90,17 +90,16 @@ struct rvl_node {
 #define RVL_CTIME_KEPT 2
 	struct timespec ctime_shown, ctime_linked;
 
-	/* directory: listings, counted; leaf locks */
+	/* directory: its listings (readdir.c, parts.c) */
 	_Atomic uint64_t version; /* grows with each change of names; written under lock */
 	struct rvl_listing_slot lower_listing; /* of the lower part */
 	struct rvl_listing_slot merged_listing; /* its lock is before lower_listing.lock, and guards
-						   both below */
+						   the next two */
 	uint64_t listing_version; /* of the one that is kept */
-	_Atomic pid_t changed_by; /* who changed names since it was read; 0: nobody who was told
-				     of, RVL_GIVEN_TO_MANY */
-	_Atomic bool are_names_given; /* to the kernel, which may keep them, since it was last told
-					 that there are others */
-	_Atomic bool is_number_invented; /* one of them has a number that is not its own */
+	pid_t listed_by; /* who began a pass with it last */
+	_Atomic bool are_names_given; /* to the kernel since it was last told to drop its listing */
+	_Atomic bool is_number_invented; /* a name was given with a number that was made up, since
+					    the end of the last pass */
 
 	pthread_rwlock_t lock;
 
@@ -168,8 +167,7 @@ bool rvl_node_forget(struct rvl_node *node, uint64_t n);
 /* The kernel knows a node no more that is not in memory. */
 void rvl_node_forget_dropped(struct rvl_overlay *ov, uint64_t number);
 void rvl_node_count_open(struct rvl_node *node);
-/* true if no open is left. */
-bool rvl_node_release(struct rvl_node *node);
+void rvl_node_release(struct rvl_node *node);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */
 /* As lookup, of what the kernel asks for by its number, but false and not counted if it is dead: the
  * kernel asks for what it has no inode of (fs/fuse/inode.c, fuse_get_dentry), so nobody has it open,

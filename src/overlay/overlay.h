@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "index/index.h"
+#include "layer/keep.h"
 #include "layer/layer.h"
 
 struct rvl_overlay; /* private: overlay/private.h */
@@ -114,17 +115,20 @@ enum {
 /* attr: the fields named by mask (st_mode, st_uid, st_gid, st_size, st_atim, st_mtim). */
 int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct stat *attr,
 			unsigned mask, struct rvl_entry *ret);
-/*
- * After a change of an object, before its reply: which notice must make answers too old that were
- * read before it (overlay/given.h), and take from the kernel the listing of a directory. For all
- * changes whose reply has no attributes.
- */
 enum rvl_change {
-	RVL_CHANGE_ATTRIBUTES,
-	RVL_CHANGE_NAMES, /* in the directory */
-	RVL_CHANGE_PLACE, /* it has another name; a directory also another ".." perhaps */
+	RVL_CHANGE_ATTRIBUTES, /* of the object */
+	RVL_CHANGE_NAMES, /* in this directory */
+	RVL_CHANGE_PLACE, /* it was renamed: the ".." of a directory may be another */
 };
-enum rvl_notice { RVL_NOTICE_NONE, RVL_NOTICE_ATTRIBUTES, RVL_NOTICE_LISTING };
+enum rvl_notice {
+	RVL_NOTICE_NONE,
+	RVL_NOTICE_ATTRIBUTES, /* those that were read before are too old (overlay/given.h) */
+	RVL_NOTICE_LISTING, /* and the kernel's listing of the directory (docs/decisions/0006) */
+};
+/*
+ * Which notice is due before the reply to a change? For all changes whose reply does not have the
+ * object's attributes. changer: the thread that asks.
+ */
 enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint64_t number,
 				    enum rvl_change change);
 /* buf of size bytes is terminated; -ENAMETOOLONG never, targets are at most PATH_MAX. */
@@ -157,7 +161,7 @@ struct rvl_page_write {
 	struct rvl_node *node; /* counted */
 	int fd; /* borrowed */
 	ssize_t len;
-	char capability[64]; /* vfs_ns_cap_data has 24 bytes */
+	char capability[RVL_CAPABILITY_SIZE];
 };
 int rvl_overlay_page_write_begin(struct rvl_overlay *ov, uint64_t number, int fd,
 				 struct rvl_page_write *ret);
@@ -240,8 +244,8 @@ struct rvl_dirent {
 typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
 int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,
 			bool with_attr, rvl_dirent_fn *fn, void *arg);
-/* A pass has come to its end: may the kernel keep what it read (docs/decisions/0006)? False also
- * where it cannot be told. */
-bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number);
+/* A pass has come to its end: the server need not hold its snapshot for it any more. May the kernel
+ * keep the listing (docs/decisions/0006)? False also where the directory cannot be found. */
+bool rvl_overlay_end_pass(struct rvl_overlay *ov, uint64_t number);
 
 #endif

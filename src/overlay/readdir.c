@@ -4,10 +4,9 @@
  * no name changes. Offsets are hashes of names and mean the same in each snapshot: so no name is lost
  * or given twice where another one is taken in the middle of a pass.
  *
- * After a change a new one is read, but not for who made the changes himself and goes on in a large
- * directory: "rm -r" removes what it has read before it goes on, and would have all that is left read
- * again for each part. The kernel does not say who has a directory open: that a pass is under way is
- * told by the time (listings.h).
+ * After a change a new one is read, but not for the thread that began a pass of a large directory
+ * with the old one and goes on: what is changed during a pass it need not see, and "rm -r", which
+ * removes what it has read before it goes on, would have all that is left read again for each part.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,7 +16,9 @@
 #include "layer/path.h"
 #include "overlay/lookup.h"
 
-#define LARGE 2000 /* names: about as many as the replies to two requests have */
+/* From so many names on, who goes on keeps his snapshot though names have changed. With fewer a new one
+ * costs little: a pass has a few requests only. */
+#define LARGE 2000
 
 enum { OFFSET_SELF = 1, OFFSET_PARENT = 2 };
 
@@ -43,8 +44,7 @@ static bool is_too_old(const struct rvl_node *node, uint64_t version, pid_t aske
 	const struct rvl_listing *listing = node->merged_listing.listing;
 
 	return listing && node->listing_version != version &&
-	       (is_start || listing->n < LARGE || asker <= 0 ||
-		atomic_load(&node->changed_by) != asker);
+	       (is_start || listing->n < LARGE || asker <= 0 || node->listed_by != asker);
 }
 
 /* A counted snapshot. */
@@ -63,13 +63,15 @@ static int merged_listing(struct rvl_dir *dir, pid_t asker, bool is_start,
 	rvl_listing_slot_busy(slot);
 	*ret = rvl_listing_slot_get(slot);
 	if (!*ret) {
-		atomic_store(&node->changed_by, 0);
 		r = read_merged(dir, ret);
 		if (r == 0) {
 			node->listing_version = version;
 			rvl_listing_slot_keep(cache, slot, *ret);
 		}
+		is_start = true;
 	}
+	if (is_start)
+		node->listed_by = asker;
 	pthread_mutex_unlock(&slot->lock);
 	return r;
 }
@@ -194,6 +196,8 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	r = rvl_dir_lock_read(node, &p.dir);
 	if (r == -ENOENT)
 		return 0; /* removed: empty */
+	/* under the directory's lock, and before names are read: who changes one afterwards finds it
+	 * set */
 	if (r == 0 && !atomic_load(&node->are_names_given))
 		atomic_store(&node->are_names_given, true);
 	if (r == 0)
@@ -230,7 +234,7 @@ static bool fills_last_page(const struct rvl_listing *listing)
 	return used == page;
 }
 
-bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number)
+bool rvl_overlay_end_pass(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_listing_slot *slot;
@@ -240,8 +244,10 @@ bool rvl_overlay_end_listing(struct rvl_overlay *ov, uint64_t number)
 		return false;
 	is_merged = rvl_node_has_upper(node);
 	slot = is_merged ? &node->merged_listing : &node->lower_listing;
+	/* a number that was made up is not to stay in the kernel */
 	ret = !atomic_exchange(&node->is_number_invented, false);
 	pthread_mutex_lock(&slot->lock);
+	/* in a directory without an upper part no name was ever changed */
 	if (is_merged)
 		ret = ret && slot->listing &&
 		      node->listing_version == atomic_load(&node->version) &&

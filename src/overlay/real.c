@@ -404,6 +404,8 @@ static int check_data_size(struct rvl_node *node, int fd)
 	int r = rvl_node_stat(node, &entry);
 
 	r = r ?: rvl_path_statx(fd, "", STATX_SIZE, &stx);
+	if (r == -EUCLEAN)
+		return -EIO; /* of the layer's filesystem */
 	return r ?: (uint64_t)entry.st.st_size == stx.stx_size ? 0 : -EUCLEAN;
 }
 
@@ -418,6 +420,8 @@ int rvl_lower_data_open(struct rvl_node *node, int flags)
 		return node->is_data_missing ? -EIO : -ESTALE;
 	fd = rvl_retry_emfile(node->ov, rvl_path_open_noatime(data->layer->fd, data->path,
 							      O_RDONLY | flags));
+	if (fd == -EUCLEAN)
+		return -EIO;
 	if (fd >= 0 && is_metacopy)
 		r = check_data_size(node, fd);
 	if (r < 0)

@@ -41,11 +41,14 @@ int rvl_lower_pin(struct rvl_node *node, struct rvl_fd *ret);
 /* Of a directory, its place in this layer. -ESTALE: it has none there. */
 int rvl_lower_pin_in(struct rvl_node *dir, unsigned layer, struct rvl_fd *ret);
 
-/* A new descriptor of a file's data where upper has none, O_RDONLY | flags. -ESTALE: they are nowhere;
- * -EIO: they are missing; -EUCLEAN: they are not what the metacopy file was made of (their size
- * differs), unless the file got other data meanwhile: whose turn it is to copy knows, or waits. */
+/*
+ * A new descriptor of a file's data where upper has none, O_RDONLY | flags. -ESTALE: the object has no
+ * lower part; -EIO: a metacopy file whose data no layer has; -EUCLEAN: the data have another size
+ * than the metacopy file. Without the node's copy-up begun, -EUCLEAN may be wrong: another thread may
+ * be truncating it (rvl_file_pin looks again).
+ */
 int rvl_lower_data_open(struct rvl_node *node, int flags);
-/* That they are not, told. Returns -EUCLEAN. */
+/* Logs, at a limited rate, that the data have another size. Returns -EUCLEAN. */
 int rvl_lower_data_differ(const struct rvl_node *node);
 
 /* The O_PATH descriptor of an upper directory, pinned. No locks held: its ancestors are opened.

@@ -43,7 +43,7 @@ struct renaming {
 	bool is_exchange;
 	bool is_unfinished; /* the log record must stay */
 	bool is_cleared; /* the directory to be replaced has no whiteouts any more */
-	uint64_t *ret_moved; /* borrowed; two of them */
+	uint64_t *ret_moved; /* borrowed; two, as rvl_overlay_rename() gives them */
 };
 
 static void end_release(struct end *end)

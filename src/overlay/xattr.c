@@ -7,13 +7,13 @@
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "layer/keep.h"
 #include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/prot.h"
 #include "overlay/real.h"
 
-#define CAPABILITY "security.capability"
 
 static bool is_acl(const char *name)
 {
@@ -72,7 +72,7 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 		r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
+	is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
 	n = get(&real, layer_name, buf, size);
 	end_turn(node, is_turn);
 	/* a lower that knows no xattrs has none; the overlay does know them */
@@ -161,7 +161,7 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 	int r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
 
 	if (r == 0) {
-		is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
+		is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
 		r = rvl_xattrat_set(real.dirfd, real.name, layer_name, value, size, flags);
 		end_turn(node, is_turn);
 	}
@@ -191,7 +191,7 @@ int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char 
 		return (int)n;
 	r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
 	if (r == 0) {
-		is_turn = begin_turn(node, !strcmp(name, CAPABILITY));
+		is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
 		r = rvl_xattrat_remove(real.dirfd, real.name, layer_name);
 		end_turn(node, is_turn);
 	}
@@ -207,14 +207,14 @@ int rvl_overlay_page_write_begin(struct rvl_overlay *ov, uint64_t number, int fd
 		return r;
 	rvl_node_copy_begin(ret->node);
 	ret->fd = fd;
-	ret->len = rvl_xattrat_get(fd, "", CAPABILITY, ret->capability, sizeof(ret->capability));
+	ret->len = rvl_xattrat_get(fd, "", RVL_CAPABILITY_NAME, ret->capability, sizeof(ret->capability));
 	return 0;
 }
 
 void rvl_overlay_page_write_end(struct rvl_page_write *write)
 {
 	if (write->len > 0)
-		(void)rvl_xattrat_set(write->fd, "", CAPABILITY, write->capability,
+		(void)rvl_xattrat_set(write->fd, "", RVL_CAPABILITY_NAME, write->capability,
 				      (size_t)write->len, 0);
 	rvl_node_copy_end(write->node);
 	rvl_node_put(write->node);

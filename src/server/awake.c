@@ -18,17 +18,19 @@
 #define LATENCY_NONE 0 /* microseconds: no CPU is halted */
 #define LATENCY_ANY (-1) /* PM_QOS_DEFAULT_VALUE: nothing is asked for */
 
-#define BURST_REQUESTS 32 /* within */
-#define BURST_NS 2000000 /* begin it; */
-#define TICK_NS 2000000 /* in which less than */
-#define TICK_REQUESTS 8 /* came ends it */
+/* Begins when BURST_REQUESTS come within BURST_NS; ends with the first TICK_NS that has less than
+ * TICK_REQUESTS. Of all threads together. */
+#define BURST_REQUESTS 32
+#define BURST_NS 2000000
+#define TICK_REQUESTS 8
+#define TICK_NS 2000000
 
 struct rvl_awake {
 	int fd; /* owned */
 	pthread_t thread;
-	_Atomic uint32_t n_requests;
+	_Atomic uint32_t n_requests; /* each thread counts, without a lock */
 	_Atomic uint64_t burst_ns; /* when the last BURST_REQUESTS were complete */
-	_Atomic bool is_on; /* written under lock */
+	_Atomic bool is_on; /* written under lock; read without it by each request */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* is_on, or is_ending */
@@ -87,6 +89,14 @@ static void *awake_thread(void *arg)
 	return NULL;
 }
 
+static void release(struct rvl_awake *awake)
+{
+	pthread_cond_destroy(&awake->changed);
+	pthread_mutex_destroy(&awake->lock);
+	rvl_close(awake->fd);
+	free(awake);
+}
+
 int rvl_awake_new(struct rvl_awake **ret)
 {
 	struct rvl_awake *awake = calloc(1, sizeof(*awake));
@@ -104,11 +114,7 @@ int rvl_awake_new(struct rvl_awake **ret)
 	pthread_cond_init(&awake->changed, NULL);
 	r = -pthread_create(&awake->thread, NULL, awake_thread, awake);
 	if (r < 0) {
-		awake->is_ending = true;
-		pthread_cond_destroy(&awake->changed);
-		pthread_mutex_destroy(&awake->lock);
-		rvl_close(awake->fd);
-		free(awake);
+		release(awake);
 		return r;
 	}
 	*ret = awake;
@@ -124,10 +130,7 @@ void rvl_awake_free(struct rvl_awake *awake)
 	pthread_cond_signal(&awake->changed);
 	pthread_mutex_unlock(&awake->lock);
 	pthread_join(awake->thread, NULL);
-	pthread_cond_destroy(&awake->changed);
-	pthread_mutex_destroy(&awake->lock);
-	rvl_close(awake->fd);
-	free(awake);
+	release(awake);
 }
 
 void rvl_awake_request(struct rvl_awake *awake)

@@ -14,14 +14,16 @@
 
 struct rvl_awake;
 
-/* Starts a thread, which sleeps most of the time. -errno of opening the device, or no thread. */
+/* Opens the device and starts a thread, which sleeps while few requests come. -errno of either. The
+ * caller owns *ret. */
 int rvl_awake_new(struct rvl_awake **ret);
+/* The CPUs are let go. No request may come any more. Accepts NULL. */
 void rvl_awake_free(struct rvl_awake *awake);
 
 /* A request has come. NULL: nothing is kept awake. Any thread; takes no lock but to begin. */
 void rvl_awake_request(struct rvl_awake *awake);
 
-/* Are they kept awake now? */
+/* Are they kept awake now? For tests. */
 bool rvl_awake_is_on(const struct rvl_awake *awake);
 
 #endif

@@ -53,7 +53,7 @@ struct rvl_options {
 	/* of the transport */
 	bool has_io_uring; /* where the kernel has it */
 	unsigned poll_us; /* how long a reader of /dev/fuse asks before it sleeps */
-	enum rvl_awake_mode awake; /* are idle CPUs, while requests come */
+	enum rvl_awake_mode awake; /* whether idle CPUs are kept awake while requests come */
 	bool has_passthrough; /* where the kernel has it */
 
 	/* of the mount */

@@ -36,9 +36,8 @@ void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fus
 double rvl_attr_timeout(fuse_req_t req, uint64_t number);
 
 /*
- * An object was changed, and the reply, which is still to be sent, does not tell its attributes: no
- * answer that was read before the change is to be taken after it (overlay/given.h). Names may have
- * changed also where the request fails.
+ * Before the reply to a change, where that does not tell the attributes of number: sends the notice
+ * that rvl_overlay_changed() asks for, if any.
  */
 void rvl_tell(fuse_req_t req, uint64_t number, enum rvl_change change);
 /* The same of what the kernel does not know to be changed: it takes the attributes that it has for
@@ -49,9 +48,10 @@ void rvl_tell_not_to_keep(fuse_req_t req, uint64_t number);
 
 /* result: 0 or -errno. */
 void rvl_reply_status(fuse_req_t req, int result);
-/* The same, of a change of this object. */
+/* The same, after a change of this object, which is told where result is 0. */
 void rvl_reply_changed(fuse_req_t req, int result, uint64_t number);
-/* The same, of a change of names in this directory. */
+/* The same, after a change of names in this directory, which is told in any case: names may have
+ * changed before the error. */
 void rvl_reply_names(fuse_req_t req, int result, uint64_t number);
 void rvl_reply_none(fuse_req_t req);
 /* entry: counted once by the overlay; looked at only where result is 0. */

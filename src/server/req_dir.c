@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Listing. Directories are opened without asking, and the kernel keeps each listing that it has read
- * to its end, until a name changes. In a kept one it finds its place by equal offsets only, and may
- * take that of an entry that is gone for the end (docs/decisions/0006).
+ * to its end, until a name changes (docs/decisions/0006).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,23 +15,11 @@
 #define REPLY_MAX (1U << 20)
 #define PLUS_ENTRY_MIN 160 /* struct fuse_direntplus with a name of one byte, aligned */
 
-/* The answer to the first one: there is none. */
+/* Asked once for a mount: after ENOSYS the kernel opens directories without asking (Linux 5.1). */
 void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 {
 	rvl_count(req_opendir);
-	if (!rvl_server_of(req)->has_opendir) {
-		rvl_reply_status(req, -ENOSYS);
-		return;
-	}
-	rvl_count(requests);
-	fi->cache_readdir = fi->keep_cache = 1;
-	(void)fuse_reply_open(req, fi);
-}
-
-void rvl_req_releasedir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
-{
-	rvl_count(req_releasedir);
-	rvl_reply_status(req, 0);
+	rvl_reply_status(req, -ENOSYS);
 }
 
 /* A reply that is being filled. */
@@ -73,12 +60,12 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 }
 
 /*
- * With the reply that ends a pass the kernel has a whole listing, which others that are under way
- * must not meet where it is not to be kept. So its pages are taken first.
+ * The reply that ends a pass completes the kernel's listing. If that is not to be kept, its pages are
+ * dropped before the reply, so that no other pass reads them.
  */
-static void end_listing(fuse_req_t req, uint64_t number)
+static void end_pass(fuse_req_t req, uint64_t number)
 {
-	if (!rvl_overlay_end_listing(rvl_overlay_of(req), number))
+	if (!rvl_overlay_end_pass(rvl_overlay_of(req), number))
 		rvl_tell_not_to_keep(req, number);
 }
 
@@ -107,7 +94,7 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 		return;
 	}
 	if (f.used == 0)
-		end_listing(req, number);
+		end_pass(req, number);
 	rvl_count(requests);
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)

@@ -31,7 +31,6 @@ struct rvl_server {
 	uid_t owner; /* of the mount: may ask for its counters */
 	bool has_acl; /* POSIX ACLs are in use */
 	bool has_open; /* the kernel is to ask for each open */
-	bool has_opendir; /* it cannot do without asking for that of directories */
 	int lock_fds[2]; /* owned */
 	struct rvl_stack stack; /* owned */
 	struct rvl_index *index; /* owned */

@@ -106,7 +106,6 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 		else if (!fuse_set_feature_flag(conn, capabilities[i].flag))
 			rvl_debug("the kernel does not have: %s", capabilities[i].name);
 	}
-	server->has_opendir = !fuse_get_feature_flag(conn, FUSE_CAP_NO_OPENDIR_SUPPORT);
 	conn->max_write = RVL_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->time_gran = 1;
@@ -137,7 +136,6 @@ static const struct fuse_lowlevel_ops operations = {
 	.opendir = rvl_req_opendir,
 	.readdir = rvl_req_readdir,
 	.readdirplus = rvl_req_readdirplus,
-	.releasedir = rvl_req_releasedir,
 	.fsyncdir = rvl_req_fsync,
 	.statfs = rvl_req_statfs,
 	.setxattr = rvl_req_setxattr,

@@ -49,7 +49,7 @@
 #define RINGS_WANTED 64 /* in all, where there are many CPUs */
 #define CPUS_MAX 4096
 #define JOIN_RETRY_MS 10
-#define AWAKE_CPUS_MAX 2 /* by itself: all that are idle are kept awake */
+#define AWAKE_CPUS_MAX 2 /* with awake=auto: it concerns all CPUs, and more would poll in vain */
 #define OVER_IO_URING (1U << (41 - 32)) /* FUSE_OVER_IO_URING, in flags2 */
 
 struct ring_thread {
@@ -370,15 +370,23 @@ static int enable_passthrough(struct rvl_server *server)
 	return r;
 }
 
+/* Why CPUs are not to be kept awake; NULL: they are. */
+static const char *why_not_awake(enum rvl_awake_mode mode)
+{
+	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (mode == RVL_AWAKE_OFF)
+		return "awake=off";
+	if (n_cpus < 2)
+		return "there is one CPU";
+	if (mode == RVL_AWAKE_AUTO && n_cpus > AWAKE_CPUS_MAX)
+		return "there are more than two CPUs, awake=on is for them";
+	return NULL;
+}
+
 static int keep_awake(struct rvl_server *server)
 {
-	const enum rvl_awake_mode mode = server->options.awake;
-	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	const char *why_not = mode == RVL_AWAKE_OFF ? "awake=off" :
-			      n_cpus < 2	    ? "there is one CPU" :
-			      mode == RVL_AWAKE_AUTO && n_cpus > AWAKE_CPUS_MAX ?
-						      "there are more than two CPUs, awake=on is for them" :
-						      NULL;
+	const char *why_not = why_not_awake(server->options.awake);
 	int r = why_not ? 0 : rvl_awake_new(&server->awake);
 
 	if (r < 0)

@@ -259,9 +259,12 @@ def test_part_of_the_data_and_another_size(ov):
     os.truncate(lower, 30000)
     ov.before = None
     ov.may_complain = True
-    sysc.fails(errno.EIO, (ov.mount() / "f").read_bytes)
+    mnt = ov.mount()
+    sysc.fails(errno.EIO, (mnt / "f").read_bytes)
+    sysc.fails(errno.EIO, open, mnt / "f", "a")
     ov.umount()
     assert ov.ctl("repair", "-p")[0] == 4
+    assert (ov.upper / "f").read_bytes()[:len(DATA)] == DATA
     os.truncate(lower, 0)
     write(lower, DATA * 20)
     ov.before = None

@@ -7,6 +7,7 @@
 /* vfs_cap_data, version 2: CAP_CHOWN, permitted and effective. */
 static const unsigned char capability[20] = { 1, 0, 0, 2, 1 };
 
+/* What ftruncate(2) took is there again: times, setuid and setgid, capability. */
 static void times_mode_and_capability(void **state)
 {
 	const struct timespec times[2] = { { 1000, 1 }, { 2000, 2 } };
@@ -19,12 +20,12 @@ static void times_mode_and_capability(void **state)
 	assert_int_equal(fchmod(fd, 06755), 0);
 	assert_int_equal(fsetxattr(fd, "security.capability", capability, 20, 0), 0);
 	assert_int_equal(futimens(fd, times), 0);
-	assert_int_equal(rvl_keep(fd, &before), 0);
+	assert_int_equal(rvl_kept_get(fd, &before), 0);
 	assert_int_equal(before.capability_len, 20);
 	assert_int_equal(ftruncate(fd, 100), 0);
 	assert_int_equal(fgetxattr(fd, "security.capability", NULL, 0), -1);
-	rvl_keep_restore(fd, &before);
-	assert_int_equal(rvl_keep(fd, &after), 0);
+	rvl_kept_restore(fd, &before);
+	assert_int_equal(rvl_kept_get(fd, &after), 0);
 	assert_int_equal(after.capability_len, 20);
 	assert_memory_equal(after.capability, capability, 20);
 	assert_int_equal(after.st.stx_mode & 07777, 06755);
@@ -34,6 +35,7 @@ static void times_mode_and_capability(void **state)
 	close(fd);
 }
 
+/* A file without a capability gets none. */
 static void without_capability(void **state)
 {
 	struct rvl_kept kept;
@@ -41,9 +43,9 @@ static void without_capability(void **state)
 
 	assert_int_equal(sh("cd %s && echo data >f", fixture_dir), 0);
 	fd = open(at("f"), O_RDWR | O_CLOEXEC);
-	assert_int_equal(rvl_keep(fd, &kept), 0);
+	assert_int_equal(rvl_kept_get(fd, &kept), 0);
 	assert_true(kept.capability_len < 0);
-	rvl_keep_restore(fd, &kept);
+	rvl_kept_restore(fd, &kept);
 	assert_int_equal(fgetxattr(fd, "security.capability", NULL, 0), -1);
 	close(fd);
 }

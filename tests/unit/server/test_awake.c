@@ -50,6 +50,7 @@ static void ask_until_on(struct rvl_awake *awake)
 	assert_int_equal(latency(), 0);
 }
 
+/* A burst begins it, it ends by itself, and it can begin again. */
 static void burst(void **state)
 {
 	struct rvl_awake *awake;
@@ -77,6 +78,7 @@ static void slow_requests(void **state)
 	rvl_awake_free(awake);
 }
 
+/* The end of the server while CPUs are kept awake lets them go. */
 static void end_while_on(void **state)
 {
 	struct rvl_awake *awake;
@@ -89,6 +91,7 @@ static void end_while_on(void **state)
 	assert_int_not_equal(latency(), 0);
 }
 
+/* NULL is "not kept awake" to all functions. */
 static void none(void **state)
 {
 	rvl_awake_request(NULL);
