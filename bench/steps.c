@@ -385,17 +385,20 @@ static int plain_unlink_lower(unsigned i)
 	return i % 4 == 3 ? plain(unlink(name('f', i))) : 0;
 }
 
-/* What of a create is for the index, on plain files that are left; and what comes after the reply. */
+/* What of a create is for the index, on copied-up files that are left; and what comes after the reply. */
 static const char *left(unsigned i)
 {
-	return name('f', i % 4 == 3 ? i - 1 : i);
+	static char path[24];
+
+	snprintf(path, sizeof(path), "d/%s", name('f', i % 4 == 3 ? i - 1 : i));
+	return path;
 }
 
 static int index_stamp(unsigned i)
 {
 	const struct rvl_id id = { .number = FAKE_NUMBER + i, .generation = 1 };
 
-	return rvl_stamp_set(ov->index, AT_FDCWD, left(i), S_IFREG, 0, &id);
+	return rvl_stamp_set(ov->index, ov->stack->layers[0].fd, left(i), S_IFREG, 0, &id);
 }
 
 static int index_log(unsigned i)
@@ -414,7 +417,7 @@ static int index_log(unsigned i)
 
 static int index_entry(unsigned i)
 {
-	return rvl_entry_link(ov->index, AT_FDCWD, left(i), FAKE_NUMBER + i);
+	return rvl_entry_link(ov->index, ov->stack->layers[0].fd, left(i), FAKE_NUMBER + i);
 }
 
 static int nothing(unsigned i)

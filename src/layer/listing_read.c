@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -17,6 +18,8 @@
 #include "layer/path.h"
 
 #define BUFFER_BYTES (128 * 1024)
+#define ENTRY_BYTES_MAX 64 /* of a name of usual length */
+#define SMALL_BYTES (64 * 1024) /* a directory that is read in any case */
 #define TEXT_BYTES_MAX UINT32_MAX /* positions in the text have 32 bits */
 
 struct reader {
@@ -141,6 +144,16 @@ static int read_entry(const struct reader *rd, const struct dirent64 *de)
 	return raw_add(rd->raw, &entry, name);
 }
 
+/* By its size alone, which most filesystems give in bytes of entries: a directory that is not read saves
+ * a look-up the time of reading max_names of it. */
+static bool is_too_large(int fd, size_t max_names)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size > SMALL_BYTES &&
+	       (uint64_t)st.st_size / ENTRY_BYTES_MAX > max_names;
+}
+
 int rvl_raw_read(const struct rvl_stack *stack, const struct rvl_layer *layer, int fd,
 		 const struct rvl_secret *secret, size_t max_names, struct rvl_raw *raw)
 {
@@ -157,6 +170,8 @@ int rvl_raw_read(const struct rvl_stack *stack, const struct rvl_layer *layer, i
 
 	if (!buffer)
 		return -ENOMEM;
+	if (max_names && is_too_large(fd, max_names))
+		return -E2BIG;
 	if (layer->has_xattrs) {
 		enum rvl_opaque opaque;
 
