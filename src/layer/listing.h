@@ -40,8 +40,8 @@ uint64_t rvl_listing_offset(const struct rvl_secret *secret, const char *name);
 /*
  * Read the directories of `places` into one listing ("." and ".." left out, whiteouts and what they
  * hide too, AUFS names interpreted). max_names: -E2BIG when there are more, in all or read from one
- * place, or must be by the size of a large directory (0: no limit but memory). Places that were removed offline are skipped. With layer
- * has_ino_in_dirents false, ino is from a statx of each entry.
+ * place, or must be by the size of a large directory (0: no limit but memory). Places that were
+ * removed offline are skipped. With layer has_ino_in_dirents false, ino is from a statx of each entry.
  */
 int rvl_listing_read(const struct rvl_stack *stack, const struct rvl_places *places,
 		     const struct rvl_secret *secret, size_t max_names, struct rvl_listing **ret);
