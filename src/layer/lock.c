@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #define POLL_MS 20
@@ -71,10 +72,7 @@ static void find_holder(int fd, char ret[HOLDER_SIZE])
 
 static int64_t now_ms(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (int64_t)(rvl_now_ns(CLOCK_MONOTONIC) / 1000000);
 }
 
 static int lock_until(int fd, const char *option, const char *path, int64_t deadline_ms)

@@ -10,6 +10,7 @@
  */
 #include "overlay/listings.h"
 
+#include "base/clock.h"
 #include "base/counters.h"
 
 void rvl_listings_init(struct rvl_listings *cache, size_t limit_bytes)
@@ -53,10 +54,7 @@ static void drop(struct rvl_listings *cache, struct rvl_listing_slot *slot)
 
 static time_t now_s(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec;
+	return (time_t)(rvl_now_ns(CLOCK_MONOTONIC_COARSE) / RVL_NS_PER_S);
 }
 
 static bool is_busy(const struct rvl_listing_slot *slot)

@@ -14,7 +14,6 @@
 #include "overlay/prot.h"
 #include "overlay/real.h"
 
-
 static bool is_acl(const char *name)
 {
 	return strncmp(name, "system.posix_acl_", 17) == 0;
@@ -207,7 +206,8 @@ int rvl_overlay_page_write_begin(struct rvl_overlay *ov, uint64_t number, int fd
 		return r;
 	rvl_node_copy_begin(ret->node);
 	ret->fd = fd;
-	ret->len = rvl_xattrat_get(fd, "", RVL_CAPABILITY_NAME, ret->capability, sizeof(ret->capability));
+	ret->len = rvl_xattrat_get(fd, "", RVL_CAPABILITY_NAME, ret->capability,
+				   sizeof(ret->capability));
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 #define DEVICE "/dev/cpu_dma_latency"
@@ -37,14 +38,6 @@ struct rvl_awake {
 	bool is_ending;
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ULL + now.tv_nsec;
-}
-
 /* Documentation/power/pm_qos_interface.rst: a binary 32-bit number. */
 static void ask_for_latency(struct rvl_awake *awake, int32_t latency_us)
 {
@@ -58,9 +51,9 @@ static void wait_for_end(struct rvl_awake *awake)
 	uint32_t seen = atomic_load(&awake->n_requests), n = TICK_REQUESTS;
 
 	while (!awake->is_ending && n >= TICK_REQUESTS) {
-		const uint64_t until_ns = now_ns() + TICK_NS;
-		const struct timespec until = { .tv_sec = until_ns / 1000000000,
-						.tv_nsec = until_ns % 1000000000 };
+		const uint64_t until_ns = rvl_now_ns(CLOCK_MONOTONIC) + TICK_NS;
+		const struct timespec until = { .tv_sec = until_ns / RVL_NS_PER_S,
+						.tv_nsec = until_ns % RVL_NS_PER_S };
 
 		while (!awake->is_ending && pthread_cond_clockwait(&awake->changed, &awake->lock,
 								   CLOCK_MONOTONIC, &until) == 0)
@@ -144,7 +137,7 @@ void rvl_awake_request(struct rvl_awake *awake)
 		return;
 	if (atomic_load_explicit(&awake->is_on, memory_order_relaxed))
 		return;
-	now = now_ns();
+	now = rvl_now_ns(CLOCK_MONOTONIC);
 	before = atomic_exchange(&awake->burst_ns, now);
 	if (now - before > BURST_NS)
 		return;

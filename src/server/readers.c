@@ -38,6 +38,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "server/awake.h"
 #include "server/fuse.h"
@@ -88,14 +89,6 @@ struct readers {
 };
 
 static void *reader_thread(void *arg);
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ULL + now.tv_nsec;
-}
 
 /* How often this thread has waited for something. */
 static long n_switches(void)
@@ -208,11 +201,11 @@ static void go_on_streak(struct readers *all, struct reader *self)
 	long switches;
 
 	if (self->n_streak++ == 0) {
-		self->streak_ns = now_ns();
+		self->streak_ns = rvl_now_ns(CLOCK_MONOTONIC);
 		self->streak_switches = n_switches();
 		return;
 	}
-	if (self->n_streak < STREAK_REQUESTS || now_ns() - self->streak_ns < STREAK_NS)
+	if (self->n_streak < STREAK_REQUESTS || rvl_now_ns(CLOCK_MONOTONIC) - self->streak_ns < STREAK_NS)
 		return;
 	switches = n_switches() - self->streak_switches;
 	limit = (unsigned long)switches * BLOCKED_SHARE >= self->n_streak ? all->max :
@@ -250,8 +243,8 @@ static int receive(struct readers *all, struct reader *self, struct fuse_buf *bu
 		}
 		self->n_streak = 0;
 		if (start == 0)
-			start = now_ns();
-		if (is_polling && now_ns() - start < all->poll_ns)
+			start = rvl_now_ns(CLOCK_MONOTONIC);
+		if (is_polling && rvl_now_ns(CLOCK_MONOTONIC) - start < all->poll_ns)
 			continue;
 		if (is_polling) {
 			self->luck -= LUCK_VAIN;
@@ -263,7 +256,7 @@ static int receive(struct readers *all, struct reader *self, struct fuse_buf *bu
 		}
 		poll(polls, 2, -1);
 		/* with the time of a wake-up: it came soon after all */
-		if (self->luck < LUCK_MIN && now_ns() - start < 3 * all->poll_ns)
+		if (self->luck < LUCK_MIN && rvl_now_ns(CLOCK_MONOTONIC) - start < 3 * all->poll_ns)
 			self->luck++;
 	}
 	return 0;
