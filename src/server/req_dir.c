@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/counters.h"
+#include "server/lister.h"
 #include "server/reply.h"
 #include "server/requests.h"
 #include "server/transport.h"
@@ -27,7 +28,8 @@ struct filling {
 	fuse_req_t req;
 	char *buf;
 	size_t size, used;
-	uint64_t *counted; /* numbers that the reply counts as looked up; NULL: not READDIRPLUS */
+	bool is_plus; /* READDIRPLUS: there is room for attributes */
+	uint64_t *counted; /* numbers that the reply counts as looked up; NULL: without attributes */
 	size_t n_counted;
 };
 
@@ -41,7 +43,7 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 	};
 	size_t need;
 
-	if (!f->counted) {
+	if (!f->is_plus) {
 		need = fuse_add_direntry(f->req, f->buf + f->used, room, dirent->name, &param.attr,
 					 dirent->next_offset);
 	} else {
@@ -74,20 +76,23 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	_cleanup_free_ char *own = NULL;
 	_cleanup_free_ uint64_t *counted = NULL;
-	struct filling f = { .req = req };
+	const pid_t asker = rvl_asker_of(req);
+	struct filling f = { .req = req, .is_plus = is_plus };
+	bool with_attr;
 	int r;
 
+	with_attr = is_plus && rvl_lister_wants_attr(asker, number, (uint64_t)offset);
 	f.size = size < REPLY_MAX ? size : REPLY_MAX;
 	f.buf = rvl_transport_payload(f.size);
 	if (!f.buf)
 		f.buf = own = malloc(f.size ?: 1);
-	if (is_plus)
+	if (with_attr)
 		f.counted = counted = malloc((f.size / PLUS_ENTRY_MIN + 1) * sizeof(*counted));
-	if (!f.buf || (is_plus && !counted)) {
+	if (!f.buf || (with_attr && !counted)) {
 		rvl_reply_status(req, -ENOMEM);
 		return;
 	}
-	r = rvl_overlay_readdir(overlay, rvl_asker_of(req), number, offset, is_plus, fill, &f);
+	r = rvl_overlay_readdir(overlay, asker, number, offset, with_attr, fill, &f);
 	/* What was read before an error is good; the next request meets the error again. */
 	if (r < 0 && f.used == 0) {
 		rvl_reply_status(req, r);

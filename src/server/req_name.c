@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/counters.h"
+#include "server/lister.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -28,9 +29,12 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	rvl_count(req_lookup);
 	/* "." and ".." ask for an object, not for a name: there is nothing to remember. */
-	if (is_dot(name))
+	if (is_dot(name)) {
 		rvl_reply_entry(req, error_of_handle(r), &entry);
-	else if (r == -ENOENT)
+		return;
+	}
+	rvl_lister_looks_up(rvl_asker_of(req), parent);
+	if (r == -ENOENT)
 		rvl_reply_absent(req);
 	else
 		rvl_reply_entry(req, r, &entry);

@@ -54,7 +54,7 @@ static const struct {
 	{ FUSE_CAP_WRITEBACK_CACHE, NEVER, "writeback cache" },
 	{ FUSE_CAP_PARALLEL_DIROPS, ALWAYS, "parallel look-ups" },
 	{ FUSE_CAP_READDIRPLUS, ALWAYS, "readdirplus" },
-	{ FUSE_CAP_READDIRPLUS_AUTO, ALWAYS, "readdirplus by need" },
+	{ FUSE_CAP_READDIRPLUS_AUTO, NEVER, "readdirplus by the kernel's guess" }, /* lister.h */
 	{ FUSE_CAP_DONT_MASK, ALWAYS, "umask to us" },
 	{ FUSE_CAP_CACHE_SYMLINKS, ALWAYS, "symlink cache" },
 	{ FUSE_CAP_IOCTL_DIR, ALWAYS, "ioctl on directories" },

@@ -241,6 +241,31 @@ def asks(mnt, path):
 
 
 @pytest.mark.kernel_differs("it has no counters")
+def test_attributes_for_who_looks(ov):
+    """Who looks at what he lists has the attributes of the next large directories with their names."""
+    n = 600
+    with ov.layer() as low:
+        for d in "abcd":
+            for i in range(n):
+                write(low / d / f"n{i}", b"x" * i)
+    write(ov.upper / "d/upper", b"upper")
+    mnt = ov.mount()
+
+    def looked_up(d):
+        before = counters_of(mnt)["req_lookup"]
+        for name, _, _, _ in sysc.readdir_all(mnt / d):
+            st = os.lstat(mnt / d / name)
+            if name.startswith("n"):
+                assert st.st_size == int(name[1:])
+        return counters_of(mnt)["req_lookup"] - before
+
+    assert looked_up("a") > n / 2
+    assert looked_up("b") < 8
+    assert looked_up("c") < 8
+    assert looked_up("d") < 8
+
+
+@pytest.mark.kernel_differs("it has no counters")
 def test_kept_listing(ov):
     """The kernel keeps a listing until a name changes, and then the new one."""
     with ov.layer() as low:
