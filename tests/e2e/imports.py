@@ -15,7 +15,8 @@ from trees import ino, standard_tree, write
 OPTIONS = {"index": ["index=on", "redirect_dir=on"],
            "plain": ["index=off", "redirect_dir=on"],
            "nfs_export": ["index=on", "nfs_export=on", "redirect_dir=on"],
-           "metacopy": ["index=on", "redirect_dir=on", "metacopy=on"]}
+           "metacopy": ["index=on", "redirect_dir=on", "metacopy=on"],
+           "uuid_off": ["index=on", "redirect_dir=on", "uuid=off"]}  # origins without a uuid
 
 
 def tool(ov, *arguments, code=0):

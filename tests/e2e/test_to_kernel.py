@@ -23,7 +23,8 @@ WITHOUT_NLINK = ("nfs_export", "plain")
 
 KERNEL = {"index": ["index=on", "redirect_dir=on", "xino=on"],
           "plain": ["index=off", "redirect_dir=on", "xino=on"],
-          "nfs_export": ["index=on", "nfs_export=on", "redirect_dir=on", "xino=on"]}
+          "nfs_export": ["index=on", "nfs_export=on", "redirect_dir=on", "xino=on"],
+          "uuid_null": ["index=on", "redirect_dir=on", "xino=on", "uuid=null"]}
 
 
 def to_kernel(ov, how, *arguments, code=0):

@@ -84,6 +84,12 @@ def mapfile():
         yield b"\0" + struct.pack("<I", page * 4096 + 16) + piece(b"\x20\0")
 
 
+def name():
+    yield handle().hex().encode()
+    yield handle(bytes(8)).hex().upper().encode()
+    yield handle(bytes(106)).hex().encode()
+
+
 def nfs():
     yield b"0x" + (bytes(4) + bytes(range(8))).hex().encode()
     yield b"01060081 00000001 00000002 00000003"
@@ -125,8 +131,9 @@ def table():
         struct.pack("<H", 0x4321) + UUID
 
 
-SEEDS = {"entry": entry, "handle": handles, "journal": journal, "log": log, "map": row,
-         "mapfile": mapfile, "nfs": nfs, "options": options, "redirect": redirect,
+SEEDS = {"entry": entry, "handle": handles, "journal": journal, "log": log, "map": row, "mapfile": mapfile,
+         "name": name,
+         "nfs": nfs, "options": options, "redirect": redirect,
          "state": state, "table": table}
 
 
