@@ -162,7 +162,7 @@ static int plain_readdirplus(unsigned i)
 static int create(unsigned i)
 {
 	struct rvl_entry entry;
-	int r = rvl_overlay_create(ov, &cred, dir, name('c', i), 0644, O_RDWR, &entry);
+	int r = rvl_overlay_create(ov, &cred, dir, name('c', i), 0644, &entry);
 
 	if (r == 0)
 		made[i] = entry.number;

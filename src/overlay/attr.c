@@ -52,7 +52,7 @@ enum rvl_notice rvl_overlay_changed(struct rvl_overlay *ov, pid_t changer, uint6
  */
 static int set_size(struct rvl_node *node, off_t size, bool is_open)
 {
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = node->ov };
+	struct rvl_pinned _cleanup_pinned_ file = { .ov = node->ov };
 	char path[RVL_FD_PATH_SIZE];
 	int r = rvl_file_pin(node, true, &file.fd);
 

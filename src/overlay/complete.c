@@ -132,13 +132,13 @@ static int complete_name(struct rvl_node *dir, int dirfd, const char *name)
 static int complete_directory(struct rvl_overlay *ov, uint64_t number)
 {
 	struct rvl_node _cleanup_node_ *dir = NULL;
-	struct rvl_dirfd _cleanup_dirfd_ pin = {};
+	struct rvl_pinned _cleanup_pinned_ pin = {};
 	_cleanup_closedir_ DIR *names = NULL;
 	const struct dirent *entry;
 	int r = rvl_node_get_dir(ov, number, &dir);
 
 	if (r == 0)
-		r = rvl_dirfd_get(dir, &pin);
+		r = rvl_pinned_dir(dir, &pin);
 	if (r < 0)
 		return r == -ENOENT || r == -ESTALE ? 0 : r;
 	r = rvl_dir_stream(rvl_fd_reopen(pin.fd.fd, O_RDONLY | O_DIRECTORY), &names);

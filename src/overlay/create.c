@@ -455,12 +455,11 @@ int rvl_overlay_symlink(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 }
 
 int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-		       const char *name, mode_t mode, int flags, struct rvl_entry *ret)
+		       const char *name, mode_t mode, struct rvl_entry *ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	int r;
 
-	(void)flags;
 	r = create(ov, cred, parent, name, (mode & 07777) | S_IFREG, 0, NULL, &node, ret);
 	if (r == 0)
 		rvl_node_count_open(node);
@@ -470,7 +469,7 @@ int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint
 /* An object with an entry and no name: what an orphan is. The log record keeps it until it is named
  * or closed. */
 int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-			mode_t mode, int flags, struct rvl_entry *ret)
+			mode_t mode, struct rvl_entry *ret)
 {
 	struct creation _cleanup_creation_ c = { .ov = ov, .name = "", .temp.fd = -EBADF };
 	struct rvl_node _cleanup_node_ *dir = NULL, _cleanup_node_ *node = NULL;
@@ -478,7 +477,6 @@ int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 	uint64_t log_id = 0;
 	int r = rvl_check_writable(ov);
 
-	(void)flags;
 	if (r == 0)
 		r = rvl_node_get_dir(ov, parent, &dir);
 	if (r == 0)

@@ -25,7 +25,7 @@ static int lock_dir(struct rvl_node *node, bool is_write, struct rvl_dir *ret)
 
 		*ret = (struct rvl_dir){ .node = node, .fd.fd = RVL_FD_NONE };
 		if (had_upper)
-			r = rvl_dirfd_get(node, &ret->fd);
+			r = rvl_pinned_dir(node, &ret->fd);
 		if (r < 0)
 			return r;
 		if (is_write)
@@ -68,9 +68,9 @@ int rvl_dir_lock_two(struct rvl_node *a, struct rvl_node *b, struct rvl_dir *ret
 	if (r == 0)
 		r = rvl_copy_up(b, 0);
 	if (r == 0)
-		r = rvl_dirfd_get(a, &ret_a->fd);
+		r = rvl_pinned_dir(a, &ret_a->fd);
 	if (r == 0)
-		r = rvl_dirfd_get(b, &ret_b->fd);
+		r = rvl_pinned_dir(b, &ret_b->fd);
 	if (r < 0)
 		goto fail;
 	if (a->id.number > b->id.number) {
@@ -97,5 +97,5 @@ void rvl_dir_unlock(struct rvl_dir *dir)
 	if (dir->is_locked)
 		pthread_rwlock_unlock(&dir->node->lock);
 	dir->is_locked = false;
-	rvl_dirfd_put(&dir->fd);
+	rvl_pinned_put(&dir->fd);
 }

@@ -8,7 +8,7 @@
 /* A directory that is locked, with the descriptor of its upper part (fd.fd -EBADF without). */
 struct rvl_dir {
 	struct rvl_node *node; /* borrowed */
-	struct rvl_dirfd fd;
+	struct rvl_pinned fd;
 	bool is_locked;
 };
 

@@ -71,7 +71,7 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	struct rvl_pinned _cleanup_pinned_ file = { .ov = ov };
 	bool is_truncate = flags & O_TRUNC;
 	int r = rvl_node_get(ov, number, &node);
 
@@ -178,7 +178,7 @@ void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin)
 int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off_t offset,
 			  off_t length)
 {
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	struct rvl_pinned _cleanup_pinned_ file = { .ov = ov };
 	/* of an append-only file room may be asked for (fs/open.c, vfs_fallocate) */
 	const off_t at = mode & ~FALLOC_FL_KEEP_SIZE ? -1 : INT64_MAX;
 	int r = pin_number(ov, number, true, at, &file.fd);
@@ -190,7 +190,7 @@ int rvl_overlay_fallocate(struct rvl_overlay *ov, uint64_t number, int mode, off
 
 off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, int whence)
 {
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	struct rvl_pinned _cleanup_pinned_ file = { .ov = ov };
 	off_t at;
 	int r;
 
@@ -206,8 +206,8 @@ off_t rvl_overlay_lseek(struct rvl_overlay *ov, uint64_t number, off_t offset, i
 ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from_offset,
 			       uint64_t to, off_t to_offset, size_t length)
 {
-	struct rvl_filefd _cleanup_filefd_ source = { .ov = ov },
-					   _cleanup_filefd_ target = { .ov = ov };
+	struct rvl_pinned _cleanup_pinned_ source = { .ov = ov },
+					   _cleanup_pinned_ target = { .ov = ov };
 	ssize_t n;
 	int r = pin_number(ov, to, true, to_offset, &target.fd);
 
@@ -224,7 +224,7 @@ ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from
 int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	struct rvl_filefd _cleanup_filefd_ file = { .ov = ov };
+	struct rvl_pinned _cleanup_pinned_ file = { .ov = ov };
 	struct rvl_real _cleanup_real_ real = {};
 	_cleanup_close_ int fd = -EBADF;
 	int r = rvl_node_get(ov, number, &node);

@@ -13,15 +13,4 @@
  */
 int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret);
 
-struct rvl_filefd {
-	struct rvl_fd fd;
-	struct rvl_overlay *ov;
-};
-static inline void rvl_filefd_put(struct rvl_filefd *f)
-{
-	if (f->ov)
-		rvl_fdcache_unpin(f->ov->fds, &f->fd);
-}
-#define _cleanup_filefd_ __attribute__((cleanup(rvl_filefd_put)))
-
 #endif

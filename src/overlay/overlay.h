@@ -183,10 +183,10 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 /* A regular file, opened (until rvl_overlay_release_file). O_EXCL and O_TRUNC were the kernel's
  * business but -EEXIST is possible. */
 int rvl_overlay_create(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-		       const char *name, mode_t mode, int flags, struct rvl_entry *ret);
+		       const char *name, mode_t mode, struct rvl_entry *ret);
 /* O_TMPFILE: no name yet; opened. A later rvl_overlay_link names it. */
 int rvl_overlay_tmpfile(struct rvl_overlay *ov, const struct rvl_cred *cred, uint64_t parent,
-			mode_t mode, int flags, struct rvl_entry *ret);
+			mode_t mode, struct rvl_entry *ret);
 
 /* ---- removing and renaming (remove.c, rename.c) ---- */
 int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name);

@@ -55,17 +55,18 @@ int rvl_lower_data_differ(const struct rvl_node *node);
  * -ESTALE: it is not where it should be; -ENOENT: removed, and no longer in the cache. */
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);
 
-struct rvl_dirfd {
+/* A descriptor that is let go at the end of its scope. ov NULL: there is none. */
+struct rvl_pinned {
 	struct rvl_fd fd;
 	struct rvl_overlay *ov;
 };
-static inline void rvl_dirfd_put(struct rvl_dirfd *d)
+static inline void rvl_pinned_put(struct rvl_pinned *pinned)
 {
-	if (d->ov)
-		rvl_fdcache_unpin(d->ov->fds, &d->fd);
+	if (pinned->ov)
+		rvl_fdcache_unpin(pinned->ov->fds, &pinned->fd);
 }
-#define _cleanup_dirfd_ __attribute__((cleanup(rvl_dirfd_put)))
-static inline int rvl_dirfd_get(struct rvl_node *dir, struct rvl_dirfd *ret)
+#define _cleanup_pinned_ __attribute__((cleanup(rvl_pinned_put)))
+static inline int rvl_pinned_dir(struct rvl_node *dir, struct rvl_pinned *ret)
 {
 	ret->ov = dir->ov;
 	return rvl_upper_dir(dir, &ret->fd);

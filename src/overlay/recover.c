@@ -35,7 +35,7 @@ struct recovery {
  * such directory). */
 struct at {
 	struct rvl_node *dir; /* counted */
-	struct rvl_dirfd fd;
+	struct rvl_pinned fd;
 	const char *name; /* borrowed */
 	struct rvl_upper_name upper;
 	uint64_t number;
@@ -43,7 +43,7 @@ struct at {
 
 static void at_release(struct at *at)
 {
-	rvl_dirfd_put(&at->fd);
+	rvl_pinned_put(&at->fd);
 	rvl_node_put(rvl_take_ptr(at->dir));
 	rvl_upper_name_release(&at->upper);
 }
@@ -60,7 +60,7 @@ static int look_at(struct rvl_overlay *ov, const struct rvl_name_at *place, stru
 		return 0;
 	if (r < 0 || !rvl_node_has_upper(ret->dir))
 		return r;
-	r = rvl_dirfd_get(ret->dir, &ret->fd);
+	r = rvl_pinned_dir(ret->dir, &ret->fd);
 	if (r == 0)
 		r = rvl_upper_look(ov, ret->fd.fd.fd, place->name, &ret->upper);
 	if (r < 0 || !ret->upper.exists)

@@ -386,12 +386,12 @@ int rvl_dir_clear_whiteouts(struct rvl_node *node, int upper_fd)
 
 static int rmdir_locked(struct removal *rm)
 {
-	struct rvl_dirfd _cleanup_dirfd_ fd = {};
+	struct rvl_pinned _cleanup_pinned_ fd = {};
 	uint64_t id;
 	int r = 0;
 
 	if (rm->found.upper.exists)
-		r = rvl_dirfd_get(rm->found.node, &fd);
+		r = rvl_pinned_dir(rm->found.node, &fd);
 	if (r == 0)
 		r = rvl_dir_check_empty(rm->found.node, rm->found.upper.exists ? fd.fd.fd : -EBADF,
 					rm->found.upper.is_opaque);

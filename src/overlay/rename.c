@@ -170,14 +170,14 @@ static int prepare(struct renaming *rn, struct end *from, struct end *to)
 /* Step 3: an empty directory that is to be replaced. */
 static int clear_target(struct renaming *rn)
 {
-	struct rvl_dirfd _cleanup_dirfd_ fd = {};
+	struct rvl_pinned _cleanup_pinned_ fd = {};
 	struct end *to = &rn->to;
 	int r = 0;
 
 	if (rn->is_exchange || !to->found.node || !rvl_node_is_dir(to->found.node))
 		return 0;
 	if (to->found.upper.exists)
-		r = rvl_dirfd_get(to->found.node, &fd);
+		r = rvl_pinned_dir(to->found.node, &fd);
 	if (r == 0)
 		r = rvl_dir_check_empty(to->found.node, to->found.upper.exists ? fd.fd.fd : -EBADF,
 					to->found.upper.is_opaque);
@@ -191,9 +191,9 @@ static int clear_target(struct renaming *rn)
 /* There was no rename. */
 static void restore_target(struct renaming *rn)
 {
-	struct rvl_dirfd _cleanup_dirfd_ fd = {};
+	struct rvl_pinned _cleanup_pinned_ fd = {};
 
-	if (rn->is_cleared && rvl_dirfd_get(rn->to.found.node, &fd) == 0)
+	if (rn->is_cleared && rvl_pinned_dir(rn->to.found.node, &fd) == 0)
 		rvl_dir_restore_whiteouts(rn->to.found.node, fd.fd.fd);
 }
 

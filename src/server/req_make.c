@@ -73,8 +73,7 @@ void rvl_req_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 {
 	const struct rvl_cred cred = cred_of(req);
 	struct rvl_entry entry = {};
-	int r = rvl_overlay_create(rvl_overlay_of(req), &cred, parent, name, mode, fi->flags,
-				   &entry);
+	int r = rvl_overlay_create(rvl_overlay_of(req), &cred, parent, name, mode, &entry);
 
 	rvl_count(req_create);
 	rvl_tell(req, parent, RVL_CHANGE_NAMES);
@@ -85,7 +84,7 @@ void rvl_req_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse
 {
 	const struct rvl_cred cred = cred_of(req);
 	struct rvl_entry entry = {};
-	int r = rvl_overlay_tmpfile(rvl_overlay_of(req), &cred, parent, mode, fi->flags, &entry);
+	int r = rvl_overlay_tmpfile(rvl_overlay_of(req), &cred, parent, mode, &entry);
 
 	rvl_count(req_tmpfile);
 	reply_made(req, r, &entry, fi);
