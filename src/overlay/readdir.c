@@ -20,7 +20,7 @@
  * costs little: a pass has a few requests only. */
 #define LARGE 2000
 
-enum { OFFSET_SELF = 1, OFFSET_PARENT = 2 };
+enum { OFFSET_SELF = 1, OFFSET_PARENT = RVL_OFFSET_DOTS };
 
 static int read_merged(struct rvl_dir *dir, struct rvl_listing **ret)
 {
@@ -92,6 +92,7 @@ struct pass {
 	struct rvl_listing *listing;
 	pid_t asker;
 	bool with_attr;
+	unsigned n; /* names so far */
 	rvl_dirent_fn *fn;
 	void *arg;
 };
@@ -132,20 +133,21 @@ static int number_of(struct pass *p, const struct rvl_listing_name *name, struct
 		     struct rvl_entry *entry, struct rvl_node **ret)
 {
 	struct rvl_overlay *ov = p->dir.node->ov;
+	const bool with_attr = p->with_attr && ++p->n % RVL_ATTR_GAP != 0;
 	int r = -EAGAIN;
 
-	if (!p->with_attr && name->layer != 0)
+	if (!with_attr && name->layer != 0)
 		r = rvl_number_of_dirent(ov->index, &ov->stack->layers[name->layer], name->ino,
 					 name->type, &dirent->number);
 	if (r != -EAGAIN)
 		return r;
 	r = rvl_lookup_entry_locked(&p->dir, p->asker, dirent->name, ret,
-				    p->with_attr ? entry : NULL);
+				    with_attr ? entry : NULL);
 	if (r < 0)
 		return r;
 	dirent->number = (*ret)->id.number;
 	dirent->type = IFTODT((*ret)->type);
-	if (p->with_attr)
+	if (with_attr)
 		dirent->entry = entry;
 	return 0;
 }

@@ -55,7 +55,8 @@ int rvl_lower_data_differ(const struct rvl_node *node);
  * -ESTALE: it is not where it should be; -ENOENT: removed, and no longer in the cache. */
 int rvl_upper_dir(struct rvl_node *dir, struct rvl_fd *ret);
 
-/* A descriptor that is let go at the end of its scope. ov NULL: there is none. */
+/* A pinned descriptor; the pin is given back by rvl_pinned_put (_cleanup_pinned_, or whoever holds it
+ * on). Zeroed: none. */
 struct rvl_pinned {
 	struct rvl_fd fd;
 	struct rvl_overlay *ov;

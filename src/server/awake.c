@@ -22,8 +22,8 @@
 /* Begins when BURST_REQUESTS come within BURST_NS; ends with the first TICK_NS that has less than
  * TICK_REQUESTS. Of all threads together. */
 #define BURST_REQUESTS 16
-#define BURST_NS 4000000
-#define TICK_REQUESTS 8
+#define BURST_NS 6000000
+#define TICK_REQUESTS 4
 #define TICK_NS 2000000
 
 struct rvl_awake {

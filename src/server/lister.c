@@ -4,18 +4,18 @@
 
 #include <stdatomic.h>
 
-#define OFFSET_DOTS 2 /* the last of what each listing begins with */
+#include "overlay/overlay.h"
+
 #define N_LISTERS 64 /* threads that are known at a time */
-#define ENOUGH 16 /* look-ups of names that were listed without attributes: he looks at them */
-#define CREDIT 64 /* so many directories have attributes then, till it is tried anew */
+#define ENOUGH 2 /* look-ups, if they are half of the names that were listed without attributes */
+#define BELIEF 3 /* directories whose names he may then leave alone */
 
 /* Written by any thread; what is torn is one more wrong guess. */
 static struct lister {
 	_Atomic pid_t asker;
-	_Atomic uint64_t directory; /* the last that he listed beyond its first part */
-	_Atomic bool with_attr; /* there */
-	_Atomic int n_looked_up; /* there, without */
-	_Atomic int credit; /* directories */
+	_Atomic unsigned belief; /* that he looks at what he lists; 0: he does not */
+	_Atomic uint64_t directory; /* the last in which names had no attributes; 0: none */
+	_Atomic unsigned n_without, n_looked_up; /* names of it */
 } listers[N_LISTERS];
 
 static struct lister *lister_of(pid_t asker)
@@ -23,36 +23,46 @@ static struct lister *lister_of(pid_t asker)
 	return &listers[(unsigned)asker % N_LISTERS];
 }
 
-bool rvl_lister_wants_attr(pid_t asker, uint64_t directory, uint64_t offset)
+static bool looks(const struct lister *lister)
+{
+	return lister->n_looked_up >= ENOUGH && lister->n_looked_up >= lister->n_without / 2;
+}
+
+bool rvl_lister_wants_attr(pid_t asker, uint64_t offset)
+{
+	const struct lister *lister = lister_of(asker);
+
+	/* The first part has them always: most directories have no other. */
+	return offset <= RVL_OFFSET_DOTS || (lister->asker == asker && lister->belief > 0);
+}
+
+void rvl_lister_has_listed(pid_t asker, uint64_t directory, unsigned n_without)
 {
 	struct lister *lister = lister_of(asker);
 
-	/* The first part has them always: most directories have no other. */
-	if (offset <= OFFSET_DOTS)
-		return true;
+	if (n_without == 0)
+		return;
 	if (lister->asker != asker) {
 		lister->asker = asker;
+		lister->belief = 0;
 		lister->directory = 0;
-		lister->credit = 0;
 	}
 	if (lister->directory != directory) {
+		if (lister->directory && lister->belief > 0 && !looks(lister))
+			lister->belief--;
 		lister->directory = directory;
-		lister->with_attr = lister->credit > 0;
-		lister->n_looked_up = 0;
-		if (lister->with_attr)
-			lister->credit--;
+		lister->n_without = lister->n_looked_up = 0;
 	}
-	return lister->with_attr;
+	lister->n_without += n_without;
 }
 
 void rvl_lister_looks_up(pid_t asker, uint64_t directory)
 {
 	struct lister *lister = lister_of(asker);
 
-	if (lister->directory != directory || lister->asker != asker || lister->with_attr)
+	if (lister->directory != directory || lister->asker != asker)
 		return;
-	if (++lister->n_looked_up >= ENOUGH) {
-		lister->credit = CREDIT;
-		lister->with_attr = true;
-	}
+	lister->n_looked_up++;
+	if (lister->belief < BELIEF && looks(lister))
+		lister->belief = BELIEF;
 }

@@ -2,7 +2,8 @@
 /*
  * Who lists a directory: does he look at what he lists (docs/decisions/0020)? find, tar and rm read
  * a directory to its end before they look at the first name, so the directory itself does not tell;
- * what the thread did with one before does.
+ * what the thread did with one before does. Names that were listed without attributes tell it: who
+ * looks at them has to ask.
  *
  * Only guesses: a wrong one costs time. Threads share what is known of them without a lock.
  */
@@ -13,11 +14,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Are the names after `offset` to have attributes? asker: the caller's thread (0: not known). Any
- * thread. */
-bool rvl_lister_wants_attr(pid_t asker, uint64_t directory, uint64_t offset);
+/* In all: asker is the caller's thread (all that are 0, not known, are taken for one). Any thread. */
 
-/* A name of the directory is looked up. Any thread. */
+/* Are the names after `offset` to have attributes? */
+bool rvl_lister_wants_attr(pid_t asker, uint64_t offset);
+
+/* He was given so many names of the directory without attributes. */
+void rvl_lister_has_listed(pid_t asker, uint64_t directory, unsigned n_without);
+
+/* He has looked up a name of the directory, which is there. */
 void rvl_lister_looks_up(pid_t asker, uint64_t directory);
 
 #endif

@@ -31,12 +31,13 @@ struct filling {
 	bool is_plus; /* READDIRPLUS: there is room for attributes */
 	uint64_t *counted; /* numbers that the reply counts as looked up; NULL: without attributes */
 	size_t n_counted;
+	unsigned n_without; /* names without attributes, but for "." and ".." */
 };
 
 static bool fill(void *arg, const struct rvl_dirent *dirent)
 {
 	struct filling *f = arg;
-	const bool is_dot = dirent->next_offset <= 2;
+	const bool is_dot = dirent->next_offset <= RVL_OFFSET_DOTS;
 	const size_t room = f->size - f->used;
 	struct fuse_entry_param param = {
 		.attr = { .st_ino = dirent->number, .st_mode = DTTOIF(dirent->type) },
@@ -57,6 +58,8 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 		return false;
 	if (param.ino)
 		f->counted[f->n_counted++] = param.ino;
+	else if (!is_dot)
+		f->n_without++;
 	f->used += need;
 	return true;
 }
@@ -81,7 +84,7 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 	bool with_attr;
 	int r;
 
-	with_attr = is_plus && rvl_lister_wants_attr(asker, number, (uint64_t)offset);
+	with_attr = is_plus && rvl_lister_wants_attr(asker, (uint64_t)offset);
 	f.size = size < REPLY_MAX ? size : REPLY_MAX;
 	f.buf = rvl_transport_payload(f.size);
 	if (!f.buf)
@@ -100,6 +103,7 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 	}
 	if (f.used == 0)
 		end_pass(req, number);
+	rvl_lister_has_listed(asker, number, f.n_without);
 	rvl_count(requests);
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)

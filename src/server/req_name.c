@@ -33,7 +33,8 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		rvl_reply_entry(req, error_of_handle(r), &entry);
 		return;
 	}
-	rvl_lister_looks_up(rvl_asker_of(req), parent);
+	if (r == 0)
+		rvl_lister_looks_up(rvl_asker_of(req), parent);
 	if (r == -ENOENT)
 		rvl_reply_absent(req);
 	else

@@ -241,28 +241,45 @@ def asks(mnt, path):
 
 
 @pytest.mark.kernel_differs("it has no counters")
-def test_attributes_for_who_looks(ov):
-    """Who looks at what he lists has the attributes of the next large directories with their names."""
+@pytest.mark.parametrize("how", ["find", "ls"])
+def test_attributes_for_who_looks(ov, how):
+    """Who looks at what he lists has the attributes of large directories with nearly all their names: from
+    the second directory on if he reads it to its end first, from the second part on if he does not."""
     n = 600
     with ov.layer() as low:
         for d in "abcd":
             for i in range(n):
                 write(low / d / f"n{i}", b"x" * i)
+        for i in range(70):
+            write(low / f"small{i}/one", b"")
     write(ov.upper / "d/upper", b"upper")
     mnt = ov.mount()
 
-    def looked_up(d):
-        before = counters_of(mnt)["req_lookup"]
-        for name, _, _, _ in sysc.readdir_all(mnt / d):
+    def look(d, names):
+        for name, _, _, _ in names:
             st = os.lstat(mnt / d / name)
             if name.startswith("n"):
                 assert st.st_size == int(name[1:])
+
+    def looked_up(d):
+        before = counters_of(mnt)["req_lookup"]
+        if how == "find":
+            look(d, sysc.readdir_all(mnt / d))
+        else:
+            fd = os.open(mnt / d, os.O_RDONLY | os.O_DIRECTORY)
+            while some := sysc.getdents(fd, 32768):
+                look(d, some)
+            os.close(fd)
         return counters_of(mnt)["req_lookup"] - before
 
-    assert looked_up("a") > n / 2
-    assert looked_up("b") < 8
-    assert looked_up("c") < 8
-    assert looked_up("d") < 8
+    few = n / 64 + 5
+    first = looked_up("a")
+    assert first > n / 2 if how == "find" else first < few
+    assert looked_up("b") < few
+    for i in range(70):
+        looked_up(f"small{i}")
+    assert looked_up("c") < few
+    assert looked_up("d") < few
 
 
 @pytest.mark.kernel_differs("it has no counters")

@@ -53,7 +53,8 @@ def make_image(ov, name, n):
 
 
 def add_layers(ov, name, n, count):
-    """So many layers: one image and its copies. Their directories of so many objects."""
+    """So many layers with n objects each: one image and its copies. Returns the names of the directories
+    that have them."""
     first = make_image(ov, f"{name}0", n)
     for i in range(1, count):
         image = ov.lower_base / f"{name}{i}.img"

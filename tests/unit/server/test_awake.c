@@ -64,6 +64,31 @@ static void burst(void **state)
 	rvl_awake_free(awake);
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* One caller who waits for each answer, where a wake-up takes long, asks every 300 us. */
+static void one_caller(void **state)
+{
+	struct rvl_awake *awake;
+
+	assert_int_equal(rvl_awake_new(&awake), 0);
+	for (unsigned i = 0; i < TRIES * 10 && !rvl_awake_is_on(awake); i++) {
+		const uint64_t start = now_us();
+
+		rvl_awake_request(awake);
+		while (now_us() - start < 300)
+			;
+	}
+	assert_true(rvl_awake_is_on(awake));
+	rvl_awake_free(awake);
+}
+
 /* Few requests, however many in all, begin nothing. */
 static void slow_requests(void **state)
 {
@@ -103,6 +128,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(burst),
+		cmocka_unit_test(one_caller),
 		cmocka_unit_test(slow_requests),
 		cmocka_unit_test(end_while_on),
 		cmocka_unit_test(none),
