@@ -229,11 +229,10 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 
 /* ---- directories (readdir.c) ---- */
 /* One snapshot for a reply: entries from `offset` on in order; fn returns false when the reply is
- * full (that entry is then not consumed). "." and ".." have the offsets 1 and 2 (RVL_OFFSET_DOTS is
- * the last of them). offset is the
- * value after the last entry consumed (0: from the start), also of another open, another server's
- * life, or after changes. with_attr: entry is filled and counts as a look-up when fn
- * returns true. Without (entry NULL) are "." and "..", a name whose attributes cannot be had, and
+ * full (that entry is then not consumed). "." and ".." have the offsets 1 and 2 (RVL_OFFSET_DOTS).
+ * offset is the value after the last entry consumed (0: from the start), also of another open,
+ * another server's life, or after changes. with_attr: entry is filled and counts as a look-up when
+ * fn returns true. Without (entry NULL) are "." and "..", a name whose attributes cannot be had, and
  * one in RVL_ATTR_GAP: who looks at the names asks for that one. */
 #define RVL_OFFSET_DOTS 2
 #define RVL_ATTR_GAP 64
