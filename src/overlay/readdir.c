@@ -92,7 +92,6 @@ struct pass {
 	struct rvl_listing *listing;
 	pid_t asker;
 	bool with_attr;
-	unsigned n; /* names so far */
 	rvl_dirent_fn *fn;
 	void *arg;
 };
@@ -129,11 +128,12 @@ static bool emit_dots(struct pass *p, uint64_t *offset)
 
 /* The number of a name, by the cheapest way that is certain. 0 and no node, 0 and a node, or an
  * error. */
-static int number_of(struct pass *p, const struct rvl_listing_name *name, struct rvl_dirent *dirent,
-		     struct rvl_entry *entry, struct rvl_node **ret)
+static int number_of(struct pass *p, size_t i, struct rvl_dirent *dirent, struct rvl_entry *entry,
+		     struct rvl_node **ret)
 {
+	const struct rvl_listing_name *name = &p->listing->v[i];
 	struct rvl_overlay *ov = p->dir.node->ov;
-	const bool with_attr = p->with_attr && ++p->n % RVL_ATTR_GAP != 0;
+	const bool with_attr = p->with_attr && (i + 1) % RVL_ATTR_GAP != 0;
 	int r = -EAGAIN;
 
 	if (!with_attr && name->layer != 0)
@@ -169,7 +169,7 @@ static bool emit(struct pass *p, size_t i)
 	 */
 	if (i + 1 < p->listing->n && p->listing->v[i + 1].offset == name->offset)
 		dirent.next_offset = name->offset - 1;
-	r = number_of(p, name, &dirent, &entry, &node);
+	r = number_of(p, i, &dirent, &entry, &node);
 	if (r == -ENOENT)
 		return true; /* removed since the snapshot */
 	if (r < 0) {

@@ -36,18 +36,17 @@ bool rvl_lister_wants_attr(pid_t asker, uint64_t offset)
 	return offset <= RVL_OFFSET_DOTS || (lister->asker == asker && lister->belief > 0);
 }
 
-void rvl_lister_has_listed(pid_t asker, uint64_t directory, unsigned n_without)
+void rvl_lister_has_listed(pid_t asker, uint64_t directory, uint64_t offset, unsigned n_without)
 {
 	struct lister *lister = lister_of(asker);
 
-	if (n_without == 0)
-		return;
 	if (lister->asker != asker) {
 		lister->asker = asker;
 		lister->belief = 0;
 		lister->directory = 0;
 	}
-	if (lister->directory != directory) {
+	/* a directory that gives all attributes tells nothing: the one before still may */
+	if (lister->directory == directory ? offset <= RVL_OFFSET_DOTS : n_without > 0) {
 		if (lister->directory && lister->belief > 0 && !looks(lister))
 			lister->belief--;
 		lister->directory = directory;

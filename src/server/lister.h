@@ -3,7 +3,7 @@
  * Who lists a directory: does he look at what he lists (docs/decisions/0020)? find, tar and rm read
  * a directory to its end before they look at the first name, so the directory itself does not tell;
  * what the thread did with one before does. Names that were listed without attributes tell it: who
- * looks at them has to ask.
+ * looks at them has to ask, unless the kernel knows them still.
  *
  * Only guesses: a wrong one costs time. Threads share what is known of them without a lock.
  */
@@ -19,8 +19,8 @@
 /* Are the names after `offset` to have attributes? */
 bool rvl_lister_wants_attr(pid_t asker, uint64_t offset);
 
-/* He was given so many names of the directory without attributes. */
-void rvl_lister_has_listed(pid_t asker, uint64_t directory, unsigned n_without);
+/* He was given names after `offset`, so many of them without attributes. */
+void rvl_lister_has_listed(pid_t asker, uint64_t directory, uint64_t offset, unsigned n_without);
 
 /* He has looked up a name of the directory, which is there. */
 void rvl_lister_looks_up(pid_t asker, uint64_t directory);

@@ -103,7 +103,7 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 	}
 	if (f.used == 0)
 		end_pass(req, number);
-	rvl_lister_has_listed(asker, number, f.n_without);
+	rvl_lister_has_listed(asker, number, (uint64_t)offset, f.n_without);
 	rvl_count(requests);
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)

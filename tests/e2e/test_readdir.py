@@ -272,7 +272,7 @@ def test_attributes_for_who_looks(ov, how):
             os.close(fd)
         return counters_of(mnt)["req_lookup"] - before
 
-    few = n / 64 + 5
+    few = n / 8  # one in 64, and a part for who reads page by page (before Linux 6.16)
     first = looked_up("a")
     assert first > n / 2 if how == "find" else first < few
     assert looked_up("b") < few

@@ -26,7 +26,7 @@ static bool reads_then_looks(pid_t asker, uint64_t directory)
 	const bool with_attr = rvl_lister_wants_attr(asker, LATER);
 	const unsigned n_without = with_attr ? GAPS : ALL;
 
-	rvl_lister_has_listed(asker, directory, n_without);
+	rvl_lister_has_listed(asker, directory, 0, n_without);
 	look_up(asker, directory, n_without);
 	return with_attr;
 }
@@ -35,7 +35,7 @@ static bool only_reads(pid_t asker, uint64_t directory)
 {
 	const bool with_attr = rvl_lister_wants_attr(asker, LATER);
 
-	rvl_lister_has_listed(asker, directory, with_attr ? GAPS : ALL);
+	rvl_lister_has_listed(asker, directory, 0, with_attr ? GAPS : ALL);
 	return with_attr;
 }
 
@@ -52,7 +52,7 @@ static void walk(void **state)
 	for (uint64_t i = 21; i < 1000; i++) {
 		assert_true(reads_then_looks(2, i));
 		/* small ones between: all of their names had attributes */
-		rvl_lister_has_listed(2, i + 10000, 0);
+		rvl_lister_has_listed(2, i + 10000, 0, 0);
 	}
 }
 
@@ -60,7 +60,7 @@ static void walk(void **state)
 static void looks_while_reading(void **state)
 {
 	assert_true(rvl_lister_wants_attr(3, 0));
-	rvl_lister_has_listed(3, 30, 3);
+	rvl_lister_has_listed(3, 30, 0, 3);
 	look_up(3, 30, 3);
 	assert_true(rvl_lister_wants_attr(3, LATER));
 }
@@ -74,7 +74,7 @@ static void no_reason(void **state)
 	assert_false(only_reads(4, 42));
 	look_up(4, 40, ALL); /* no more the last that he has read */
 	assert_false(only_reads(4, 43));
-	rvl_lister_has_listed(6, 60, 1);
+	rvl_lister_has_listed(6, 60, 0, 1);
 	look_up(6, 60, 1); /* one proves nothing */
 	assert_false(only_reads(6, 61));
 }
@@ -93,6 +93,19 @@ static void looks_no_more(void **state)
 	assert_true(reads_then_looks(7, 202));
 }
 
+/* Many times the same directory, at last with a reason. */
+static void lists_one_again(void **state)
+{
+	for (unsigned i = 0; i < 10; i++)
+		assert_false(only_reads(9, 90));
+	assert_false(reads_then_looks(9, 90));
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(only_reads(9, 90));
+	assert_true(rvl_lister_wants_attr(9, LATER));
+	only_reads(9, 90);
+	assert_false(rvl_lister_wants_attr(9, LATER));
+}
+
 /* A thread that takes the place of another in memory starts anew. */
 static void place_of_another(void **state)
 {
@@ -109,7 +122,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_part),	cmocka_unit_test(walk),
 		cmocka_unit_test(looks_while_reading), cmocka_unit_test(no_reason),
-		cmocka_unit_test(looks_no_more), cmocka_unit_test(place_of_another),
+		cmocka_unit_test(looks_no_more), cmocka_unit_test(lists_one_again),
+		cmocka_unit_test(place_of_another),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
