@@ -132,8 +132,7 @@ def table():
 
 
 SEEDS = {"entry": entry, "handle": handles, "journal": journal, "log": log, "map": row, "mapfile": mapfile,
-         "name": name,
-         "nfs": nfs, "options": options, "redirect": redirect,
+         "name": name, "nfs": nfs, "options": options, "redirect": redirect,
          "state": state, "table": table}
 
 

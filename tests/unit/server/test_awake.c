@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "server/awake.h"
 
 #define DEVICE "/dev/cpu_dma_latency"
@@ -64,14 +65,6 @@ static void burst(void **state)
 	rvl_awake_free(awake);
 }
 
-static uint64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 /* One caller who waits for each answer, where a wake-up takes long, asks every 300 us. */
 static void one_caller(void **state)
 {
@@ -80,10 +73,10 @@ static void one_caller(void **state)
 
 	assert_int_equal(rvl_awake_new(&awake), 0);
 	for (unsigned i = 0; i < TRIES * 10 && !is_on; i++) {
-		const uint64_t start = now_us();
+		const uint64_t start = rvl_now_ns(CLOCK_MONOTONIC);
 
 		rvl_awake_request(awake);
-		while (now_us() - start < 300)
+		while (rvl_now_ns(CLOCK_MONOTONIC) - start < 300000)
 			;
 		is_on = rvl_awake_is_on(awake);
 	}

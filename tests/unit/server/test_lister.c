@@ -70,7 +70,7 @@ static void no_reason(void **state)
 	assert_false(only_reads(4, 40));
 	look_up(4, 41, ALL); /* in another directory */
 	look_up(5, 40, ALL); /* another thread */
-	look_up(4, 40, ALL / 4); /* not at most of them */
+	look_up(4, 40, ALL / 4); /* not at half of them */
 	assert_false(only_reads(4, 42));
 	look_up(4, 40, ALL); /* no more the last that he has read */
 	assert_false(only_reads(4, 43));
