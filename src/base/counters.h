@@ -61,7 +61,6 @@
 	X(req_lseek, "requests", "of them: LSEEK")                                                \
 	X(req_copy_file_range, "requests", "of them: COPY_FILE_RANGE")                            \
 	X(req_opendir, "requests", "of them: OPENDIR")                                            \
-	X(req_readdir, "requests", "of them: READDIR")                                            \
 	X(req_readdirplus, "requests", "of them: READDIRPLUS")                                    \
 	X(req_getxattr, "requests", "of them: GETXATTR")                                          \
 	X(req_listxattr, "requests", "of them: LISTXATTR")                                        \

@@ -28,7 +28,6 @@ struct filling {
 	fuse_req_t req;
 	char *buf;
 	size_t size, used;
-	bool is_plus; /* READDIRPLUS: there is room for attributes */
 	uint64_t *counted; /* numbers that the reply counts as looked up; NULL: without attributes */
 	size_t n_counted;
 	unsigned n_without; /* names without attributes, but for "." and ".." */
@@ -44,16 +43,11 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 	};
 	size_t need;
 
-	if (!f->is_plus) {
-		need = fuse_add_direntry(f->req, f->buf + f->used, room, dirent->name, &param.attr,
-					 dirent->next_offset);
-	} else {
-		/* Without attributes: nodeid 0, which the kernel takes as a plain entry. */
-		if (dirent->entry && !is_dot)
-			rvl_entry_to_fuse(f->req, dirent->entry, &param);
-		need = fuse_add_direntry_plus(f->req, f->buf + f->used, room, dirent->name, &param,
-					      dirent->next_offset);
-	}
+	/* Without attributes: nodeid 0, which the kernel takes as a plain entry. */
+	if (dirent->entry && !is_dot)
+		rvl_entry_to_fuse(f->req, dirent->entry, &param);
+	need = fuse_add_direntry_plus(f->req, f->buf + f->used, room, dirent->name, &param,
+				      dirent->next_offset);
 	if (need > room)
 		return false;
 	if (param.ino)
@@ -74,17 +68,19 @@ static void end_pass(fuse_req_t req, uint64_t number)
 		rvl_tell_not_to_keep(req, number);
 }
 
-static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t offset, bool is_plus)
+/* The kernel never sends READDIR: session.c refuses its choice between the two. */
+void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
+			 struct fuse_file_info *fi)
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	_cleanup_free_ char *own = NULL;
 	_cleanup_free_ uint64_t *counted = NULL;
 	const pid_t asker = rvl_asker_of(req);
-	struct filling f = { .req = req, .is_plus = is_plus };
-	bool with_attr;
+	struct filling f = { .req = req };
+	const bool with_attr = rvl_lister_wants_attr(asker, (uint64_t)offset);
 	int r;
 
-	with_attr = is_plus && rvl_lister_wants_attr(asker, (uint64_t)offset);
+	rvl_count(req_readdirplus);
 	f.size = size < REPLY_MAX ? size : REPLY_MAX;
 	f.buf = rvl_transport_payload(f.size);
 	if (!f.buf)
@@ -108,18 +104,4 @@ static void read_directory(fuse_req_t req, uint64_t number, size_t size, off_t o
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)
 			rvl_overlay_forget(overlay, counted[i], 1);
-}
-
-void rvl_req_readdir(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
-		     struct fuse_file_info *fi)
-{
-	rvl_count(req_readdir);
-	read_directory(req, number, size, offset, false);
-}
-
-void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
-			 struct fuse_file_info *fi)
-{
-	rvl_count(req_readdirplus);
-	read_directory(req, number, size, offset, true);
 }

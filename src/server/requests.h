@@ -55,8 +55,6 @@ void rvl_req_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
 
 /* req_dir.c: open directories */
 void rvl_req_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi);
-void rvl_req_readdir(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
-		     struct fuse_file_info *fi);
 void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t offset,
 			 struct fuse_file_info *fi);
 

@@ -134,7 +134,6 @@ static const struct fuse_lowlevel_ops operations = {
 	.release = rvl_req_release,
 	.fsync = rvl_req_fsync,
 	.opendir = rvl_req_opendir,
-	.readdir = rvl_req_readdir,
 	.readdirplus = rvl_req_readdirplus,
 	.fsyncdir = rvl_req_fsync,
 	.statfs = rvl_req_statfs,

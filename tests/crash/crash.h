@@ -42,6 +42,7 @@ struct options {
 	bool is_repaired; /* by reverlayctl, before the next mount */
 	bool is_verbose;
 	unsigned long only_point; /* 0: all */
+	size_t first_case;
 	unsigned part, n_parts; /* of the cases */
 	unsigned share, n_shares; /* of the operations */
 	unsigned n_workers;

@@ -10,6 +10,7 @@
  *   --options O      more mount options
  *   --check CTL      reverlayctl check must find nothing
  *   --repair         and before the next mount a repair must finish all, and leave nothing to find
+ *   --from N         go on with the N-th case, where a run was ended (by SIGTERM or SIGINT)
  *   --part I/N       every N-th case, from I on
  *   --share I/N      all cases of every N-th operation: no kind of point is in two shares, but
  *                    those of the end of a mount
@@ -45,6 +46,7 @@ struct shared *shared;
 /* Of all workers. */
 static struct totals {
 	_Atomic size_t next_case;
+	_Atomic bool is_ended; /* by a signal: no further case */
 	_Atomic unsigned long n_cases, n_points, n_recoveries, n_failed;
 	_Atomic uint64_t kinds[KINDS_MAX]; /* points that were tried, by their kind */
 } * totals;
@@ -388,7 +390,7 @@ static int work(unsigned number)
 	options.base = base;
 	shared = map(sizeof(*shared));
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	while ((i = totals->next_case++) < n)
+	while (!totals->is_ended && (i = totals->next_case++) < n)
 		if (i % options.n_parts == options.part &&
 		    operation_index(cases, i) % options.n_shares == options.share &&
 		    (!options.filter || strstr(cases[i].name, options.filter)))
@@ -406,6 +408,11 @@ static void list_cases(void)
 		printf("%s\t%s\n", cases[i].operation, cases[i].name);
 }
 
+static void end(int signal)
+{
+	totals->is_ended = true;
+}
+
 static void parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -418,6 +425,7 @@ static void parse(int argc, char **argv)
 		{ "check", required_argument, NULL, 'k' },
 		{ "repair", no_argument, NULL, 'f' },
 		{ "jobs", required_argument, NULL, 'j' },
+		{ "from", required_argument, NULL, 'm' },
 		{ "part", required_argument, NULL, 'i' },
 		{ "share", required_argument, NULL, 's' },
 		{ "verbose", no_argument, NULL, 'v' },
@@ -455,6 +463,9 @@ static void parse(int argc, char **argv)
 		case 'j':
 			options.n_workers = (unsigned)strtoul(optarg, NULL, 10);
 			break;
+		case 'm':
+			options.first_case = strtoul(optarg, NULL, 10);
+			break;
 		case 'i':
 			if (sscanf(optarg, "%u/%u", &options.part, &options.n_parts) != 2 ||
 			    options.part >= options.n_parts)
@@ -490,9 +501,12 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	parse(argc, argv);
 	totals = map(sizeof(*totals));
+	totals->next_case = options.first_case;
 	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		die("no mount namespace: %m");
 	umask(0);
+	sigaction(SIGINT, &(struct sigaction){ .sa_handler = end, .sa_flags = SA_RESTART }, NULL);
+	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = end, .sa_flags = SA_RESTART }, NULL);
 	for (unsigned i = 0; i < options.n_workers; i++) {
 		pid_t pid = fork();
 
@@ -505,6 +519,8 @@ int main(int argc, char **argv)
 	}
 	while (wait(&status) > 0)
 		is_failed = is_failed || status != 0;
+	if (totals->is_ended)
+		printf("rvl-crash: ended; go on with --from %zu\n", totals->next_case);
 	printf("rvl-crash: %lu cases, %lu points, %lu of recovery, %lu failed%s\n", totals->n_cases,
 	       totals->n_points, totals->n_recoveries, totals->n_failed,
 	       is_failed ? ", and a worker ended early" : "");

@@ -229,8 +229,7 @@ def counters_of(mnt):
 
 
 def n_readdirs(mnt):
-    counters = counters_of(mnt)
-    return counters["req_readdir"] + counters["req_readdirplus"]
+    return counters_of(mnt)["req_readdirplus"]
 
 
 def asks(mnt, path):
