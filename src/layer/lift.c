@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -49,6 +51,22 @@ static int set_mode(int fd, mode_t mode)
 	return chmod(path, mode & 07777) < 0 ? -errno : 0;
 }
 
+/* A chmod by somebody outside the group clears setgid, for good. */
+static bool keeps_setgid(const struct statx *stx)
+{
+	_cleanup_free_ gid_t *groups = NULL;
+	int n;
+
+	if (!(stx->stx_mode & S_ISGID) || stx->stx_gid == getegid())
+		return true;
+	groups = malloc(NGROUPS_MAX * sizeof(*groups));
+	n = groups ? getgroups(NGROUPS_MAX, groups) : 0;
+	while (n > 0)
+		if (groups[--n] == stx->stx_gid)
+			return true;
+	return false;
+}
+
 struct lifted {
 	int fd; /* fn may move the object */
 	mode_t added; /* bits of its mode; 0: it can be written as it is */
@@ -73,6 +91,8 @@ static int lift(const struct rvl_lift *object, struct lifted *ret)
 		return -EACCES;
 	if ((stx.stx_mode & needed) == needed)
 		return 0;
+	if (!keeps_setgid(&stx))
+		return -EACCES;
 	r = set_mode(ret->fd, stx.stx_mode | needed);
 	if (r == 0)
 		ret->added = needed & ~stx.stx_mode;

@@ -161,7 +161,11 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 
 	if (r == 0) {
 		is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
+		if (is_acl(name)) /* changes the mode */
+			rvl_lift_lock();
 		r = rvl_xattrat_set(real.dirfd, real.name, layer_name, value, size, flags);
+		if (is_acl(name))
+			rvl_lift_unlock();
 		end_turn(node, is_turn);
 	}
 	if (node && is_acl(name))

@@ -6,93 +6,23 @@ RVL_POWER_CUTS says how many cuts there are on each filesystem, RVL_POWER_SEED w
 
 import contextlib
 import errno
-import fcntl
 import os
 import random
-import signal
 import stat
-import subprocess
 import threading
 import uuid
 
 import pytest
 
 import sysc
-from rvl import CTL, REVERLAY, is_mounted, run, wait_until
+from machine import CUTS, SEED, Machine, commits
+from rvl import CTL, run
 from snapshots import check_tree
 
 pytestmark = [pytest.mark.reverlay_only("stamps and their walk"), pytest.mark.seconds(3600)]
 
-CUTS = int(os.environ.get("RVL_POWER_CUTS", "10"))
-SEED = int(os.environ.get("RVL_POWER_SEED", "1"))
-GOING_DOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN: _IOR('X', 125, __u32)
-NOLOGFLUSH = 2  # what is in memory alone is lost
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
-MAKE = {"ext4": ["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard"],
-        "xfs": ["mkfs.xfs", "-q", "-f"]}
 LOWER_FILES = 40
 N_COPIED = 1500
-
-
-class Machine:
-    """A filesystem in a file with the layers on it, a server, and a boot id of its own."""
-
-    def __init__(self, base, kind):
-        self.base = base
-        self.image = base / "disk.img"
-        self.disk = base / "disk"
-        self.mnt = base / "mnt"
-        self.boot = base / "boot_id"
-        self.log = base / "log"
-        for path in (self.disk, self.mnt):
-            path.mkdir()
-        run("truncate", "-s", "400M", self.image)
-        run(*MAKE[kind], self.image)
-        self.boot.write_text(f"{uuid.uuid4()}\n")
-        run("mount", "--bind", self.boot, BOOT_ID)
-        run("mount", "-o", "loop", self.image, self.disk)
-        for name in ("lower", "upper", "work"):
-            (self.disk / name).mkdir()
-        self.process = None
-
-    def options(self):
-        return ",".join(f"{key}={self.disk / name}" for key, name in
-                        (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")))
-
-    def start(self):
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [REVERLAY, "-f", "-o", self.options(), str(self.mnt)], stderr=log)
-        wait_until(lambda: is_mounted(self.mnt), "mount", process=self.process)
-
-    def stop(self):
-        run("umount", self.mnt)
-        assert self.process.wait(timeout=30) == 0
-
-    def cut(self):
-        """The power goes: first the disk, then the process. Then the machine starts again."""
-        fd = os.open(self.disk, os.O_RDONLY)
-        fcntl.ioctl(fd, GOING_DOWN, NOLOGFLUSH.to_bytes(4, "little"))
-        os.close(fd)
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=30)
-        run("umount", "-l", self.mnt)
-
-    def restart(self):
-        run("umount", self.disk)
-        # files that are passed through hold the filesystem till the last of them is closed
-        wait_until(lambda: not run("losetup", "-j", self.image).stdout.strip(), "end of the disk")
-        run("mount", "-o", "loop", self.image, self.disk)
-        self.boot.write_text(f"{uuid.uuid4()}\n")
-        self.start()
-
-    def close(self):
-        if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(timeout=30)
-        for where in (self.mnt, self.disk, BOOT_ID):
-            run("umount", "-l", where, check=False)
-        self.image.unlink()
 
 
 class Thing:
@@ -323,30 +253,18 @@ def test_power_cuts(images, scratch, kind):
 
 def copy_up_under_load(machine, rng):
     """Copies up, without a sync, while another file's syncs commit the journal; then the cut."""
-    stop = threading.Event()
-
-    def commit():
-        fd = os.open(machine.disk / "beside", os.O_CREAT | os.O_WRONLY, 0o600)
-        with contextlib.suppress(OSError):
-            while not stop.is_set():
-                os.pwrite(fd, b"x", 0)
-                os.fsync(fd)
-        os.close(fd)
-
     def copy_up():
         with contextlib.suppress(OSError):
             done = set(os.listdir(machine.disk / "upper"))
             for name in sorted(set(os.listdir(machine.disk / "lower")) - done):
                 os.close(os.open(machine.mnt / name, os.O_WRONLY))
 
-    threads = [threading.Thread(target=f) for f in (commit, copy_up)]
-    for thread in threads:
+    thread = threading.Thread(target=copy_up)
+    with commits(machine):
         thread.start()
-    stop.wait(rng.uniform(0.05, 0.3))  # the random moment, no event to wait for
-    machine.cut()
-    stop.set()
-    for thread in threads:
-        thread.join(30)
+        threading.Event().wait(rng.uniform(0.05, 0.3))  # the random moment, no event to wait for
+        machine.cut()
+    thread.join(30)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])

@@ -120,6 +120,23 @@ static void takes_back_its_own(void **state)
 	assert_int_equal(mode_of(at("setuid")), 0466);
 }
 
+/* Of a group that is not the owner's: a chmod would take setgid for good. */
+static void leaves_setgid(void **state)
+{
+	_cleanup_close_ int fd = -EBADF;
+
+	make_file(at("setgid"), "text");
+	assert_int_equal(chown(at("setgid"), 1234, 4321), 0);
+	assert_int_equal(chmod(at("setgid"), 02454), 0);
+	fd = open(at("setgid"), O_PATH | O_CLOEXEC);
+	assert_int_equal(call_as(1234, &(struct rvl_lift){ fd, "" }, 1, set_attribute, x), EACCES);
+	assert_int_equal(mode_of(at("setgid")), 02454);
+	assert_int_equal(chown(at("setgid"), 1234, getegid()), 0);
+	assert_int_equal(chmod(at("setgid"), 02454), 0);
+	assert_int_equal(call_as(1234, &(struct rvl_lift){ fd, "" }, 1, set_attribute, x), 0);
+	assert_int_equal(mode_of(at("setgid")), 02454);
+}
+
 static void *read_mode(void *arg)
 {
 	mode_t *mode = arg;
@@ -165,6 +182,7 @@ int main(void)
 		cmocka_unit_test(others_may_not),
 		cmocka_unit_test(moves_directories),
 		cmocka_unit_test(takes_back_its_own),
+		cmocka_unit_test(leaves_setgid),
 		cmocka_unit_test(readers_wait),
 	};
 

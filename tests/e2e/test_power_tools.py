@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Power cuts while a tool works: what it said is done is done; else it is run again, and nothing is lost."""
+
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+
+import test_rebind
+from imports import change, fill_lower, visible
+from machine import CUTS, SEED, Machine, commits
+from rvl import CTL, run
+from snapshots import assert_same, numbers
+from trees import ino, write
+
+pytestmark = [pytest.mark.reverlay_only("tools of reverlay"), pytest.mark.seconds(3600)]
+
+N_CUTS = CUTS // 3 + 1  # of each tool
+N_MORE = 150
+KERNEL = "index=on,redirect_dir=on,xino=on,metacopy=on"
+
+
+class Tool:
+    """Layers on the disk, what the tool does to them, and what must be so afterwards."""
+
+    done = (0,)  # exit codes
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.top = machine.disk
+
+    def fill(self):
+        fill_lower(self.top / "lower")
+        for i in range(N_MORE):
+            write(self.top / f"lower/more{i}", f"more {i}\n" * i)
+
+    def use(self):
+        change(self.machine.mnt)
+        for i in range(N_MORE):
+            write(self.machine.mnt / f"more{i}", f"changed {i}\n")
+            write(self.machine.mnt / f"born{i}", f"born {i}\n")
+
+    def command(self):
+        return [CTL, *self.arguments, "-o", self.machine.options()]
+
+    def mount_kernel(self):
+        run("mount", "-t", "overlay", "-o", f"{self.machine.options()},{KERNEL}", "overlay",
+            self.machine.mnt)
+
+    def umount_kernel(self):
+        run("umount", self.machine.mnt)
+
+
+class Import(Tool):
+    arguments = ["import"]
+
+    def prepare(self):
+        self.fill()
+        self.mount_kernel()
+        self.use()
+        self.tree, by_kernel = visible(self.machine.mnt), numbers(self.machine.mnt)
+        of_lower = {ino(os.path.join(path, name))
+                    for path, dirs, files in os.walk(self.top / "lower") for name in dirs + files}
+        self.numbers = {path: n for path, n in by_kernel.items() if n in of_lower}
+        assert len(self.numbers) > N_MORE
+        self.umount_kernel()
+
+    def check(self):
+        self.machine.start()
+        assert_same(self.tree, visible(self.machine.mnt), "imported")
+        now = numbers(self.machine.mnt)
+        assert {path: now[path] for path in self.numbers} == self.numbers
+        self.machine.stop()
+
+
+class ToKernel(Tool):
+    arguments = ["import", "--to-kernel"]
+
+    def prepare(self):
+        self.fill()
+        self.machine.start()
+        self.use()
+        self.tree, self.numbers = visible(self.machine.mnt), numbers(self.machine.mnt)
+        self.machine.stop()
+
+    def check(self):
+        self.mount_kernel()
+        assert_same(self.tree, visible(self.machine.mnt), "the kernel's")
+        self.umount_kernel()
+        run(CTL, "import", "-o", self.machine.options())
+        self.machine.start()
+        assert_same(self.tree, visible(self.machine.mnt), "ours again")
+        assert numbers(self.machine.mnt) == self.numbers
+        self.machine.stop()
+
+
+class Rebuild(ToKernel):
+    """The index is lost: all numbers of what upper has come from its stamps and origins."""
+
+    arguments = ["repair", "--rebuild", "-y"]
+    done = (0, 1)
+
+    def prepare(self):
+        super().prepare()
+        self.tree["pair/2"]["nlink"] += 1  # that its other name is hidden was in the index alone
+        shutil.rmtree(self.top / "work/inodes")
+
+    def check(self):
+        self.machine.start()
+        assert_same(self.tree, visible(self.machine.mnt), "rebuilt")
+        assert numbers(self.machine.mnt) == self.numbers
+        self.machine.stop()
+
+
+class Rebind(Tool):
+    """A copy that has lost the hard links, so that every part of it has something to do."""
+
+    arguments = ["rebind", "--move"]
+
+    def prepare(self):
+        test_rebind.fill_lower(self.top / "lower")
+        self.machine.start()
+        test_rebind.use(self.machine.mnt)
+        for i in range(N_MORE):
+            write(self.machine.mnt / f"born{i}", f"born {i}\n")
+        run(CTL, "map", self.machine.mnt)
+        self.before = test_rebind.Before(self.machine.mnt)
+        self.machine.stop()
+        for name in ("lower", "upper", "work"):
+            os.rename(self.top / name, self.top / "old")
+            (self.top / name).mkdir()
+            run("rsync", "-aAX", f"{self.top}/old/", f"{self.top}/{name}/")
+            shutil.rmtree(self.top / "old")
+
+    def check(self):
+        self.machine.start()
+        self.before.check(self.machine.mnt)
+        self.machine.stop()
+
+
+TOOLS = {"import": Import, "to-kernel": ToKernel, "rebuild": Rebuild, "rebind": Rebind}
+
+
+def check_clean(machine):
+    result = run(CTL, "check", "-o", machine.options(), check=False)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("what", list(TOOLS))
+def test_power_cuts_of_tools(images, scratch, capsys, what, kind):
+    """The disk goes down at a random moment of the tool, while others' syncs commit the journal."""
+    assert images
+    base = scratch / f"power-{what}-{kind}"
+    base.mkdir()
+    machine = Machine(base, kind)
+    rng = random.Random(SEED)
+    pristine = base / "pristine.img"
+    n_again = 0
+    try:
+        tool = TOOLS[what](machine)
+        tool.prepare()
+        machine.umount_disk()
+        run("cp", "--sparse=always", machine.image, pristine)
+        longest = 0
+        for cut in range(-1, N_CUTS):  # the first is not cut: it tells how long the tool takes
+            run("cp", "--sparse=always", pristine, machine.image)
+            machine.mount_disk()
+            begin = time.monotonic()
+            with commits(machine), subprocess.Popen(
+                    tool.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True) as process:
+                if cut < 0:
+                    text, _ = process.communicate(timeout=120)
+                    longest = time.monotonic() - begin
+                else:
+                    print(f"seed {SEED}, cut {cut}")
+                    # a random moment of each part
+                    threading.Event().wait(longest * (cut + rng.random()) / N_CUTS)
+                    machine.cut_disk()
+                    text, _ = process.communicate(timeout=120)
+            if cut >= 0:
+                machine.umount_disk()
+                machine.mount_disk()
+            print(f"exit code {process.returncode}: {text}")
+            if process.returncode not in tool.done:
+                assert cut >= 0 and process.returncode > 0, text
+                n_again += 1
+                again = run(*tool.command(), check=False)
+                assert again.returncode in tool.done, f"{again.stdout}\nbefore it: {text}"
+            if what != "to-kernel":
+                check_clean(machine)
+            tool.check()
+            machine.umount_disk()
+        machine.mount_disk()
+    finally:
+        print(machine.log.read_text(errors="replace")[-3000:] if machine.log.exists() else "")
+        machine.close()
+        pristine.unlink(missing_ok=True)
+    with capsys.disabled():
+        print(f"\n{what} on {kind}: {n_again} of {N_CUTS} runs were cut")
+    assert n_again
