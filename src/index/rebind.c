@@ -587,6 +587,9 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 		return r;
 	}
 	rvl_map_remove_others(next);
+	if (!rebind->config.stack->has_upper)
+		return 0;
 	/* else the next mount does it; until then upper's table has what it had */
-	return rebind->config.stack->has_upper ? rvl_bind_write_table(next) : 0;
+	r = rvl_bind_write_table(next);
+	return r ?: syncfs(next->inodes_fd) ? -errno : 0;
 }

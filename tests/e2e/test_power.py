@@ -40,18 +40,19 @@ class Thing:
 class Load:
     """Threads that change the mount until the disk goes down, and remember what was synced."""
 
-    def __init__(self, mnt, seed, things):
-        self.mnt = mnt
+    def __init__(self, machine, seed, things):
+        self.machine = machine
+        self.mnt = machine.mnt
         self.seed = seed
         self.things = things
         self.problems = []
         self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(3)]
 
-    def run(self, seconds, cut):
+    def run(self, seconds):
         for thread in self.threads:
             thread.start()
         threading.Event().wait(seconds)  # the random moment, no event to wait for
-        cut()
+        self.machine.cut()
         for thread in self.threads:
             thread.join(30)
             assert not thread.is_alive(), "a thread hangs on the dead mount"
@@ -106,6 +107,7 @@ class Load:
             if rng.random() < 0.3:
                 os.fsync(fd)
                 sync_dir(path.parent)
+                self.machine.check_power()
                 thing = Thing(path, content, os.fstat(fd), sysc.handle(path))
                 thing.is_durable = True
                 mine.append(thing)
@@ -113,8 +115,7 @@ class Load:
         finally:
             os.close(fd)
 
-    @staticmethod
-    def rewrite(rng, thing, path, name):
+    def rewrite(self, rng, thing, path, name):
         """In place of the old content, in one write: of that any part may be there."""
         content = (name * 10).encode()
         fd = os.open(path, os.O_WRONLY)
@@ -123,6 +124,7 @@ class Load:
             os.write(fd, content)
             if rng.random() < 0.5:
                 os.fsync(fd)
+                self.machine.check_power()
                 old = [c for c in thing.contents if c is not None]
                 thing.contents = {content + c[len(content):] for c in old}
         finally:
@@ -240,7 +242,7 @@ def test_power_cuts(images, scratch, kind):
             things.append(thing)
         for cut in range(CUTS):
             print(f"seed {SEED}, cut {cut}")
-            Load(machine.mnt, SEED * 1000 + cut, things).run(rng.uniform(0.02, 0.4), machine.cut)
+            Load(machine, SEED * 1000 + cut, things).run(rng.uniform(0.02, 0.4))
             machine.restart()
             verify(machine, things)
             if cut % 5 == 4:
