@@ -515,11 +515,9 @@ int rvl_overlay_lookup(struct rvl_overlay *ov, pid_t asker, uint64_t parent, con
 
 void rvl_overlay_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n_lookups)
 {
-	struct rvl_node _cleanup_node_ *node = rvl_node_find(ov, number);
+	struct rvl_node _cleanup_node_ *node = rvl_node_forget(ov, number, n_lookups);
 
 	if (!node)
-		rvl_node_forget_dropped(ov, number);
-	if (!node || !rvl_node_forget(node, n_lookups))
 		return;
 	if (atomic_load(&node->is_dead))
 		rvl_node_bury(node);

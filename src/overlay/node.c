@@ -365,29 +365,28 @@ static bool is_known(const struct rvl_node *node)
 	return node->n_open || node->n_lookups || node->is_uncounted;
 }
 
-bool rvl_node_forget(struct rvl_node *node, uint64_t n)
-{
-	struct shard *shard = shard_of_node(node);
-	bool is_unknown;
-
-	/* A node that was dropped and found again has counted less than the kernel, which gives a
-	 * part back at times; only what is more than was counted is all. */
-	pthread_mutex_lock(&shard->lock);
-	if (n > node->n_lookups)
-		node->is_uncounted = false;
-	node->n_lookups -= n < node->n_lookups ? n : node->n_lookups;
-	is_unknown = !is_known(node);
-	pthread_mutex_unlock(&shard->lock);
-	return is_unknown;
-}
-
-void rvl_node_forget_dropped(struct rvl_overlay *ov, uint64_t number)
+struct rvl_node *rvl_node_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n)
 {
 	struct shard *shard = shard_of(ov->nodes, number);
+	struct rvl_node *node;
 
 	pthread_mutex_lock(&shard->lock);
-	(void)rvl_number_set_take(&shard->uncounted, number);
+	node = *find(ov->nodes, shard, number);
+	if (!node) {
+		(void)rvl_number_set_take(&shard->uncounted, number);
+	} else {
+		/* A node that was dropped and found again has counted less than the kernel, which
+		 * gives a part back at times; only what is more than was counted is all. */
+		if (n > node->n_lookups)
+			node->is_uncounted = false;
+		node->n_lookups -= n < node->n_lookups ? n : node->n_lookups;
+		if (is_known(node))
+			node = NULL;
+		else
+			ref(shard, node);
+	}
 	pthread_mutex_unlock(&shard->lock);
+	return node;
 }
 
 void rvl_node_count_open(struct rvl_node *node)

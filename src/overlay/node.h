@@ -161,11 +161,10 @@ void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char 
 /* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);
 
-/* Counts of the kernel. lookup/open add one. forget: true if neither look-ups nor opens are left. */
+/* Counts of the kernel. lookup/open add one; forget takes n look-ups back: the node, with a reference,
+ * if it is in memory, and neither look-ups nor opens are left; else NULL. */
 void rvl_node_count_lookup(struct rvl_node *node);
-bool rvl_node_forget(struct rvl_node *node, uint64_t n);
-/* The kernel knows a node no more that is not in memory. */
-void rvl_node_forget_dropped(struct rvl_overlay *ov, uint64_t number);
+struct rvl_node *rvl_node_forget(struct rvl_overlay *ov, uint64_t number, uint64_t n);
 void rvl_node_count_open(struct rvl_node *node);
 void rvl_node_release(struct rvl_node *node);
 bool rvl_node_is_known(struct rvl_node *node); /* look-ups or opens */

@@ -54,6 +54,15 @@ static void push_out(uint64_t number)
 	assert_null(node);
 }
 
+/* Was that all? */
+static bool forget(uint64_t number, uint64_t n)
+{
+	struct rvl_node *node = rvl_node_forget(&ov, number, n);
+
+	rvl_node_put(node);
+	return node;
+}
+
 /* One that was never dropped: its last look-up is the last. */
 static void counted(void **state)
 {
@@ -62,8 +71,8 @@ static void counted(void **state)
 	look_up(10, 3);
 	node = make(10);
 	assert_true(rvl_node_is_known(node));
-	assert_false(rvl_node_forget(node, 1));
-	assert_true(rvl_node_forget(node, 2));
+	assert_false(forget(10, 1));
+	assert_true(forget(10, 2));
 	assert_false(rvl_node_is_known(node));
 	rvl_node_put(node);
 }
@@ -77,16 +86,16 @@ static void found_again(void **state)
 	push_out(10);
 	look_up(10, 1);
 	node = make(10);
-	assert_false(rvl_node_forget(node, 1));
+	assert_false(forget(10, 1));
 	assert_true(rvl_node_is_known(node));
-	assert_true(rvl_node_forget(node, 3));
+	assert_true(forget(10, 3));
 	assert_false(rvl_node_is_known(node));
 	rvl_node_put(node);
 	/* and once more */
 	push_out(10);
 	look_up(10, 1);
 	node = make(10);
-	assert_true(rvl_node_forget(node, 1));
+	assert_true(forget(10, 1));
 	rvl_node_put(node);
 }
 
@@ -111,7 +120,7 @@ static void forgotten_while_dropped(void **state)
 
 	look_up(10, 3);
 	push_out(10);
-	rvl_node_forget_dropped(&ov, 10);
+	assert_false(forget(10, 3));
 	node = make(10);
 	assert_false(rvl_node_is_known(node));
 	rvl_node_put(node);
@@ -128,7 +137,7 @@ static void dead_and_not_forgotten(void **state)
 	atomic_store(&node->is_dead, true);
 	assert_true(rvl_node_is_known(node));
 	assert_false(rvl_node_count_living(node));
-	assert_true(rvl_node_forget(node, 3));
+	assert_true(forget(10, 3));
 	rvl_node_put(node);
 }
 
