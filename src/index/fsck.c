@@ -17,11 +17,12 @@
 
 #define WRONG_MAX 65536 /* records mended at a time; the rest the next time */
 
+/* The file, also where rows go to memory. */
 static struct rvl_store *open_store(struct rvl_index *index)
 {
 	if (rvl_map_ensure(index, false))
 		return NULL;
-	return index->map->store ?: index->map->below;
+	return index->map->below ?: index->map->store;
 }
 
 /* Calls fn for each record of one table until it returns non-zero. No more than can be in the file:

@@ -492,39 +492,3 @@ int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, vo
 		free(found->v);
 	return r;
 }
-
-int rvl_map_each(struct rvl_index *index, rvl_map_each_fn *fn, void *arg)
-{
-	MDB_cursor *cursor;
-	MDB_val key, value;
-	struct rvl_store *store;
-	MDB_txn *txn;
-	int rc, r = rvl_map_ensure(index, false);
-
-	store = index->map->below ?: index->map->store;
-	if (r || !store)
-		return r;
-	r = rvl_store_read_begin(store, &txn);
-	if (r)
-		return r;
-	rc = mdb_cursor_open(txn, store->rows, &cursor);
-	if (!rc) {
-		while (!r && !(rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))) {
-			struct rvl_map_row row;
-			uint64_t number;
-
-			if (key.mv_size != sizeof(number)) {
-				r = -EUCLEAN;
-				break;
-			}
-			memcpy(&number, key.mv_data, sizeof(number));
-			r = rvl_map_row_decode(value.mv_data, value.mv_size, &row);
-			r = r ?: fn(arg, number, &row);
-		}
-		mdb_cursor_close(cursor);
-	}
-	rvl_store_read_end(store, txn);
-	if (r)
-		return r;
-	return rc == MDB_NOTFOUND ? 0 : rvl_store_errno(rc);
-}

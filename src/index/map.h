@@ -35,13 +35,6 @@ int rvl_map_flush(struct rvl_index *index);
 typedef int rvl_map_row_fn(void *arg, const struct rvl_map_row *row);
 int rvl_map_get(struct rvl_index *index, uint64_t number, rvl_map_row_fn *fn, void *arg);
 
-/*
- * All rows of the file in force, for tools: nothing else may use the map meanwhile. Until fn
- * returns non-zero, which is returned.
- */
-typedef int rvl_map_each_fn(void *arg, uint64_t number, const struct rvl_map_row *row);
-int rvl_map_each(struct rvl_index *index, rvl_map_each_fn *fn, void *arg);
-
 /* Are all objects of the lower view in it? */
 bool rvl_map_is_complete(struct rvl_index *index);
 /*

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "index/fsck.h"
 #include "index/map.h"
 #include "index/stamp.h"
 
@@ -212,7 +213,7 @@ int rvl_old_places_read(struct rvl_index *old, bool *ret_has_map, struct rvl_old
 		return -ENOMEM;
 	places->index = old;
 	*ret_has_map = rvl_map_is_complete(old);
-	r = rvl_map_each(old, add_row, places);
+	r = rvl_map_scan(old, add_row, places);
 	if (r == -EUCLEAN) {
 		rvl_warn("inodes/map.mdb is damaged: what is in it after %zu names is not known",
 			 places->n);
