@@ -589,7 +589,7 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 	rvl_map_remove_others(next);
 	if (!rebind->config.stack->has_upper)
 		return 0;
-	/* else the next mount does it; until then upper's table has what it had */
+	/* after a death before this the next mount does it: upper's table has what it had */
 	r = rvl_bind_write_table(next);
 	return r ?: syncfs(next->inodes_fd) ? -errno : 0;
 }

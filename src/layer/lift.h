@@ -21,8 +21,8 @@ struct rvl_lift {
 
 /*
  * Calls fn(arg) while the n objects (others than symlinks) can be written by their owner, and returns
- * what it returns. -EACCES: one of them is not ours, or would lose its setgid; fn was not called. Takes the lock of
- * rvl_lift_lock.
+ * what it returns. -EACCES: one of them is not ours, or would lose its setgid; fn was not called.
+ * Takes the lock of rvl_lift_lock.
  */
 int rvl_lift_call(const struct rvl_lift *objects, unsigned n, int (*fn)(void *arg), void *arg);
 

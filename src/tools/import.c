@@ -21,7 +21,7 @@
 
 struct command {
 	const char *layers;
-	bool is_dry_run, is_verbose, is_to_kernel, is_nfs_export;
+	bool is_dry_run, is_verbose, is_to_kernel, is_nfs_export, is_userxattr;
 	struct rvl_findings findings;
 	struct rvl_check_sink findings_sink;
 	json_t *told; /* owned; with --json */
@@ -217,7 +217,9 @@ static void print_kernel(const struct command *command, const struct rvl_to_kern
 	       " removed objects; %" PRIu64 " names linked, %" PRIu64 " files copied\n",
 	       result->n_links, result->n_directories, result->n_dead, result->n_linked,
 	       result->n_copied);
-	printf("mount -t overlay -o %s,index=on,redirect_dir=on,xino=on%s%s\n", command->layers,
+	/* with userxattr there are no redirects, and the kernel takes no option for them */
+	printf("mount -t overlay -o %s,index=on%s,xino=on%s%s\n", command->layers,
+	       command->is_userxattr ? "" : ",redirect_dir=on",
 	       command->is_nfs_export ? ",nfs_export=on" : "",
 	       result->n_metacopy ? ",metacopy=on" : "");
 }
@@ -265,6 +267,7 @@ static int run(struct command *command)
 	sigaction(SIGTERM, &action, NULL);
 	command->findings_sink = rvl_findings_sink(&command->findings);
 	command->told = json_array();
+	command->is_userxattr = layers.stack.xattr.is_user;
 	config.import.stack = &layers.stack;
 	r = command->is_to_kernel ? rvl_to_kernel_run(&config, &result) :
 				    rvl_import_run(&config.import, &result.import);

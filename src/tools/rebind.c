@@ -96,6 +96,10 @@ static int print_json(const struct command *command, const struct rvl_check_rebi
 	json_object_set_new(root, "dry_run", json_boolean(command->is_dry_run));
 	json_object_set_new(root, "moved", json_boolean(result->is_moved));
 	json_object_set_new(root, "rebuilt", json_boolean(result->is_rebuilt));
+	if (result->is_rebuilt && command->is_dry_run) { /* no more was looked at */
+		json_decref(counts);
+		return rvl_output_print(root, true);
+	}
 	json_object_set_new(root, "other_lowers", json_boolean(result->has_other_lowers));
 	json_object_set_new(root, "had_map", json_boolean(result->has_map));
 	json_object_set_new(counts, "names", json_integer((json_int_t)result->n_upper));
@@ -121,6 +125,11 @@ static void print_result(const struct command *command,
 {
 	const struct rvl_rebind_counts *lower = &result->lower;
 
+	if (result->is_rebuilt && command->is_dry_run) {
+		puts("workdir: it has no index; one would be made again from what is in upper. What a "
+		     "rebind finds then is not known before\nnothing was changed");
+		return;
+	}
 	if (result->is_rebuilt)
 		puts("workdir: it has no index; one is made again from what is in upper. Untouched objects "
 		     "of lower layers may get new numbers");

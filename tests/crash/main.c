@@ -524,5 +524,5 @@ int main(int argc, char **argv)
 	printf("rvl-crash: %lu cases, %lu points, %lu of recovery, %lu failed%s\n", totals->n_cases,
 	       totals->n_points, totals->n_recoveries, totals->n_failed,
 	       is_failed ? ", and a worker ended early" : "");
-	return is_failed || totals->n_failed;
+	return is_failed || totals->n_failed || totals->is_ended;
 }
