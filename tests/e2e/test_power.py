@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import random
+import shutil
 import stat
 import threading
 import uuid
@@ -21,6 +22,7 @@ from snapshots import check_tree
 
 pytestmark = [pytest.mark.reverlay_only("stamps and their walk"), pytest.mark.seconds(3600)]
 
+CUTS_A_MACHINE = 50  # what was synced is kept, and looked at after each cut
 LOWER_FILES = 40
 N_COPIED = 1500
 
@@ -216,6 +218,27 @@ def tree(root):
     return result
 
 
+def cut_one_machine(machine, cuts, rng):
+    for i in range(LOWER_FILES):
+        (machine.disk / "lower" / f"file{i}").write_bytes(b"lower %d " % i * 500)
+    os.sync()
+    machine.start()
+    things = []
+    for i in range(LOWER_FILES):
+        path = machine.mnt / f"file{i}"
+        thing = Thing(path, path.read_bytes(), os.lstat(path), sysc.handle(path))
+        thing.is_durable = True
+        things.append(thing)
+    for cut in cuts:
+        print(f"seed {SEED}, cut {cut}", flush=True)
+        Load(machine, SEED * 1000 + cut, things).run(rng.uniform(0.02, 0.4))
+        machine.restart()
+        verify(machine, things)
+        if cut % 5 == 4:
+            repair(machine)
+    machine.stop()
+
+
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_power_cuts(images, scratch, kind):
     """Synced files keep name, number and content; each handle opens its object or is ESTALE.
@@ -225,32 +248,17 @@ def test_power_cuts(images, scratch, kind):
     mends, and nothing is lost.
     """
     assert images
-    base = scratch / f"power-{kind}"
-    base.mkdir()
-    machine = Machine(base, kind)
     rng = random.Random(SEED)
-    try:
-        for i in range(LOWER_FILES):
-            (machine.disk / "lower" / f"file{i}").write_bytes(b"lower %d " % i * 500)
-        os.sync()
-        machine.start()
-        things = []
-        for i in range(LOWER_FILES):
-            path = machine.mnt / f"file{i}"
-            thing = Thing(path, path.read_bytes(), os.lstat(path), sysc.handle(path))
-            thing.is_durable = True
-            things.append(thing)
-        for cut in range(CUTS):
-            print(f"seed {SEED}, cut {cut}")
-            Load(machine, SEED * 1000 + cut, things).run(rng.uniform(0.02, 0.4))
-            machine.restart()
-            verify(machine, things)
-            if cut % 5 == 4:
-                repair(machine)
-        machine.stop()
-    finally:
-        print(machine.log.read_text(errors="replace")[-3000:])
-        machine.close()
+    for first in range(0, CUTS, CUTS_A_MACHINE):
+        base = scratch / f"power-{kind}"
+        base.mkdir()
+        machine = Machine(base, kind)
+        try:
+            cut_one_machine(machine, range(first, min(CUTS, first + CUTS_A_MACHINE)), rng)
+        finally:
+            print(machine.log.read_text(errors="replace")[-3000:])
+            machine.close()
+        shutil.rmtree(base)
 
 
 def copy_up_under_load(machine, rng):
