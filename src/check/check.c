@@ -187,6 +187,7 @@ static int open_index(struct rvl_check *check)
 		.is_offline = is_look,
 		.is_repair = !is_look,
 		.is_import = check->config->is_import,
+		.is_rebuilding = check->config->is_rebind,
 		.is_live = check->config->is_online || check->is_map_unusable,
 	};
 
@@ -296,7 +297,7 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	int r = 0;
 
 	*ret = (struct rvl_check_result){ 0 };
-	if (config->is_rebuild && config->mode != RVL_CHECK_LOOK)
+	if ((config->is_rebuild || config->is_rebind) && config->mode != RVL_CHECK_LOOK)
 		r = rvl_rebuild(config);
 	r = r ?: run_rounds(&check);
 	if (!r && check.index && config->mode != RVL_CHECK_LOOK)

@@ -41,6 +41,7 @@ struct rvl_check_config {
 	enum rvl_check_mode mode;
 	bool is_online; /* LOOK only: on a live mount, only what is still so at a second look counts */
 	bool is_rebuild; /* make the index again if it is lost or its state damaged */
+	bool is_rebind; /* make it again in any case, for a rebind that goes on with it */
 	/*
 	 * Finish what the log says was begun, on an index that was opened for repair (the live
 	 * filesystem knows how). -errno; records that have to wait stay pending. NULL: all do.

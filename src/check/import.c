@@ -25,7 +25,10 @@ const char *rvl_import_text(enum rvl_import_told what)
 	return texts[what];
 }
 
-/* Operations that a mount began are finished by the next one, not here. */
+/*
+ * Operations that a mount began are finished by the next one, not here. That they are is durable
+ * before the mark is: else a power cut could leave both, and neither could go first.
+ */
 static int check_log(const struct rvl_stack *stack)
 {
 	_cleanup_close_ int fd =
@@ -36,6 +39,8 @@ static int check_log(const struct rvl_stack *stack)
 
 	if (!r)
 		n = rvl_log_pending(log);
+	if (!r && !n && syncfs(fd))
+		r = -errno;
 	rvl_log_close(log);
 	if (n)
 		rvl_error(

@@ -182,7 +182,7 @@ static int rebuild(const struct rvl_check_rebind_config *config,
 {
 	const struct rvl_check_sink sink = { .pass = ignore_pass, .problem = ignore_problem };
 	const struct rvl_check_config check = {
-		.stack = config->stack, .sink = &sink, .mode = RVL_CHECK_ALL, .is_rebuild = true
+		.stack = config->stack, .sink = &sink, .mode = RVL_CHECK_ALL, .is_rebind = true
 	};
 	struct rvl_check_result result = { 0 };
 	int r = config->is_dry_run ? 0 : rvl_check_run(&check, &result);
@@ -193,18 +193,21 @@ static int rebuild(const struct rvl_check_rebind_config *config,
 	return r;
 }
 
+/* There is none, or one that a rebind had begun to make: how far it came does not matter. */
 static bool is_index_lost(const struct rvl_stack *stack)
 {
 	struct rvl_state *state = NULL;
 	uint8_t buf[1];
+	bool ret;
+	int r;
 
 	if (!stack->has_upper || rvl_xattr_get(&stack->xattr, stack->layers[0].fd, "",
 					       RVL_XATTR_INSTANCES, buf, sizeof(buf)) != -ERANGE)
 		return false;
-	if (rvl_index_load_state(stack, &state) == -ENOENT)
-		return true;
+	r = rvl_index_load_state(stack, &state);
+	ret = r == -ENOENT || (!r && state->flags & RVL_STATE_REBUILT);
 	rvl_state_free(state);
-	return false;
+	return ret;
 }
 
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,

@@ -352,8 +352,8 @@ static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned
 
 /* ---- names ---- */
 
-static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
-		     const char *name, bool is_counted)
+/* One more link of the entry, and one name less that counts beside them. */
+static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent, const char *name)
 {
 	_cleanup_close_ int fd = open_directory(rb, parent, 0);
 	struct rvl_index *index = rb->index;
@@ -372,36 +372,11 @@ static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t pare
 	if (r)
 		return r;
 	rvl_fd_restore_times(fd, &st);
-	if (!is_counted)
-		return 0;
-	/* one lower name less that counts */
 	return rvl_nlink_change(index, index->inodes_fd, entry, object.stx_mode, object.stx_ino, -1);
 }
 
 /* ---- one split ---- */
 
-static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
-{
-	struct source from = { .layer = split->first_layer, .path = split->first_path };
-	struct rvl_name_at place = { .parent = split->first_parent };
-	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
-	struct rvl_index *index = rb->index;
-	int r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
-
-	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
-	r = r ?: temp_make(&temp, &from, &split->id, &place);
-	r = r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
-	return r;
-}
-
-static int has_entry(struct rvl_check_rebind *rb, uint64_t number)
-{
-	enum rvl_entry_kind kind;
-	struct statx st;
-	int r = rvl_entry_look(rb->index, number, &kind, &st);
-
-	return r < 0 ? r : kind != RVL_ENTRY_NONE;
-}
 
 /* Are the lower objects equal, and all there is of them in one layer? */
 static int is_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
@@ -414,6 +389,55 @@ static int is_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_split *
 		return r;
 	r = rvl_metacopy_get(stack, split->first_layer->fd, split->first_path);
 	return r < 0 ? r : !r;
+}
+
+/* How many names of the number are to be linked, from this split on: they lie side by side. */
+static int count_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	const uint64_t number = split->id.number;
+	int n = 0;
+
+	for (; split < rb->splits + rb->n_splits && split->id.number == number; split++) {
+		int r = is_equal(rb, split);
+
+		if (r < 0)
+			return r;
+		n += r;
+	}
+	return n;
+}
+
+/*
+ * All names count that will be links of it, and those that the copy has left together: each link
+ * that is made takes one from overlay.nlink, whichever run makes it.
+ */
+static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	struct source from = { .layer = split->first_layer, .path = split->first_path };
+	struct rvl_name_at place = { .parent = split->first_parent };
+	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
+	struct rvl_index *index = rb->index;
+	char value[RVL_NLINK_VALUE_SIZE];
+	int n = count_equal(rb, split);
+	int r = n < 0 ? n : rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
+
+	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
+	r = r ?: temp_make(&temp, &from, &split->id, &place);
+	if (!r && from.st.stx_nlink > (unsigned)(RVL_NLINK_MAX - n))
+		r = -EMLINK;
+	if (!r) /* st_nlink is 1, the entry */
+		r = set_private(&temp, RVL_XATTR_NLINK, value,
+				rvl_nlink_format((int)from.st.stx_nlink + n - 1, value));
+	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
+}
+
+static int has_entry(struct rvl_check_rebind *rb, uint64_t number)
+{
+	enum rvl_entry_kind kind;
+	struct statx st;
+	int r = rvl_entry_look(rb->index, number, &kind, &st);
+
+	return r < 0 ? r : kind != RVL_ENTRY_NONE;
 }
 
 /* What was copied up counts as a copy of the name that has the number now. */
@@ -456,19 +480,28 @@ static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *spli
 	if (r < 0)
 		return r;
 	if (split->has_entry)
-		return link_name(rb, number, split->parent, split->name, true);
+		return link_name(rb, number, split->parent, split->name);
 	r = has_entry(rb, number);
 	if (r == 0)
 		r = copy_up(rb, split);
 	if (r >= 0)
-		r = link_name(rb, number, split->first_parent, split->first_name, false);
-	return r ?: link_name(rb, number, split->parent, split->name, false);
+		r = link_name(rb, number, split->first_parent, split->first_name);
+	return r ?: link_name(rb, number, split->parent, split->name);
+}
+
+static int compare_splits(const void *pa, const void *pb)
+{
+	const struct rvl_rebind_split *a = pa, *b = pb;
+
+	return a->id.number < b->id.number ? -1 : a->id.number > b->id.number;
 }
 
 int rvl_rebind_link(struct rvl_check_rebind *rb)
 {
 	int r = 0;
 
+	if (rb->n_splits)
+		qsort(rb->splits, rb->n_splits, sizeof(*rb->splits), compare_splits);
 	for (size_t i = 0; !r && i < rb->n_splits; i++)
 		r = join(rb, &rb->splits[i]);
 	return r;

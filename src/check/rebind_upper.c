@@ -359,13 +359,43 @@ static int walk_directory(struct walk *walk)
 
 /* ---- names that are not equal to their entries ---- */
 
-static int open_lost(struct walk *walk)
+static int open_lost(struct walk *walk, bool is_made)
 {
 	int upper_fd = rvl_stack_upper(walk->rb->config->stack)->fd;
 
-	if (mkdirat(upper_fd, RVL_LOST_NAME, 0700) && errno != EEXIST)
+	if (is_made && mkdirat(upper_fd, RVL_LOST_NAME, 0700) && errno != EEXIST)
 		return -errno;
 	return rvl_path_open(upper_fd, RVL_LOST_NAME, O_PATH | O_DIRECTORY, 0);
+}
+
+/*
+ * The name in lost+found for what an entry has: 1 if it is there already, from a run that died; 0 if it
+ * is free.
+ */
+static int lost_name(int lost_fd, uint64_t number, const struct statx *entry, char ret[NAME_MAX + 1])
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct statx st;
+	int r;
+
+	rvl_entry_path(number, path);
+	snprintf(ret, NAME_MAX + 1, "%s", strchr(path, '#'));
+	for (unsigned i = 1; (r = rvl_path_statx(lost_fd, ret, RVL_STATX_MASK, &st)) == 0; i++) {
+		if (st.stx_ino == entry->stx_ino)
+			return 1;
+		snprintf(ret, NAME_MAX + 1, "%s.%u", strchr(path, '#'), i);
+	}
+	return r == -ENOENT ? 0 : r;
+}
+
+/* Is there a name beside that in lost+found? */
+static int has_names(struct walk *walk, uint64_t number, const struct statx *entry)
+{
+	_cleanup_close_ int lost = open_lost(walk, false);
+	char name[NAME_MAX + 1];
+	int r = lost == -ENOENT ? 0 : lost < 0 ? lost : lost_name(lost, number, entry, name);
+
+	return r < 0 ? r : entry->stx_nlink > (r ? 2 : 1);
 }
 
 static int remove_stamp(struct rvl_index *index, int dirfd, const char *name)
@@ -384,19 +414,20 @@ static int remove_stamp(struct rvl_index *index, int dirfd, const char *name)
 }
 
 /* No name is the entry's: what it has is kept in lost+found, and this name is the object. */
-static int replace_entry(struct walk *walk, uint64_t number, int dirfd, const char *name)
+static int replace_entry(struct walk *walk, uint64_t number, const struct statx *entry, int dirfd,
+			 const char *name)
 {
 	struct rvl_index *index = walk->rb->index;
-	char entry[RVL_ENTRY_PATH_SIZE];
-	_cleanup_close_ int lost = open_lost(walk);
-	int r = 0;
+	_cleanup_close_ int lost = open_lost(walk, true);
+	char path[RVL_ENTRY_PATH_SIZE], kept[NAME_MAX + 1];
+	int r = lost < 0 ? lost : lost_name(lost, number, entry, kept);
 
-	if (lost < 0)
-		return lost;
-	rvl_entry_path(number, entry);
-	if (linkat(index->inodes_fd, entry, lost, strchr(entry, '#'), 0) && errno != EEXIST)
-		return -errno;
-	r = remove_stamp(index, lost, strchr(entry, '#'));
+	rvl_entry_path(number, path);
+	if (r == 0 && linkat(index->inodes_fd, path, lost, kept, 0))
+		r = -errno;
+	if (r < 0)
+		return r;
+	r = remove_stamp(index, lost, kept);
 	r = r ?: rvl_entry_bury(index, number, false);
 	return r ?: rvl_entry_link(index, dirfd, name, number);
 }
@@ -432,8 +463,11 @@ static int settle_unequal(struct walk *walk, const struct unequal *unequal)
 	rvl_rebind_tell(walk->rb, RVL_TOLD_UNEQUAL, unequal->number, unequal->path);
 	if (is_dry(walk))
 		return 0;
-	return entry.stx_nlink > 1 ? remove_stamp(index, fd, name) :
-				     replace_entry(walk, unequal->number, fd, name);
+	r = has_names(walk, unequal->number, &entry);
+	if (r < 0)
+		return r;
+	return r ? remove_stamp(index, fd, name) :
+		   replace_entry(walk, unequal->number, &entry, fd, name);
 }
 
 static int walk_all(struct walk *walk)

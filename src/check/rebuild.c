@@ -59,11 +59,11 @@ int rvl_rebuild(const struct rvl_check_config *config)
 		rvl_error("without upperdir and workdir there is no index to make again");
 		return -EINVAL;
 	}
-	if (!is_lost(config->stack))
+	if (!config->is_rebind && !is_lost(config->stack))
 		return 0;
 	r = rvl_tree_walk(config->stack->layers[0].fd, note, &scan, &path);
 	if (r)
 		rvl_error("upperdir=%s: %s: %s", config->stack->layers[0].path, path ?: "",
 			  strerror(-r));
-	return r ?: rvl_index_rebuild(config->stack, scan.used);
+	return r ?: rvl_index_rebuild(config->stack, scan.used, config->is_rebind);
 }

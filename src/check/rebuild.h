@@ -6,8 +6,8 @@
 #include "check/check.h"
 
 /*
- * Make a new state where it is lost or damaged; 0 also where it is neither. The passes that follow
- * make the entries. Errors are logged: -EINVAL without upper and workdir.
+ * Make a new state where it is lost or damaged, for a rebind in any case; 0 also where there was nothing
+ * to do. The passes that follow make the entries. Errors are logged: -EINVAL without upper and workdir.
  */
 int rvl_rebuild(const struct rvl_check_config *config);
 

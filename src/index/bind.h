@@ -47,8 +47,8 @@ int rvl_bind_new(struct rvl_index *index, struct rvl_binding *binding);
  * for new numbers any more, those of these lowers are new. Changes index->state only.
  */
 int rvl_bind_again(struct rvl_index *index, struct rvl_binding *binding, bool has_new_lowers);
-/* A new uuid and new counters; upper's table may still have the old one. */
-int rvl_bind_clone(struct rvl_state *state);
+/* A new uuid and new counters; upper's table may still have the old one, which is kept beside it. */
+int rvl_bind_clone(const struct rvl_stack *stack, struct rvl_state *state);
 /* Instances of the layers of a state that was checked (or just made) into index->numbers. */
 int rvl_bind_layers(struct rvl_index *index, const struct rvl_binding *binding);
 /* Claims of layers with a table, where they are not recorded yet. */

@@ -244,11 +244,15 @@ int rvl_bind_again(struct rvl_index *index, struct rvl_binding *binding, bool ha
 	return 0;
 }
 
-int rvl_bind_clone(struct rvl_state *state)
+int rvl_bind_clone(const struct rvl_stack *stack, struct rvl_state *state)
 {
+	struct rvl_table table;
 	int r = 0;
 
-	memcpy(state->former_uuid, state->uuid, sizeof(state->former_uuid));
+	/* what upper's table says stays one of the two, also after a clone whose end it did not see */
+	if (!stack->has_upper || rvl_bind_read_table(stack, &stack->layers[0], &table) ||
+	    memcmp(table.uuid, state->former_uuid, sizeof(table.uuid)) != 0)
+		memcpy(state->former_uuid, state->uuid, sizeof(state->former_uuid));
 	r = rvl_state_new_uuid(state);
 	for (int i = 0; !r && i < RVL_COUNTER_N; i++)
 		r = rvl_bind_counter(state, i);

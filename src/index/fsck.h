@@ -52,9 +52,9 @@ int rvl_counter_renew(struct rvl_index *index, enum rvl_state_counter which);
  * upper's root if that can be read, so that stamps and handles mean what they did, and with new
  * instances for the counters. used_ids: bitmap of instances that stamps in upper name. A damaged
  * state is kept as state.damaged. One step on disk, the last; the overlay counts as not cleanly
- * stopped. Errors are logged.
+ * stopped. is_rebind: for a rebind, until whose end nobody else opens it. Errors are logged.
  */
 int rvl_index_rebuild(const struct rvl_stack *stack,
-		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64]);
+		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64], bool is_rebind);
 
 #endif

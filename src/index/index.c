@@ -324,6 +324,21 @@ static int check_kernel(const struct rvl_index *index, const struct rvl_index_co
 	return -EBUSY;
 }
 
+/* Records of directories are those of the copy, and what only the rebind knows is still to be done. */
+static int check_rebuilt(const struct rvl_index *index, const struct rvl_index_config *config)
+{
+	_cleanup_free_ char *options = NULL;
+
+	if (config->is_rebuilding || !(index->state->flags & RVL_STATE_REBUILT))
+		return 0;
+	if (!config->is_rebind) {
+		options = rvl_bind_options(index->stack);
+		rvl_error("workdir=%s: a rebind has not ended. Run: reverlayctl rebind %s",
+			  index->stack->work_path, options ?: "-o ...");
+	}
+	return -ESTALE;
+}
+
 /* 1: to be done again. */
 static int open_all(const struct rvl_index_config *config, struct rvl_index **ret)
 {
@@ -352,6 +367,7 @@ static int open_all(const struct rvl_index_config *config, struct rvl_index **re
 				 memcmp(boot_id, index->state->boot_id, sizeof(boot_id)) != 0);
 			r = rvl_bind_check(index, &binding, config->is_rebind);
 			r = r ?: check_kernel(index, config);
+			r = r ?: check_rebuilt(index, config);
 			if (!r)
 				refresh_state(index->state, &binding);
 		} else if (r == -ENOENT) {

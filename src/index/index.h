@@ -59,6 +59,7 @@ struct rvl_index_config {
 	bool is_read_only;	/* -o ro: nothing is written, the state must be there or stays in memory */
 	bool is_offline;	/* a tool: do not bind, do not mark unclean, change nothing */
 	bool is_repair; /* a tool that changes: as a mount, but an unclean stop stays known until the close */
+	bool is_rebuilding; /* for the rebind that has made the index again: RVL_STATE_REBUILT is no refusal */
 	bool is_import; /* for an import: RVL_STATE_KERNEL is no refusal, and is set when this may write */
 	/* with is_offline: a server has it open, so the map's file is not touched (fsck.h has a way to read it) */
 	bool is_live;
@@ -73,6 +74,7 @@ struct rvl_index_config {
  * -EPROTONOSUPPORT newer format; -ESTALE layers are not those of this index (names `reverlayctl rebind`) or the
  * upper has an instance table but the workdir no index (names `reverlayctl repair --rebuild`);
  * -EBUSY: upper was handed to the kernel's overlayfs (names `reverlayctl import`);
+ * -ESTALE too: a rebind that made the index again has not ended;
  * -EUCLEAN state damaged; others of the filesystem.
  */
 int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret);

@@ -118,7 +118,7 @@ static int make_next(struct rvl_rebind *rebind, struct rvl_state *state,
 			    (!rebind->is_moved && !config->is_clone) ||
 			    (config->is_clone && state->flags & reals);
 	if (config->is_clone)
-		r = rvl_bind_clone(state);
+		r = rvl_bind_clone(config->stack, state);
 	if (config->is_clone || rebind->needs_map)
 		state->map_serial++;
 	if (rebind->needs_map)
@@ -579,6 +579,7 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 		r = -errno;
 	if (!r) {
 		rvl_numbers_store(next);
+		next->state->flags &= ~(uint32_t)RVL_STATE_REBUILT;
 		r = rvl_state_save(next->state, next->inodes_fd, false);
 	}
 	if (r) {

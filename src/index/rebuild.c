@@ -117,7 +117,7 @@ static int make_state(struct rvl_index *index, const uint64_t used_ids[])
 }
 
 int rvl_index_rebuild(const struct rvl_stack *stack,
-		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64])
+		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64], bool is_rebind)
 {
 	struct rvl_index index = {
 		.stack = stack, .is_persistent = true, .is_writable = true, .temp_fd = -EBADF
@@ -129,7 +129,9 @@ int rvl_index_rebuild(const struct rvl_stack *stack,
 		return r;
 	index.inodes_fd = inodes_fd;
 	r = make_state(&index, used_ids);
-	if (!r && renameat(inodes_fd, "state", inodes_fd, "state.damaged") && errno != ENOENT)
+	if (!r && is_rebind)
+		index.state->flags |= RVL_STATE_REBUILT;
+	else if (!r && renameat(inodes_fd, "state", inodes_fd, "state.damaged") && errno != ENOENT)
 		r = -errno;
 	r = r ?: rvl_state_save(index.state, inodes_fd, false);
 	if (r)

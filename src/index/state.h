@@ -33,6 +33,7 @@ enum rvl_state_flag {
 	RVL_STATE_REALS_IN_MAP = 1 << 3, /* some of them are in map.mdb: it must be there */
 	RVL_STATE_INCOMPLETE = 1 << 4, /* entries may be missing since the machine stopped */
 	RVL_STATE_KERNEL = 1 << 5, /* upper is the kernel's overlayfs's, until it is imported */
+	RVL_STATE_REBUILT = 1 << 6, /* made again by a rebind, which has not ended */
 };
 
 enum rvl_instance_flag {

@@ -514,6 +514,7 @@ int main(int argc, char **argv)
 			die("fork: %m");
 		if (pid == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			setpgid(0, 0); /* a terminal's SIGINT is for the parent alone */
 			exit(work(i));
 		}
 	}

@@ -241,7 +241,7 @@ def test_killed_anywhere(ov, capsys):
         check_tree(mnt)
         ov.umount()
 
-    kill_anywhere(ov, capsys, [], check, EVERY)
+    kill_anywhere(ov, capsys, ["import"], check, EVERY)
 
 
 def test_mount_of_half_an_import(ov):

@@ -539,30 +539,25 @@ def test_workdir_not_copied(ov, used, move):
     ov.check_links = False
 
 
-def test_workdir_not_copied_aliases(ov, move):
-    """A hard link that was copied up by one name, in directories that were renamed since: its other names, which are
-    only in lower, stay its names, also where the index is made again from upper."""
-    with ov.lower() as low:
-        for i in range(3):
-            write(low / f"dir{i}/sub/name", f"lower {i}\n")
-            (low / f"other{i}").mkdir()
-            os.link(low / f"dir{i}/sub/name", low / f"other{i}/alias")
-        # what a wrong place could lead to
-        write(low / "moved0/sub/name", b"another\n")
-        os.link(low / "moved0/sub/name", low / "moved0/sub/alias")
-    mnt = ov.mount()
+def lower_with_aliases(top):
+    for i in range(3):
+        write(top / f"dir{i}/sub/name", f"lower {i}\n")
+        (top / f"other{i}").mkdir()
+        os.link(top / f"dir{i}/sub/name", top / f"other{i}/alias")
+    # what a wrong place could lead to
+    write(top / "moved0/sub/name", b"another\n")
+    os.link(top / "moved0/sub/name", top / "moved0/sub/alias")
+
+
+def use_aliases(mnt):
     shutil.rmtree(mnt / "moved0")
     for i in range(3):
         write(mnt / f"dir{i}/sub/name", f"changed {i}\n")
     os.rename(mnt / "dir0", mnt / "moved0")
     os.rename(mnt / "dir1/sub", mnt / "moved0/sub1")
-    before = snapshot(mnt)
-    ov.umount()
-    move.all("xfs", "ext4", by_rsync)
-    shutil.rmtree(ov.work)
-    ov.work.mkdir()
-    assert rebind(ov)["rebuilt"]
-    mnt = ov.mount()
+
+
+def check_aliases(mnt, before):
     after = snapshot(mnt)
     for i, name in enumerate(("moved0/sub/name", "moved0/sub1/name", "dir2/sub/name")):
         alias = f"other{i}/alias"
@@ -570,6 +565,22 @@ def test_workdir_not_copied_aliases(ov, move):
         assert after[name] == before[name], name
         assert after[alias] == before[alias], alias
     check_tree(mnt)
+
+
+def test_workdir_not_copied_aliases(ov, move):
+    """A hard link that was copied up by one name, in directories that were renamed since: its other names, which are
+    only in lower, stay its names, also where the index is made again from upper."""
+    with ov.lower() as low:
+        lower_with_aliases(low)
+    use_aliases(ov.mount())
+    before = snapshot(ov.mnt)
+    ov.umount()
+    move.all("xfs", "ext4", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    assert rebind(ov)["rebuilt"]
+    mnt = ov.mount()
+    check_aliases(mnt, before)
     with open(mnt / "other1/alias", "a", encoding="ascii") as file:
         file.write("by the other name\n")
     assert (mnt / "moved0/sub1/name").read_text() == "changed 1\nby the other name\n"
@@ -613,44 +624,6 @@ def test_attributes_beside_the_inode(ov, move, target):
 
 
 # '?': a name that an older strace does not know is no error
-CHANGES = ",".join("?" + name for name in (
-    "linkat unlinkat renameat renameat2 mkdirat openat ftruncate write pwrite64 fsync fdatasync syncfs "
-    "setxattr lsetxattr setxattrat removexattr lremovexattr removexattrat utimensat fchownat "
-    "fchmodat fchmodat2 symlinkat mknodat").split())
-EVERY = 1 if os.environ.get("RVL_ALL_MOVES") else 23
-
-
-@pytest.mark.slow
-@pytest.mark.seconds(1200 if EVERY == 1 else 200)
-def test_killed_anywhere(ov, used, move, capsys):
-    """Killed before the n-th call that may change something, and run again: all is as if it had not been.
-
-    The copy has lost the hard links of upper and of lower, so every part has something to do.
-    """
-    move.upper("tmpfs", by_rsync_without_links)
-    move.lowers("tmpfs", by_rsync_without_links)
-    pristine = move.directory("tmpfs", "pristine")
-    by_cp(ov.base, pristine)
-    command = [CTL, "rebind", "-o", ov.option_string()]
-    n, is_killed = 1, True
-    while is_killed:
-        result = run("strace", "-f", "-o", "/dev/null", "-e", f"trace={CHANGES}",
-                     "-e", f"inject={CHANGES}:signal=SIGKILL:when={n}", *command, check=False)
-        is_killed = result.returncode == -signal.SIGKILL or result.returncode == 137
-        assert is_killed or result.returncode == 0, result.stdout
-        rebind(ov)
-        used.check(ov.mount())
-        ov.umount()
-        n += EVERY
-        if is_killed:
-            shutil.rmtree(ov.base)
-            ov.base.mkdir()
-            by_cp(pristine, ov.base)
-    with capsys.disabled():
-        print(f"\nrebind: killed at {n // EVERY} of {n} points")
-    assert n > 200
-
-
 @pytest.mark.parametrize("first", ["moved", "uncovered"])
 def test_moved_offline_after_a_rebind(ov, first):
     """What was moved in upper is never shown for the lower object that it uncovers.

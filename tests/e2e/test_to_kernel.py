@@ -145,7 +145,7 @@ def test_to_kernel_killed_anywhere(ov, capsys, how):
         assert numbers(mnt) == ours
         ov.umount()
 
-    kill_anywhere(ov, capsys, arguments, check, EVERY if EVERY == 1 else 97)
+    kill_anywhere(ov, capsys, ["import", *arguments], check, EVERY if EVERY == 1 else 97)
 
 
 def test_what_the_kernel_shows_otherwise(ov):
