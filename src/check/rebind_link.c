@@ -500,8 +500,11 @@ int rvl_rebind_link(struct rvl_check_rebind *rb)
 {
 	int r = 0;
 
-	if (rb->n_splits)
-		qsort(rb->splits, rb->n_splits, sizeof(*rb->splits), compare_splits);
+	if (!rb->n_splits)
+		return 0;
+	qsort(rb->splits, rb->n_splits, sizeof(*rb->splits), compare_splits);
+	if (rb->rebind && rb->config->stack->has_upper && !rb->config->is_dry_run)
+		r = rvl_rebind_reserve(rb->rebind);
 	for (size_t i = 0; !r && i < rb->n_splits; i++)
 		r = join(rb, &rb->splits[i]);
 	return r;

@@ -11,7 +11,7 @@
 struct rvl_check_rebind {
 	const struct rvl_check_rebind_config *config; /* borrowed */
 	struct rvl_check_rebind_result *result; /* borrowed */
-	struct rvl_rebind *rebind; /* owned */
+	struct rvl_rebind *rebind; /* owned; NULL: names are linked with the index as it is (to_kernel.c) */
 	struct rvl_index *index; /* borrowed from it */
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	struct rvl_rebind_split *splits; /* owned, and their strings */

@@ -169,13 +169,8 @@ static int take_directory(struct object *o)
 static int fetch_data(const struct object *o)
 {
 	const struct rvl_stack *stack = o->tk->stack;
-	const struct timespec times[2] = {
-		{ o->st->stx_atime.tv_sec, o->st->stx_atime.tv_nsec },
-		{ o->st->stx_mtime.tv_sec, o->st->stx_mtime.tv_nsec },
-	};
 	_cleanup_close_ int from = -EBADF, to = -EBADF;
-	char capability[RVL_CAPABILITY_SIZE];
-	ssize_t n;
+	struct rvl_kept kept;
 	int r;
 
 	if (o->lower_fd < 0 || rvl_metacopy_get(stack, o->lower_fd, "")) {
@@ -189,21 +184,18 @@ static int fetch_data(const struct object *o)
 	to = rvl_path_open(o->dirfd, o->name, O_RDWR, 0);
 	if (from < 0 || to < 0)
 		return from < 0 ? from : to;
-	n = rvl_xattrat_get(to, "", RVL_CAPABILITY_NAME, capability, sizeof(capability));
-	r = o->st->stx_size ? rvl_copy_data(from, to, o->st->stx_size, NULL) : 0;
+	r = rvl_kept_get(to, &kept);
+	if (r)
+		return r;
+	r = kept.st.stx_size ? rvl_copy_data(from, to, kept.st.stx_size, NULL) : 0;
 	if (!r && fsync(to))
 		r = -errno;
+	rvl_kept_restore(to, &kept);
 	r = r ?: rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_METACOPY);
 	if (r && r != -ENODATA)
 		return r;
 	r = rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_REDIRECT);
-	if (r && r != -ENODATA)
-		return r;
-	/* what a change of the data takes from the file */
-	if (o->st->stx_mode & (S_ISUID | S_ISGID) && fchmod(to, o->st->stx_mode & 07777))
-		return -errno;
-	r = n > 0 ? rvl_xattrat_set(to, "", RVL_CAPABILITY_NAME, capability, (size_t)n, 0) : 0;
-	return r ?: futimens(to, times) ? -errno : 0;
+	return r == -ENODATA ? 0 : r;
 }
 
 static int look_at_values(const struct object *o)

@@ -24,6 +24,7 @@
 #include "index/map_private.h"
 #include "index/number_private.h"
 #include "index/rebind_places.h"
+#include "index/table.h"
 #include "layer/path.h"
 
 /* Where the name of a former hard link lies that was met first. */
@@ -563,6 +564,40 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 }
 
 /* ---- commit ---- */
+
+/* All instances of the next state that this one does not know. */
+static int reserve_instances(struct rvl_state *state, const struct rvl_state *next)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < next->n_instances; i++) {
+		struct rvl_state_instance instance = { .id = next->instances[i].id,
+						       .flags = RVL_INSTANCE_COUNTER |
+								RVL_INSTANCE_RETIRED };
+
+		if (rvl_state_instance_by_id(state, instance.id))
+			continue;
+		rvl_table_own_digest(state->uuid, instance.id, instance.digest);
+		r = rvl_state_instance_add(state, &instance);
+	}
+	return r;
+}
+
+int rvl_rebind_reserve(struct rvl_rebind *rebind)
+{
+	struct rvl_state *next = rebind->next->state, *state = NULL;
+	int r = rvl_index_load_state(rebind->config.stack, &state);
+
+	rvl_numbers_store(rebind->next);
+	r = r ?: reserve_instances(state, next);
+	for (unsigned i = 0; !r && i < RVL_COUNTER_N; i++)
+		if (state->counters[i].instance == next->counters[i].instance &&
+		    state->counters[i].next < next->counters[i].next)
+			state->counters[i].next = next->counters[i].next;
+	r = r ?: rvl_state_save(state, rebind->next->inodes_fd, false);
+	rvl_state_free(state);
+	return r;
+}
 
 int rvl_rebind_commit(struct rvl_rebind *rebind)
 {

@@ -103,6 +103,11 @@ int rvl_rebind_companions(struct rvl_rebind *rebind);
 /* Nothing where the lowers are the same. -ENOSPC, -EIO… of the layers. */
 int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
 		      struct rvl_rebind_counts *ret);
+/*
+ * Before objects are made in upper: what they are numbered with is durable, in the state that is in
+ * force: if there is no commit, nothing else ever gets these numbers.
+ */
+int rvl_rebind_reserve(struct rvl_rebind *rebind);
 /* Durable when it returns 0. Not for a dry run. */
 int rvl_rebind_commit(struct rvl_rebind *rebind);
 

@@ -48,8 +48,10 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 	} else if (is_empty && ftruncate(to, 0) < 0) {
 		r = -errno;
 	}
-	if (r == 0)
+	if (r == 0) {
+		rvl_kept_restore(to, &kept);
 		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
+	}
 	if (r < 0 && r != -ENODATA) {
 		/* as it was: without data of its own, and without the room for them */
 		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)kept.st.stx_size) == 0)
@@ -57,7 +59,6 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 		return r;
 	}
 	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);
-	rvl_kept_restore(to, &kept);
 	atomic_store(&node->is_metacopy, false);
 	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 

@@ -14,11 +14,12 @@ import signal
 import pytest
 
 import sysc
+from imports import CHANGES
 from rvl import CTL, run
 from snapshots import check_tree
 from trees import ino, write
 from test_handles_decode import content_by, entry_of, is_stale, number_by
-from test_rebind import CHANGES, Move, by_rsync, fill_lower, handles, rebind, use
+from test_rebind import Move, by_rsync, fill_lower, handles, rebind, use
 
 pytestmark = [pytest.mark.reverlay_only("it refuses copied layers"),
               pytest.mark.layouts("ext4", "stack5")]
