@@ -220,7 +220,7 @@ static int make_metacopy(struct rvl_check *check, const struct rvl_object *objec
 		return r;
 	if (kept.st.stx_size != size) {
 		r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
-		rvl_kept_restore(fd, &kept);
+		r = r ?: rvl_kept_restore(fd, &kept);
 	}
 	return r ?: set(check, object, RVL_XATTR_METACOPY, NULL, 0);
 }

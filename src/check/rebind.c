@@ -45,30 +45,36 @@ static int is_any(void *arg, uint64_t number)
 	return 1;
 }
 
-/*
- * A copy that left the private attributes out shows what was removed, and what was renamed twice.
- */
-static int check_attributes(struct rvl_check_rebind *rb)
+/* A copy that left the private attributes out shows what was removed, and what was renamed twice. */
+static int refuse_without_attributes(const struct rvl_stack *stack)
 {
-	const struct rvl_stack *stack = rb->config->stack;
-	const struct rvl_layer *upper = rvl_stack_upper(stack);
-	uint8_t buf[1];
-	ssize_t n =
-		rvl_xattr_get(&stack->xattr, upper->fd, "", RVL_XATTR_INSTANCES, buf, sizeof(buf));
-	int r;
-
-	if (n != -ENODATA)
-		return n < 0 && n != -ERANGE ? (int)n : 0;
-	r = rvl_entry_each(rb->index, is_any, NULL);
-	if (r <= 0)
-		return r;
 	rvl_error(
 		"upperdir=%s: its private attributes (%s*) are not there, which the index in workdir=%s "
 		"knows of: the copy left them out. Without them what was removed would come back. Copy again, "
 		"as root, with: rsync -aHAX, cp -a, or tar --xattrs --xattrs-include='*' for making and for "
 		"unpacking",
-		upper->path, stack->xattr.prefix, stack->work_path);
+		rvl_stack_upper(stack)->path, stack->xattr.prefix, stack->work_path);
 	return -ENODATA;
+}
+
+/* Has upper a table? 1, 0, or -errno. */
+static int has_table(const struct rvl_stack *stack)
+{
+	uint8_t buf[1];
+	ssize_t n = rvl_xattr_get(&stack->xattr, rvl_stack_upper(stack)->fd, "", RVL_XATTR_INSTANCES,
+				  buf, sizeof(buf));
+
+	return n == -ENODATA ? 0 : n >= 0 || n == -ERANGE ? 1 : (int)n;
+}
+
+static int check_attributes(struct rvl_check_rebind *rb)
+{
+	int r = has_table(rb->config->stack);
+
+	if (r)
+		return r < 0 ? r : 0;
+	r = rvl_entry_each(rb->index, is_any, NULL);
+	return r <= 0 ? r : refuse_without_attributes(rb->config->stack);
 }
 
 /* ---- what the walk of the lowers tells ---- */
@@ -193,21 +199,25 @@ static int rebuild(const struct rvl_check_rebind_config *config,
 	return r;
 }
 
-/* There is none, or one that a rebind had begun to make: how far it came does not matter. */
-static bool is_index_lost(const struct rvl_stack *stack)
+/*
+ * 1: there is none, or one that a rebind had begun to make: how far it came does not matter. 0: it is
+ * there, or upper had none. Others: -errno.
+ */
+static int is_index_lost(const struct rvl_stack *stack)
 {
 	struct rvl_state *state = NULL;
-	uint8_t buf[1];
-	bool ret;
+	bool is_begun;
 	int r;
 
-	if (!stack->has_upper || rvl_xattr_get(&stack->xattr, stack->layers[0].fd, "",
-					       RVL_XATTR_INSTANCES, buf, sizeof(buf)) != -ERANGE)
-		return false;
+	if (!stack->has_upper)
+		return 0;
 	r = rvl_index_load_state(stack, &state);
-	ret = r == -ENOENT || (!r && state->flags & RVL_STATE_REBUILT);
+	is_begun = !r && state->flags & RVL_STATE_REBUILT;
 	rvl_state_free(state);
-	return ret;
+	if (r != -ENOENT && !is_begun)
+		return 0;
+	r = has_table(stack);
+	return !r && is_begun ? refuse_without_attributes(stack) : r;
 }
 
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,
@@ -221,7 +231,10 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 	int r;
 
 	*ret = (struct rvl_check_rebind_result){ 0 };
-	if (is_index_lost(config->stack)) {
+	r = is_index_lost(config->stack);
+	if (r < 0)
+		return r;
+	if (r) {
 		r = rebuild(config, ret);
 		if (r || config->is_dry_run)
 			return r;

@@ -145,6 +145,17 @@ static int set_private(struct temp *temp, enum rvl_xattr which, const void *valu
 				   temp->st.stx_ino, which, value, len);
 }
 
+/* Before the first object gets a number that is only in the state to come. */
+static int reserve(struct rvl_check_rebind *rb)
+{
+	int r = 0;
+
+	if (rb->rebind && !rb->is_reserved)
+		r = rvl_rebind_reserve(rb->rebind);
+	rb->is_reserved = !r;
+	return r;
+}
+
 /* Origin, stamp, and (of no directory) the place. */
 static int set_identity(struct temp *temp, const struct source *from, const struct rvl_id *id,
 			const struct rvl_name_at *place)
@@ -190,14 +201,16 @@ static int set_attributes(struct temp *temp, const struct source *from)
 	return utimensat(dirfd, temp->name, times, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 }
 
+/* n_names: that are to count for it beside its one link; 0: it is a directory. */
 static int temp_make(struct temp *temp, const struct source *from, const struct rvl_id *id,
-		     const struct rvl_name_at *place)
+		     const struct rvl_name_at *place, int n_names)
 {
 	struct rvl_index *index = temp->rb->index;
-	int r;
+	char nlink[RVL_NLINK_VALUE_SIZE];
+	int r = reserve(temp->rb);
 
 	rvl_index_temp_name(index, temp->name);
-	r = make_object(temp, from);
+	r = r ?: make_object(temp, from);
 	temp->is_named = r == 0;
 	r = r ?: rvl_path_statx(index->temp_fd, temp->name, RVL_STATX_MASK, &temp->st);
 	r = r ?: copy_data(temp, from);
@@ -205,6 +218,8 @@ static int temp_make(struct temp *temp, const struct source *from, const struct 
 		    rvl_xattr_copy(&index->stack->xattr, from->layer->fd, from->path,
 				   index->temp_fd, temp->name);
 	r = r ?: set_identity(temp, from, id, place);
+	if (!r && n_names)
+		r = set_private(temp, RVL_XATTR_NLINK, nlink, rvl_nlink_format(n_names - 1, nlink));
 	r = r ?: set_attributes(temp, from);
 	return r ?: temp->fd >= 0 && fsync(temp->fd) ? -errno : 0;
 }
@@ -295,7 +310,7 @@ static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 		return r;
 	from = (struct source){ .layer = places.v[0].layer, .path = places.v[0].path };
 	r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
-	r = r ?: temp_make(&temp, &from, &id, NULL);
+	r = r ?: temp_make(&temp, &from, &id, NULL, 0);
 	if (!r) {
 		rvl_handle_for_entry(index->temp_fd, temp.name, &entry.upper);
 		rvl_handle_for_entry(from.layer->fd, from.path, &entry.lower);
@@ -417,17 +432,13 @@ static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *s
 	struct rvl_name_at place = { .parent = split->first_parent };
 	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
 	struct rvl_index *index = rb->index;
-	char value[RVL_NLINK_VALUE_SIZE];
 	int n = count_equal(rb, split);
 	int r = n < 0 ? n : rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 
 	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
-	r = r ?: temp_make(&temp, &from, &split->id, &place);
 	if (!r && from.st.stx_nlink > (unsigned)(RVL_NLINK_MAX - n))
 		r = -EMLINK;
-	if (!r) /* st_nlink is 1, the entry */
-		r = set_private(&temp, RVL_XATTR_NLINK, value,
-				rvl_nlink_format((int)from.st.stx_nlink + n - 1, value));
+	r = r ?: temp_make(&temp, &from, &split->id, &place, (int)from.st.stx_nlink + n);
 	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
 }
 
@@ -503,8 +514,6 @@ int rvl_rebind_link(struct rvl_check_rebind *rb)
 	if (!rb->n_splits)
 		return 0;
 	qsort(rb->splits, rb->n_splits, sizeof(*rb->splits), compare_splits);
-	if (rb->rebind && rb->config->stack->has_upper && !rb->config->is_dry_run)
-		r = rvl_rebind_reserve(rb->rebind);
 	for (size_t i = 0; !r && i < rb->n_splits; i++)
 		r = join(rb, &rb->splits[i]);
 	return r;

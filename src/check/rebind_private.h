@@ -16,6 +16,7 @@ struct rvl_check_rebind {
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	struct rvl_rebind_split *splits; /* owned, and their strings */
 	size_t n_splits, splits_size;
+	bool is_reserved; /* rvl_rebind_reserve is done */
 	void *dirs; /* owned; tsearch(3): number of an upper directory -> its path in upper */
 };
 

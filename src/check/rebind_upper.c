@@ -34,6 +34,7 @@
 
 #define DIRECTORIES_MAX (1 << 24)
 #define COMPARE_BYTES (1 << 16)
+#define LOST_MAX 100 /* names that are tried */
 
 struct dir {
 	uint64_t number;
@@ -363,9 +364,19 @@ static int open_lost(struct walk *walk, bool is_made)
 {
 	int upper_fd = rvl_stack_upper(walk->rb->config->stack)->fd;
 
-	if (is_made && mkdirat(upper_fd, RVL_LOST_NAME, 0700) && errno != EEXIST)
-		return -errno;
-	return rvl_path_open(upper_fd, RVL_LOST_NAME, O_PATH | O_DIRECTORY, 0);
+	char name[sizeof(RVL_LOST_NAME) + 12] = RVL_LOST_NAME;
+
+	/* something else may have the name: a whiteout, say */
+	for (unsigned i = 1;; i++) {
+		int fd;
+
+		if (is_made && mkdirat(upper_fd, name, 0700) && errno != EEXIST)
+			return -errno;
+		fd = rvl_path_open(upper_fd, name, O_PATH | O_DIRECTORY, 0);
+		if ((fd != -ENOTDIR && fd != -ELOOP) || i == LOST_MAX)
+			return fd;
+		snprintf(name, sizeof(name), "%s.%u", RVL_LOST_NAME, i);
+	}
 }
 
 /*

@@ -299,6 +299,7 @@ bool rvl_check_is_clean(const struct rvl_stack *stack)
 	struct rvl_state *state = NULL;
 	struct rvl_log *log = NULL;
 	bool is_clean = fd >= 0 && !rvl_state_load(fd, &state) && state->flags & RVL_STATE_CLEAN &&
+			!(state->flags & RVL_STATE_REBUILT) &&
 			!rvl_log_open(fd, false, false, &log) && !rvl_log_pending(log) &&
 			!rvl_log_is_torn(log);
 

@@ -190,8 +190,14 @@ static int fetch_data(const struct object *o)
 	r = kept.st.stx_size ? rvl_copy_data(from, to, kept.st.stx_size, NULL) : 0;
 	if (!r && fsync(to))
 		r = -errno;
-	rvl_kept_restore(to, &kept);
-	r = r ?: rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_METACOPY);
+	r = r ?: rvl_kept_restore(to, &kept);
+	if (r) {
+		/* as it was: without data of its own, and without the room for them */
+		if (!ftruncate(to, 0) && !ftruncate(to, (off_t)kept.st.stx_size))
+			(void)rvl_kept_restore(to, &kept);
+		return r;
+	}
+	r = rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_METACOPY);
 	if (r && r != -ENODATA)
 		return r;
 	r = rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_REDIRECT);

@@ -565,21 +565,29 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 
 /* ---- commit ---- */
 
-/* All instances of the next state that this one does not know. */
+/* All instances of the next state that this one does not know. What a digest says stays true. */
 static int reserve_instances(struct rvl_state *state, const struct rvl_state *next)
 {
 	int r = 0;
 
 	for (unsigned i = 0; !r && i < next->n_instances; i++) {
-		struct rvl_state_instance instance = { .id = next->instances[i].id,
-						       .flags = RVL_INSTANCE_COUNTER |
-								RVL_INSTANCE_RETIRED };
+		const struct rvl_state_instance *from = &next->instances[i];
+		const uint16_t kind = from->flags & (RVL_INSTANCE_IMPORTED | RVL_INSTANCE_COUNTER);
+		struct rvl_state_instance instance = {
+			.id = from->id,
+			.flags = (kind ?: RVL_INSTANCE_COUNTER) | RVL_INSTANCE_RETIRED,
+		};
 
 		if (rvl_state_instance_by_id(state, instance.id))
 			continue;
-		rvl_table_own_digest(state->uuid, instance.id, instance.digest);
+		if (kind)
+			memcpy(instance.digest, from->digest, sizeof(instance.digest));
+		else
+			rvl_table_own_digest(state->uuid, instance.id, instance.digest);
 		r = rvl_state_instance_add(state, &instance);
 	}
+	if (next->volatile_low < state->volatile_low)
+		state->volatile_low = next->volatile_low;
 	return r;
 }
 

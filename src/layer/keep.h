@@ -21,7 +21,7 @@ struct rvl_kept {
 /* fd: a regular file, open for writing. -errno of statx; a capability that cannot be read counts as
  * none. */
 int rvl_kept_get(int fd, struct rvl_kept *ret);
-/* As far as it can be put back: errors are ignored. */
-void rvl_kept_restore(int fd, const struct rvl_kept *kept);
+/* What may not be put back (EPERM), and the times, are no error; -errno of the rest. */
+int rvl_kept_restore(int fd, const struct rvl_kept *kept);
 
 #endif

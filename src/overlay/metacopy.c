@@ -48,14 +48,14 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 	} else if (is_empty && ftruncate(to, 0) < 0) {
 		r = -errno;
 	}
-	if (r == 0) {
-		rvl_kept_restore(to, &kept);
+	if (r == 0)
+		r = rvl_kept_restore(to, &kept);
+	if (r == 0)
 		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
-	}
 	if (r < 0 && r != -ENODATA) {
 		/* as it was: without data of its own, and without the room for them */
 		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)kept.st.stx_size) == 0)
-			rvl_kept_restore(to, &kept);
+			(void)rvl_kept_restore(to, &kept);
 		return r;
 	}
 	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);

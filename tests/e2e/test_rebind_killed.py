@@ -62,7 +62,9 @@ def test_killed_with_unequal_names(ov, move, capsys):
     """What the index has and what the name has are both kept; the name is the object."""
     with ov.lower() as low:
         write(low / "file", "lower\n")
+        write(low / "lost+found/lower", "of the lower filesystem\n")
     ov.mount()
+    shutil.rmtree(ov.mnt / "lost+found")
     write(ov.mnt / "file", "changed\n")
     number = ino(ov.mnt / "file")
     ov.umount()
@@ -78,8 +80,8 @@ def test_killed_with_unequal_names(ov, move, capsys):
         mnt = ov.mount()
         assert (mnt / "file").read_text() == "after the copy\n"
         assert ino(mnt / "file") == number
-        lost, = listing(mnt / "lost+found")
-        assert (mnt / "lost+found" / lost).read_text() == "changed\n"
+        lost, = listing(mnt / "lost+found.1")
+        assert (mnt / "lost+found.1" / lost).read_text() == "changed\n"
         check_tree(mnt)
         ov.umount()
 
@@ -115,7 +117,12 @@ def test_killed_with_half_of_a_hard_link(ov, move, capsys, how):
     def check():
         rebind(ov)
         code, found = ov.ctl("check", "-v")
-        assert (code, found["problems"]) == (0, [])
+        if code == 4:  # killed between a link and its count
+            assert {p["id"] for p in found["problems"]} == {"nlink-wrong"}, found
+            code, found = ov.ctl("repair", "-p")
+            assert code == 1, found
+        else:
+            assert (code, found["problems"]) == (0, [])
         mnt = ov.mount()
         root = os.open(mnt, os.O_RDONLY)
         fd = sysc.open_handle(root, handle, os.O_RDWR)
