@@ -2,7 +2,8 @@
 /*
  * The index is lost as a whole: a new state, with the instances that stamps in upper name kept
  * free. The entries are then missing like any that got lost, and the passes make them. Killed in
- * between, the overlay has a state, counts as not cleanly stopped, and repair goes on.
+ * between, the overlay has a state, counts as not cleanly stopped, and repair goes on; if a rebind makes
+ * it, that one alone.
  */
 #include "check/rebuild.h"
 

@@ -217,7 +217,7 @@ static void print_kernel(const struct command *command, const struct rvl_to_kern
 	       " removed objects; %" PRIu64 " names linked, %" PRIu64 " files copied\n",
 	       result->n_links, result->n_directories, result->n_dead, result->n_linked,
 	       result->n_copied);
-	/* with userxattr there are no redirects, and the kernel takes no option for them */
+	/* with userxattr the kernel follows no redirects, and takes no option for them */
 	printf("mount -t overlay -o %s,index=on%s,xino=on%s%s\n", command->layers,
 	       command->is_userxattr ? "" : ",redirect_dir=on",
 	       command->is_nfs_export ? ",nfs_export=on" : "",
