@@ -392,7 +392,6 @@ static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t pare
 
 /* ---- one split ---- */
 
-
 /* Are the lower objects equal, and all there is of them in one layer? */
 static int is_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
 {

@@ -91,6 +91,8 @@ class Machine:
         self.start()
 
     def close(self):
+        if self.log.exists():
+            print(self.log.read_text(errors="replace")[-3000:])
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=30)

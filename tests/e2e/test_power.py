@@ -256,7 +256,6 @@ def test_power_cuts(images, scratch, kind):
         try:
             cut_one_machine(machine, range(first, min(CUTS, first + CUTS_A_MACHINE)), rng)
         finally:
-            print(machine.log.read_text(errors="replace")[-3000:])
             machine.close()
         shutil.rmtree(base)
 
@@ -307,7 +306,6 @@ def test_copied_up_data(images, scratch, kind):
             n_found = len(names)
         machine.stop()
     finally:
-        print(machine.log.read_text(errors="replace")[-3000:])
         machine.close()
 
 
@@ -375,5 +373,4 @@ def test_walk_completes_the_index(images, scratch, is_new_boot):
         assert ("upper was walked" in text) == is_new_boot, text
         assert (found == len(names)) == is_new_boot
     finally:
-        print(machine.log.read_text(errors="replace")[-3000:])
         machine.close()

@@ -208,7 +208,6 @@ def test_power_cuts_of_tools(images, scratch, what, kind):
             machine.umount_disk()
         machine.mount_disk()
     finally:
-        print(machine.log.read_text(errors="replace")[-3000:] if machine.log.exists() else "")
         machine.close()
         pristine.unlink(missing_ok=True)
     assert n_again or N_CUTS < 3
@@ -252,5 +251,4 @@ def test_import_right_after_a_recovery(images, scratch):
             assert again.returncode == 0, again.stdout
             check_clean(machine)
     finally:
-        print(machine.log.read_text(errors="replace")[-3000:] if machine.log.exists() else "")
         machine.close()

@@ -538,22 +538,29 @@ def test_workdir_not_copied(ov, used, move):
     ov.check_links = False
 
 
-def lower_with_aliases(top):
-    for i in range(3):
-        write(top / f"dir{i}/sub/name", f"lower {i}\n")
-        (top / f"other{i}").mkdir()
-        os.link(top / f"dir{i}/sub/name", top / f"other{i}/alias")
-    # what a wrong place could lead to
-    write(top / "moved0/sub/name", b"another\n")
-    os.link(top / "moved0/sub/name", top / "moved0/sub/alias")
-
-
-def use_aliases(mnt):
+def aliases_without_workdir(ov, move):
+    """Copied without the workdir: hard links that were copied up by one name, in directories that were renamed since.
+    Returns what was seen."""
+    with ov.lower() as low:
+        for i in range(3):
+            write(low / f"dir{i}/sub/name", f"lower {i}\n")
+            (low / f"other{i}").mkdir()
+            os.link(low / f"dir{i}/sub/name", low / f"other{i}/alias")
+        # what a wrong place could lead to
+        write(low / "moved0/sub/name", b"another\n")
+        os.link(low / "moved0/sub/name", low / "moved0/sub/alias")
+    mnt = ov.mount()
     shutil.rmtree(mnt / "moved0")
     for i in range(3):
         write(mnt / f"dir{i}/sub/name", f"changed {i}\n")
     os.rename(mnt / "dir0", mnt / "moved0")
     os.rename(mnt / "dir1/sub", mnt / "moved0/sub1")
+    before = snapshot(mnt)
+    ov.umount()
+    move.all("xfs", "ext4", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    return before
 
 
 def check_aliases(mnt, before):
@@ -567,16 +574,8 @@ def check_aliases(mnt, before):
 
 
 def test_workdir_not_copied_aliases(ov, move):
-    """A hard link that was copied up by one name, in directories that were renamed since: its other names, which are
-    only in lower, stay its names, also where the index is made again from upper."""
-    with ov.lower() as low:
-        lower_with_aliases(low)
-    use_aliases(ov.mount())
-    before = snapshot(ov.mnt)
-    ov.umount()
-    move.all("xfs", "ext4", by_rsync)
-    shutil.rmtree(ov.work)
-    ov.work.mkdir()
+    """Its other names, which are only in lower, stay its names, also where the index is made again from upper."""
+    before = aliases_without_workdir(ov, move)
     assert rebind(ov)["rebuilt"]
     mnt = ov.mount()
     check_aliases(mnt, before)

@@ -9,9 +9,9 @@ import pytest
 import sysc
 from imports import EVERY, kill_anywhere
 from rvl import CTL, run
-from snapshots import check_tree, numbers, snapshot, xattrs_of
-from test_rebind import (by_cp, by_rsync, by_rsync_without_links, lower_with_aliases, check_aliases,
-                         move, rebind, use_aliases, used)  # noqa: F401: fixtures
+from snapshots import check_tree, numbers, xattrs_of
+from test_rebind import (aliases_without_workdir, by_cp, by_rsync, by_rsync_without_links,
+                         check_aliases, move, rebind, used)  # noqa: F401: fixtures
 from trees import ino, listing, write
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
@@ -36,14 +36,7 @@ def test_killed_anywhere(ov, used, move, capsys):
 @pytest.mark.seconds(1200 if EVERY == 1 else 200)
 def test_killed_without_workdir(ov, move, capsys):
     """The workdir was not copied: what only that rebind knows of directories is not lost with it."""
-    with ov.lower() as low:
-        lower_with_aliases(low)
-    use_aliases(ov.mount())
-    before = snapshot(ov.mnt)
-    ov.umount()
-    move.all("xfs", "ext4", by_rsync)
-    shutil.rmtree(ov.work)
-    ov.work.mkdir()
+    before = aliases_without_workdir(ov, move)
 
     def check():
         code, found = ov.ctl("check")  # a mount is refused as this is
