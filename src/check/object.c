@@ -16,7 +16,7 @@
 #include "index/companion.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
-#include "layer/keep.h"
+#include "layer/fetch.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
@@ -225,6 +225,17 @@ static int make_metacopy(struct rvl_check *check, const struct rvl_object *objec
 	return r ?: set(check, object, RVL_XATTR_METACOPY, NULL, 0);
 }
 
+/* One that was cut short; on a live mount it may be going on. */
+static int check_fetch(struct rvl_check *check, const struct rvl_object *object)
+{
+	if (check->config->is_online || check->stack->xattr.is_user ||
+	    !rvl_problem_begin(check, RVL_P_METACOPY_FETCH, object->stamp.number, object->path,
+			       NULL))
+		return 0;
+	return rvl_problem_end(check, rvl_fetch_recover(&check->stack->xattr, object->dirfd,
+							object->name));
+}
+
 static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 			  const struct attributes *attributes)
 {
@@ -238,6 +249,8 @@ static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 	r = rvl_metacopy_get(check->stack, object->dirfd, object->name);
 	if (!r || (r < 0 && r != -EUCLEAN))
 		return r;
+	if (r == RVL_METACOPY_FETCH)
+		return check_fetch(check, object);
 	is_valid = r > 0;
 	r = is_valid ? check_redirect(check, object, attributes) : 0;
 	r = r ?: size_below(check, object, &size);

@@ -158,6 +158,9 @@ enum rvl_severity {
 	  "and lower has none",										\
 	  "made valid, with the size of lower's, where only lower has all data; else removed; left "	\
 	  "alone where upper has a part and lower another size")					\
+	X(METACOPY_FETCH, "metacopy-fetch", RVL_NOTE, true,						\
+	  "data were being copied into a metacopy file: its times, setuid and capability may be gone",	\
+	  "undone: they are put back, as the mount does at the first look")				\
 	X(WHITEOUT_USELESS, "whiteout-useless", RVL_NOTE, true,						\
 	  "a whiteout hides nothing",									\
 	  "removed")											\

@@ -31,6 +31,8 @@ const char *rvl_to_kernel_text(enum rvl_to_kernel_told what)
 		[RVL_KERNEL_UNNAMED] = "it has no name: it stays in the index of reverlay",
 		[RVL_KERNEL_NO_DATA] = "its data cannot be found: the kernel will refuse it without "
 				       "metacopy=on",
+		[RVL_KERNEL_REDIRECT] = "it was renamed, and the kernel follows no overlay.redirect "
+					"with userxattr: it will refuse it (EPERM)",
 	};
 
 	return texts[what];

@@ -26,6 +26,7 @@ enum rvl_to_kernel_told {
 	RVL_KERNEL_NUMBER, /* it came from lower, and will show a number of upper */
 	RVL_KERNEL_UNNAMED, /* an object without a name */
 	RVL_KERNEL_NO_DATA, /* attributes alone, whose data cannot be copied */
+	RVL_KERNEL_REDIRECT, /* userxattr: a directory that was renamed */
 	RVL_KERNEL_TOLD_N
 };
 

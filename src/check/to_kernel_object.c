@@ -23,7 +23,7 @@
 #include "check/to_kernel_private.h"
 #include "index/stamp.h"
 #include "layer/copy.h"
-#include "layer/keep.h"
+#include "layer/fetch.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
@@ -148,12 +148,29 @@ static int index_directory(const struct object *o)
 
 /* ---- a directory ---- */
 
+/* fs/overlayfs/params.c (ovl_fs_params_verify): userxattr means redirect_dir=nofollow. */
+static int look_at_redirect(const struct object *o)
+{
+	const struct rvl_stack *stack = o->tk->stack;
+	_cleanup_free_ char *redirect = NULL;
+	enum rvl_opaque opaque;
+	int r = !stack->xattr.is_user ? 0 : rvl_redirect_get(stack, o->dirfd, o->name, &redirect);
+
+	if (r || !redirect)
+		return r == -EUCLEAN ? 0 : r;
+	r = rvl_opaque_get(stack, o->dirfd, o->name, &opaque);
+	if (!r && opaque != RVL_OPAQUE_YES)
+		tell(o, RVL_KERNEL_REDIRECT);
+	return r;
+}
+
 static int take_directory(struct object *o)
 {
 	struct rvl_to_kernel *tk = o->tk;
 	struct rvl_entry_directory record;
-	int r = rvl_entry_get_directory(tk->index, o->id.number, &record);
+	int r = look_at_redirect(o);
 
+	r = r ?: rvl_entry_get_directory(tk->index, o->id.number, &record);
 	if (r || !record.is_merged || !record.lower.len)
 		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
 	r = find_lower(o, &record.lower);
@@ -184,24 +201,16 @@ static int fetch_data(const struct object *o)
 	to = rvl_path_open(o->dirfd, o->name, O_RDWR, 0);
 	if (from < 0 || to < 0)
 		return from < 0 ? from : to;
-	r = rvl_kept_get(to, &kept);
+	r = rvl_fetch_begin(&stack->xattr, to, &kept);
 	if (r)
 		return r;
 	r = kept.st.stx_size ? rvl_copy_data(from, to, kept.st.stx_size, NULL) : 0;
 	if (!r && fsync(to))
 		r = -errno;
-	r = r ?: rvl_kept_restore(to, &kept);
-	if (r) {
-		/* as it was: without data of its own, and without the room for them */
-		if (!ftruncate(to, 0) && !ftruncate(to, (off_t)kept.st.stx_size))
-			(void)rvl_kept_restore(to, &kept);
-		return r;
-	}
-	r = rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_METACOPY);
-	if (r && r != -ENODATA)
-		return r;
-	r = rvl_xattr_remove(&stack->xattr, to, "", RVL_XATTR_REDIRECT);
-	return r == -ENODATA ? 0 : r;
+	r = r ?: rvl_fetch_end(&stack->xattr, to, &kept);
+	if (r)
+		(void)rvl_fetch_undo(&stack->xattr, to, &kept);
+	return r;
 }
 
 static int look_at_values(const struct object *o)

@@ -105,7 +105,8 @@ enum rvl_opaque { RVL_OPAQUE_NO, RVL_OPAQUE_YES, RVL_OPAQUE_XWHITEOUTS /* "x" */
 int rvl_opaque_get(const struct rvl_stack *stack, int dirfd, const char *name,
 		   enum rvl_opaque *ret);
 
-/* overlay.metacopy: 1 with, 0 without, -EUCLEAN malformed. */
+/* overlay.metacopy: one of enum rvl_metacopy (layer/fetch.h), 0 where there is none; -EUCLEAN
+ * malformed. */
 int rvl_metacopy_get(const struct rvl_stack *stack, int dirfd, const char *name);
 
 /* Is this stat that of a whiteout (char 0:0)? */

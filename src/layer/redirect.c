@@ -16,14 +16,10 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "layer/fetch.h"
 
 #define READ_RETRIES_MAX 8 /* of a value that grows between asking for its size and reading it */
 #define GUESS_BYTES 256 /* OVL_REDIRECT_MAX: what the kernel writes at most */
-
-/* struct ovl_metacopy: version, len, flags, digest_algo, digest[]. A zero-length value is the older
- * form. */
-#define METACOPY_MIN 4
-#define METACOPY_MAX 68 /* with the largest digest, SHA-512 */
 
 static int damaged(const char *name, const char *what)
 {
@@ -84,19 +80,16 @@ int rvl_redirect_get(const struct rvl_stack *stack, int dirfd, const char *name,
 
 int rvl_metacopy_get(const struct rvl_stack *stack, int dirfd, const char *name)
 {
-	unsigned char value[METACOPY_MAX];
+	uint8_t value[RVL_METACOPY_VALUE_MAX];
 	ssize_t n =
 		rvl_xattr_get(&stack->xattr, dirfd, name, RVL_XATTR_METACOPY, value, sizeof(value));
 
+	int r;
+
 	if (n == -ENODATA || (n == -EACCES && stack->xattr.is_user))
-		return 0;
-	if (n == 0)
-		return 1;
-	if (n == -ERANGE)
-		return damaged(name, "metacopy");
-	if (n < 0)
+		return RVL_METACOPY_NONE;
+	if (n < 0 && n != -ERANGE)
 		return (int)n;
-	if (n < METACOPY_MIN || value[0] != 0 || value[1] != n)
-		return damaged(name, "metacopy");
-	return 1;
+	r = n < 0 ? -EUCLEAN : rvl_metacopy_decode(value, (size_t)n, NULL);
+	return r < 0 ? damaged(name, "metacopy") : r;
 }

@@ -459,7 +459,7 @@ static int take_existing(struct rvl_node *node, bool *ret_is_taken)
 	node->upper_ino = stx.stx_ino;
 	r = rvl_nlink_read(node, ov->index->inodes_fd, path, stx.stx_nlink);
 	if (r == 0 && S_ISREG(stx.stx_mode)) {
-		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+		r = rvl_metacopy_look(ov, ov->index->inodes_fd, path, &stx);
 		atomic_store(&node->is_metacopy, r > 0);
 		r = r < 0 ? r : 0;
 	}

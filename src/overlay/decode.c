@@ -20,6 +20,7 @@
 #include "overlay/complete.h"
 #include "overlay/lookup.h"
 #include "overlay/mend.h"
+#include "overlay/metacopy.h"
 #include "overlay/remove.h"
 
 /*
@@ -239,7 +240,7 @@ int rvl_bury_if_unnamed(struct rvl_node *node, bool may_walk)
 
 /* Not inlined: what it has on the stack would be there once more for each ancestor (DEPTH_MAX). */
 __attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t number,
-					       const struct statx *stx, struct rvl_node **ret)
+					       struct statx *stx, struct rvl_node **ret)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	char path[RVL_ENTRY_PATH_SIZE];
@@ -255,7 +256,7 @@ __attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t 
 	if (r < 0)
 		return r;
 	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
-		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+		r = rvl_metacopy_look(ov, ov->index->inodes_fd, path, stx);
 		if (r > 0) {
 			r = find_data(ov, number, path, stx, &data);
 			is_metacopy = true;

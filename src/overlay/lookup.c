@@ -16,6 +16,7 @@
 #include "overlay/decode.h"
 #include "overlay/given.h"
 #include "overlay/identify.h"
+#include "overlay/metacopy.h"
 #include "overlay/nlink.h"
 #include "overlay/remove.h"
 #include "overlay/special.h"
@@ -211,7 +212,7 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
  * lower object's.
  */
 static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const struct rvl_id *id,
-			 const struct statx *stx, struct rvl_node **ret)
+			 struct statx *stx, struct rvl_node **ret)
 {
 	struct rvl_place *data = lower->is_metacopy ? &lower->data : &lower->places.v[0];
 	char path[RVL_ENTRY_PATH_SIZE];
@@ -220,7 +221,7 @@ static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const 
 
 	rvl_entry_path(id->number, path);
 	if (S_ISREG(stx->stx_mode))
-		r = rvl_metacopy_get(ov->stack, ov->index->inodes_fd, path);
+		r = rvl_metacopy_look(ov, ov->index->inodes_fd, path, stx);
 	if (r <= 0)
 		return r < 0 ? r : rvl_node_from_entry(ov, id, stx, NULL, true, ret);
 	moved = (struct rvl_place){ .layer = data->layer };

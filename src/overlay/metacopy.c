@@ -6,11 +6,66 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "layer/copy.h"
-#include "layer/keep.h"
+#include "layer/fetch.h"
+#include "layer/merge.h"
 #include "layer/path.h"
 #include "layer/sync.h"
 #include "overlay/real.h"
+
+/* A fetch that goes on now, in ov->fetches. */
+struct rvl_fetching {
+	uint64_t ino; /* of the object in upper */
+	struct rvl_fetching *next;
+};
+
+static void begin(struct rvl_overlay *ov, struct rvl_fetching *fetching)
+{
+	pthread_mutex_lock(&ov->fetch_lock);
+	fetching->next = ov->fetches;
+	ov->fetches = fetching;
+	pthread_mutex_unlock(&ov->fetch_lock);
+}
+
+static void end(struct rvl_overlay *ov, const struct rvl_fetching *fetching)
+{
+	struct rvl_fetching **p = &ov->fetches;
+
+	pthread_mutex_lock(&ov->fetch_lock);
+	while (*p != fetching)
+		p = &(*p)->next;
+	*p = fetching->next;
+	pthread_mutex_unlock(&ov->fetch_lock);
+}
+
+static bool is_fetching(const struct rvl_overlay *ov, uint64_t ino)
+{
+	const struct rvl_fetching *fetching = ov->fetches;
+
+	while (fetching && fetching->ino != ino)
+		fetching = fetching->next;
+	return fetching;
+}
+
+int rvl_metacopy_look(struct rvl_overlay *ov, int dirfd, const char *name, struct statx *st)
+{
+	int error = 0, r = rvl_metacopy_get(ov->stack, dirfd, name);
+
+	if (r != RVL_METACOPY_FETCH || ov->config.is_read_only)
+		return r;
+	pthread_mutex_lock(&ov->fetch_lock);
+	if (!is_fetching(ov, st->stx_ino)) {
+		error = rvl_fetch_recover(&ov->stack->xattr, dirfd, name);
+		error = error ?: rvl_path_statx(dirfd, name, RVL_STATX_MASK, st);
+	}
+	pthread_mutex_unlock(&ov->fetch_lock);
+	if (error)
+		rvl_warn_limited("%s: a copy of its data was cut short, and what that took from it "
+				 "(times, setuid, capability) could not be put back: %s", name,
+				 strerror(-error));
+	return r;
+}
 
 static int copy(struct rvl_node *node, int from, int to, uint64_t size)
 {
@@ -24,41 +79,48 @@ static int copy(struct rvl_node *node, int from, int to, uint64_t size)
 	return r;
 }
 
+static int fetch(struct rvl_node *node, int to, bool is_empty)
+{
+	const struct rvl_xattr_names *names = &node->ov->stack->xattr;
+	_cleanup_close_ int from = -EBADF;
+	struct rvl_kept kept;
+	int r;
+
+	/* before anything is changed: what upper has may be data of its own, of another lower */
+	if (!is_empty)
+		from = rvl_lower_data_open(node, 0);
+	if (!is_empty && from < 0)
+		return from == -EUCLEAN ? rvl_lower_data_differ(node) : from;
+	r = rvl_fetch_begin(names, to, &kept);
+	if (r < 0)
+		return r;
+	if (is_empty)
+		r = ftruncate(to, 0) < 0 ? -errno : 0;
+	else
+		r = copy(node, from, to, kept.st.stx_size);
+	r = r ?: rvl_fetch_end(names, to, &kept);
+	if (r < 0)
+		(void)rvl_fetch_undo(names, to, &kept); /* else who meets it does */
+	return r;
+}
+
 int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 {
+	struct rvl_fetching fetching = { .ino = node->upper_ino };
 	struct rvl_overlay *ov = node->ov;
-	const struct rvl_xattr_names *names = &ov->stack->xattr;
-	_cleanup_close_ int from = -EBADF, to = -EBADF;
 	char path[RVL_ENTRY_PATH_SIZE];
-	struct rvl_kept kept;
+	_cleanup_close_ int to = -EBADF;
 	int r;
 
 	rvl_entry_path(node->id.number, path);
 	to = rvl_retry_emfile(ov, rvl_path_open(ov->index->inodes_fd, path, O_RDWR, 0));
 	if (to < 0)
 		return to;
-	r = rvl_kept_get(to, &kept);
+	begin(ov, &fetching);
+	r = fetch(node, to, is_empty);
+	end(ov, &fetching);
 	if (r < 0)
 		return r;
-	if (!is_empty && kept.st.stx_size) {
-		from = rvl_lower_data_open(node, 0);
-		if (from < 0) /* nothing was written: nothing to undo */
-			return from == -EUCLEAN ? rvl_lower_data_differ(node) : from;
-		r = copy(node, from, to, kept.st.stx_size);
-	} else if (is_empty && ftruncate(to, 0) < 0) {
-		r = -errno;
-	}
-	if (r == 0)
-		r = rvl_kept_restore(to, &kept);
-	if (r == 0)
-		r = rvl_xattr_remove(names, to, "", RVL_XATTR_METACOPY);
-	if (r < 0 && r != -ENODATA) {
-		/* as it was: without data of its own, and without the room for them */
-		if (ftruncate(to, 0) == 0 && ftruncate(to, (off_t)kept.st.stx_size) == 0)
-			(void)rvl_kept_restore(to, &kept);
-		return r;
-	}
-	(void)rvl_xattr_remove(names, to, "", RVL_XATTR_REDIRECT);
 	atomic_store(&node->is_metacopy, false);
 	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;

@@ -15,6 +15,13 @@
 int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty);
 
 /*
+ * Is the object of upper a metacopy file? As rvl_metacopy_get. A fetch that was cut short is undone
+ * first, and *st, what its statx was, is read anew: so a look at an object that is not in memory
+ * goes this way. May take ov->fetch_lock.
+ */
+int rvl_metacopy_look(struct rvl_overlay *ov, int dirfd, const char *name, struct statx *st);
+
+/*
  * overlay.redirect of a file at this place of the merged lower view: *ret is owned by the caller,
  * NULL where it has one already. own: its own overlay.redirect, or NULL. -ENOENT: the directory is
  * in no lower layer.

@@ -90,6 +90,7 @@ int rvl_overlay_open(const struct rvl_overlay_config *config, struct rvl_overlay
 		ov->kernel_index_fd =
 			rvl_path_open(ov->stack->work_fd, "index", O_PATH | O_DIRECTORY, 0);
 	pthread_mutex_init(&ov->identify_lock, NULL);
+	pthread_mutex_init(&ov->fetch_lock, NULL);
 	pthread_mutex_init(&ov->whiteout_lock, NULL);
 	pthread_mutex_init(&ov->walk_lock, NULL);
 	pthread_mutex_init(&ov->map_lock, NULL);
@@ -140,6 +141,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	rvl_debts_release(&ov->debts);
 	pthread_mutex_destroy(&ov->map_lock);
 	pthread_mutex_destroy(&ov->walk_lock);
+	pthread_mutex_destroy(&ov->fetch_lock);
 	pthread_mutex_destroy(&ov->whiteout_lock);
 	pthread_mutex_destroy(&ov->identify_lock);
 	free(ov);

@@ -3,13 +3,14 @@
  * The parts of a directory, see parts.h. In the lower one a name is asked for layer by layer, or by
  * its listing, once as many looks were in vain as reading that costs.
  *
- * Nothing is written here, and no node is made.
+ * No node is made here, and nothing is written but where a fetch of data was cut short (metacopy.c).
  */
 #include "overlay/parts.h"
 
 #include "index/stamp.h"
 #include "layer/lift.h"
 #include "layer/path.h"
+#include "overlay/metacopy.h"
 #include "overlay/real.h"
 
 /*
@@ -64,7 +65,7 @@ int rvl_upper_details(struct rvl_overlay *ov, int dirfd, const char *name,
 
 	/* what was born here has its data */
 	if (S_ISREG(ret->st.stx_mode) && !is_born) {
-		r = rvl_metacopy_get(ov->stack, dirfd, name);
+		r = rvl_metacopy_look(ov, dirfd, name, &ret->st);
 		if (r < 0)
 			return r;
 		ret->is_metacopy = r > 0;

@@ -14,6 +14,7 @@
 #include "index/number.h"
 #include "index/stamp.h"
 #include "index/table.h"
+#include "layer/fetch.h"
 #include "layer/handle.h"
 #include "layer/xattr.h"
 #include "tools/output.h"
@@ -76,15 +77,37 @@ static json_t *decode_name_at(const uint8_t *value, size_t len)
 	return object;
 }
 
-/* struct ovl_metacopy in the kernel's fs/overlayfs/overlayfs.h; empty before it had a digest. */
+static json_t *time_of(const struct statx_timestamp *time)
+{
+	return json_pack("[I,i]", (json_int_t)time->tv_sec, (int)time->tv_nsec);
+}
+
+/* What a fetch of its data takes from a metacopy file (layer/fetch.h). */
+static json_t *decode_fetch(const struct rvl_kept *kept)
+{
+	json_t *object = json_object();
+
+	json_object_set_new(object, "fetch of", json_integer((json_int_t)kept->st.stx_size));
+	json_object_set_new(object, "mode", json_sprintf("%04o", kept->st.stx_mode));
+	json_object_set_new(object, "atime", time_of(&kept->st.stx_atime));
+	json_object_set_new(object, "mtime", time_of(&kept->st.stx_mtime));
+	json_object_set_new(object, "capability", rvl_output_hex((const uint8_t *)kept->capability,
+								 (size_t)kept->capability_len));
+	return object;
+}
+
 static json_t *decode_metacopy(const uint8_t *value, size_t len)
 {
+	struct rvl_kept kept;
 	json_t *object;
+	int kind = rvl_metacopy_decode(value, len, &kept);
 
-	if (len == 0)
-		return json_string("without digest");
-	if (len < 4 || value[0] != 0 || value[1] != len)
+	if (kind < 0)
 		return NULL;
+	if (kind == RVL_METACOPY_PLAIN)
+		return json_string("without digest");
+	if (kind == RVL_METACOPY_FETCH)
+		return decode_fetch(&kept);
 	object = json_object();
 	json_object_set_new(object, "flags", json_integer(value[2]));
 	json_object_set_new(object, "algorithm", json_integer(value[3]));

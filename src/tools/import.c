@@ -40,6 +40,7 @@ static const char *const told_kernel_ids[RVL_KERNEL_TOLD_N] = {
 	[RVL_KERNEL_DEVICE] = "device",	  [RVL_KERNEL_AUFS] = "aufs",
 	[RVL_KERNEL_BESIDE] = "beside",	  [RVL_KERNEL_NUMBER] = "number",
 	[RVL_KERNEL_UNNAMED] = "unnamed", [RVL_KERNEL_NO_DATA] = "no-data",
+	[RVL_KERNEL_REDIRECT] = "redirect",
 };
 
 static _Atomic bool stop;

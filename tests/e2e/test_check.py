@@ -14,7 +14,7 @@ import pytest
 
 from rvl import CTL, TOP, run
 from snapshots import numbers, snapshot
-from trees import standard_tree, whiteout, write
+from trees import cut_short, standard_tree, whiteout, write
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")
 
@@ -505,6 +505,14 @@ def metacopy_of_other_data(c):
     old = os.stat(path)
     os.truncate(path, 5000)
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+@case("metacopy-fetch")
+def fetch_of_data_cut_short(c):
+    """Half of the data of "meta" are there, and the time is that of their copy."""
+    path = c.upper / "meta"
+    cut_short(path)
+    path.write_bytes(b"da")
 
 
 @case("whiteout-useless")

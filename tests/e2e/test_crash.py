@@ -36,6 +36,12 @@ def test_kill_and_repair(images, scratch):
     crash(images, scratch, "repair", "--repair", "--part", "3/48")
 
 
+def test_kill_fetch(images, scratch):
+    """While the data of a metacopy file are fetched: times, mode and capability are as before."""
+    crash(images, scratch, "fetch", "--all", "--options", "copy_up=write",
+          "--case", "open lh1; unlink lh1; writefd")
+
+
 @pytest.mark.parametrize("case,point", [("renwht bf bf2", 11), ("rename ldir memp2", 24)])
 def test_kill_recovery(images, scratch, case, point):
     """The recovery is killed at each of its own steps, after a death in the middle of a rename."""

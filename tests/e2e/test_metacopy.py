@@ -11,7 +11,7 @@ import pytest
 import sysc
 from rvl import IS_KERNEL
 from snapshots import assert_same, snapshot
-from trees import CAPS, OLD, ino, write
+from trees import CAPS, OLD, cut_short, ino, write
 
 METACOPY = "trusted.overlay.metacopy"
 DATA = os.urandom(20000)
@@ -241,6 +241,46 @@ def test_data_of_another_size(ov):
     assert ov.ctl("repair", "-y")[0] == 1
     ov.before = None
     assert (ov.mount() / "f").read_bytes() == DATA
+
+
+@pytest.mark.reverlay_only("the kernel does not undo it")
+@pytest.mark.parametrize("meet", ["name", "number", "listing", "other name", "read-only"])
+def test_fetch_cut_short(ov, meet):
+    """It is undone before anyone sees it: times, setuid and capability are what they were."""
+    with ov.lower() as low:
+        write(low / "d/f", DATA, mtime=OLD)
+        os.link(low / "d/f", low / "other")
+    mnt = ov.mount()
+    os.chmod(mnt / "d/f", 0o4755)
+    os.setxattr(mnt / "d/f", "security.capability", CAPS)
+    handle = sysc.handle(mnt / "d/f")
+    before = snapshot(mnt)
+    ov.umount()
+    upper = ov.upper / "d/f"
+    cut_short(upper)
+    with open(upper, "r+b") as file:
+        file.write(DATA[:5000])
+        file.truncate(len(DATA) if meet == "read-only" else 6000)
+    os.chmod(upper, 0o755)
+    if meet == "read-only":
+        ov.options.append("ro")
+    mnt = ov.mount()
+    if meet == "number":
+        top = os.open(mnt, os.O_RDONLY)
+        fd = sysc.open_handle(top, handle)
+        assert os.fstat(fd).st_mtime_ns == OLD
+        os.close(fd)
+        os.close(top)
+    elif meet == "listing":
+        with os.scandir(mnt / "d") as entries:
+            assert [e.stat().st_mtime_ns for e in entries] == [OLD]
+    elif meet == "other name":
+        assert (mnt / "other").stat().st_mtime_ns == OLD
+    if meet != "read-only":
+        assert_same(before, snapshot(mnt), "after it was met")
+        assert os.getxattr(upper, METACOPY) == b""
+    assert (mnt / "d/f").read_bytes() == DATA
+    assert not has_data(upper)
 
 
 @pytest.mark.reverlay_only("check and repair")

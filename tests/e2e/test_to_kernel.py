@@ -177,6 +177,33 @@ def test_what_the_kernel_shows_otherwise(ov):
     assert os.stat(mnt / "devices/null").st_rdev == os.makedev(0, 0)
 
 
+def test_renamed_with_userxattr(ov):
+    """The kernel follows no redirects there: told, and nothing is lost on the way back."""
+    ov.options = ["userxattr", "redirect_dir=on"]
+    with ov.lower() as low:
+        fill_lower(low)
+    mnt = ov.mount(kernel=False)
+    os.rename(mnt / "tree0", mnt / "moved0")
+    (mnt / "born.d").mkdir()
+    os.rename(mnt / "born.d", mnt / "born moved")
+    before = visible(mnt)
+    ov.umount()
+    report = tool(ov, "--to-kernel", code=4)
+    told = {(t["what"], t.get("path")) for t in report["told"]}
+    assert ("redirect", "moved0") in told
+    assert [path for what, path in told if what == "redirect"] == ["moved0"]
+    ov.options = ["userxattr", "index=on", "xino=on"]
+    run("mount", "-t", "overlay", "-o", ov.option_string(), "overlay", mnt)
+    with pytest.raises(PermissionError):
+        os.stat(mnt / "moved0")
+    assert listing(mnt / "born moved") == []
+    run("umount", mnt)
+    ov.options = ["userxattr", "redirect_dir=on"]
+    tool(ov)
+    ov.mount(kernel=False)
+    assert_same(before, visible(mnt), "ours again")
+
+
 def test_to_kernel_needs_a_sound_overlay(ov):
     """What repair would have to ask for is to be mended first."""
     with ov.lower() as low:

@@ -111,6 +111,8 @@ def redirect():
     yield layers((b"/a/b", b"", b"", b"", b""))
     yield layers((b"a", b"y", b"", b"", b""), (b"", b"", b"", b"", b"/d/f"))
     yield layers((b"../a", b"x", b"y", bytes([0, 4, 0, 0]), b"/a/f"), (b"/", b"y", b"y", b"", b""))
+    fetch = struct.pack("<4BHqIqIQ", 0, 38, 0, 0, 0o755, 1, 2, 3, 4, 5)  # of data, cut short
+    yield layers((b"", b"", b"", fetch, b""), (b"a", b"", b"", fetch + b"caps", b"f"))
     yield layers((b"/d", b"", b"", bytes([0, 4, 0, 0]), b""), (b"//a", b"x", b"y", b"\0", b"f"))
 
 

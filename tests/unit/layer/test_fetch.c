@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* A fetch of data into a metacopy file: done, undone, cut short. */
+#include "fixture.h"
+
+#include "layer/fetch.h"
+
+#define CAPABILITY "security.capability"
+#define SIZE 100
+
+/* vfs_cap_data, version 2: CAP_CHOWN, permitted and effective. */
+static const unsigned char capability[20] = { 1, 0, 0, 2, 1 };
+static const struct timespec times[2] = { { 1000, 1 }, { -2000, 2 } };
+static struct rvl_xattr_names names;
+static int dir_fd = -EBADF;
+
+/* "f": a metacopy file with all that a change of data takes. */
+static int make(const char *value, size_t len)
+{
+	int fd;
+
+	rvl_xattr_names_init(&names, false);
+	close(dir_fd);
+	dir_fd = open(fixture_dir, O_PATH | O_CLOEXEC);
+	assert_true(dir_fd >= 0);
+	assert_int_equal(sh("cd %s && rm -f f && truncate -s %d f", fixture_dir, SIZE), 0);
+	fd = open(at("f"), O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(fchmod(fd, 06755), 0);
+	assert_int_equal(fsetxattr(fd, CAPABILITY, capability, sizeof(capability), 0), 0);
+	assert_int_equal(rvl_xattr_set(&names, fd, "", RVL_XATTR_METACOPY, value, len), 0);
+	assert_int_equal(rvl_xattr_set(&names, fd, "", RVL_XATTR_REDIRECT, "/f", 2), 0);
+	assert_int_equal(futimens(fd, times), 0);
+	return fd;
+}
+
+static void check_attributes(int fd)
+{
+	unsigned char value[sizeof(capability)];
+	struct stat st;
+
+	assert_int_equal(fgetxattr(fd, CAPABILITY, value, sizeof(value)), sizeof(value));
+	assert_memory_equal(value, capability, sizeof(value));
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 06755);
+	assert_int_equal(st.st_size, SIZE);
+	assert_int_equal(st.st_atim.tv_sec, 1000);
+	assert_int_equal(st.st_mtim.tv_sec, -2000);
+	assert_int_equal(st.st_mtim.tv_nsec, 2);
+}
+
+static ssize_t value_of(int fd, uint8_t value[RVL_METACOPY_VALUE_MAX])
+{
+	return rvl_xattr_get(&names, fd, "", RVL_XATTR_METACOPY, value, RVL_METACOPY_VALUE_MAX);
+}
+
+static void ends_whole(void **state)
+{
+	uint8_t value[RVL_METACOPY_VALUE_MAX];
+	struct rvl_kept kept;
+	int fd = make("", 0);
+
+	assert_int_equal(rvl_fetch_begin(&names, fd, &kept), 0);
+	assert_int_equal(pwrite(fd, "data", 4, 0), 4);
+	assert_int_equal(rvl_fetch_end(&names, fd, &kept), 0);
+	check_attributes(fd);
+	assert_int_equal(value_of(fd, value), -ENODATA);
+	assert_int_equal(rvl_xattr_get(&names, fd, "", RVL_XATTR_REDIRECT, value, sizeof(value)),
+			 -ENODATA);
+	/* nothing is left to be undone */
+	assert_int_equal(rvl_fetch_recover(&names, dir_fd, "f"), 0);
+	assert_int_equal(pread(fd, value, 4, 0), 4);
+	assert_memory_equal(value, "data", 4);
+	close(fd);
+}
+
+/* Cut short after a part of the data, or a truncation: by the value alone it is as before. */
+static void cut_short(void **state)
+{
+	static const off_t truncations[] = { SIZE, 0, SIZE + 5 };
+	static const char hole[SIZE];
+	uint8_t value[RVL_METACOPY_VALUE_MAX];
+	char data[SIZE];
+
+	for (size_t i = 0; i < sizeof(truncations) / sizeof(truncations[0]); i++) {
+		struct rvl_kept kept;
+		int fd = make("", 0);
+
+		assert_int_equal(rvl_fetch_begin(&names, fd, &kept), 0);
+		assert_true(value_of(fd, value) > RVL_METACOPY_VALUE_MIN);
+		assert_int_equal(pwrite(fd, "data", 4, 0), 4);
+		assert_int_equal(ftruncate(fd, truncations[i]), 0);
+		assert_int_equal(rvl_fetch_recover(&names, dir_fd, "f"), 0);
+		check_attributes(fd);
+		assert_int_equal(value_of(fd, value), 0);
+		assert_int_equal(pread(fd, data, SIZE, 0), SIZE);
+		assert_memory_equal(data, hole, SIZE);
+		close(fd);
+	}
+}
+
+/* What a fetch that was cut short has kept goes before what the file has become. */
+static void begun_again(void **state)
+{
+	struct rvl_kept kept;
+	int fd = make("", 0);
+
+	assert_int_equal(rvl_fetch_begin(&names, fd, &kept), 0);
+	assert_int_equal(pwrite(fd, "data", 4, 0), 4);
+	assert_int_equal(rvl_fetch_begin(&names, fd, &kept), 0);
+	assert_int_equal(rvl_fetch_end(&names, fd, &kept), 0);
+	check_attributes(fd);
+	close(fd);
+}
+
+/* A digest stays, and with userxattr anyone may write the value: it is not used, and not believed. */
+static void in_memory_alone(void **state)
+{
+	const char digest[] = { 0, 8, 0, 1, 'd', 'i', 'g', 'e' };
+	uint8_t value[RVL_METACOPY_VALUE_MAX], forged[RVL_METACOPY_VALUE_MAX];
+	struct rvl_kept kept;
+	size_t len;
+	int fd = make(digest, sizeof(digest));
+
+	assert_int_equal(rvl_fetch_begin(&names, fd, &kept), 0);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(value_of(fd, value), sizeof(digest));
+	assert_int_equal(rvl_fetch_undo(&names, fd, &kept), 0);
+	check_attributes(fd);
+	assert_int_equal(value_of(fd, value), sizeof(digest));
+	len = rvl_metacopy_encode(&kept, forged);
+	rvl_xattr_names_init(&names, true);
+	assert_int_equal(fchmod(fd, 0600), 0);
+	assert_int_equal(rvl_xattr_set(&names, fd, "", RVL_XATTR_METACOPY, forged, len), 0);
+	assert_int_equal(rvl_fetch_recover(&names, dir_fd, "f"), 0);
+	assert_int_equal(rvl_fetch_begin(&names, fd, &kept), 0);
+	assert_int_equal(kept.st.stx_mode & 07777, 0600);
+	close(fd);
+}
+
+static void values(void **state)
+{
+	struct rvl_kept kept = { .capability_len = -ENODATA }, back;
+	uint8_t value[RVL_METACOPY_VALUE_MAX];
+	size_t len = rvl_metacopy_encode(&kept, value);
+
+	assert_int_equal(rvl_metacopy_decode("", 0, NULL), RVL_METACOPY_PLAIN);
+	assert_int_equal(rvl_metacopy_decode("\0\4\0\0", 4, NULL), RVL_METACOPY_PLAIN);
+	assert_int_equal(rvl_metacopy_decode("\0\5\0\1x", 5, NULL), RVL_METACOPY_DIGEST);
+	assert_int_equal(rvl_metacopy_decode(value, len, &back), RVL_METACOPY_FETCH);
+	assert_true(back.capability_len <= 0);
+	kept.capability_len = RVL_METACOPY_VALUE_MAX;
+	assert_int_equal(rvl_metacopy_encode(&kept, (uint8_t[RVL_METACOPY_VALUE_MAX]){ 0 }), 0);
+	for (size_t n = 1; n < len; n++)
+		if (n != RVL_METACOPY_VALUE_MIN)
+			assert_int_equal(rvl_metacopy_decode(value, n, NULL), -EUCLEAN);
+	value[len - 1] = 0x80; /* the size is negative */
+	assert_int_equal(rvl_metacopy_decode(value, len, NULL), -EUCLEAN);
+	value[len - 1] = 0;
+	value[5] = 0x80; /* more than permissions in the mode */
+	assert_int_equal(rvl_metacopy_decode(value, len, NULL), -EUCLEAN);
+	value[5] = 0;
+	memset(value + 14, 0xff, 4); /* nanoseconds */
+	assert_int_equal(rvl_metacopy_decode(value, len, NULL), -EUCLEAN);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ends_whole),	   cmocka_unit_test(cut_short),
+		cmocka_unit_test(begun_again),	   cmocka_unit_test(in_memory_alone),
+		cmocka_unit_test(values),
+	};
+
+	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
