@@ -15,6 +15,7 @@
 enum {
 	AT_VERSION = 0,
 	AT_LEN = 1,
+	AT_FLAGS = 2,
 	AT_ALGORITHM = 3,
 	/* instead of a digest, of a fetch: */
 	AT_MODE = 4,
@@ -69,7 +70,7 @@ int rvl_metacopy_decode(const void *value, size_t len, struct rvl_kept *ret_kept
 		return RVL_METACOPY_DIGEST;
 	if (len == RVL_METACOPY_VALUE_MIN)
 		return RVL_METACOPY_PLAIN;
-	if (len < AT_CAPABILITY)
+	if (len < AT_CAPABILITY || p[AT_FLAGS])
 		return -EUCLEAN;
 	kept.st.stx_mode = rvl_get_le16(p + AT_MODE);
 	kept.st.stx_size = rvl_get_le64(p + AT_SIZE);

@@ -23,6 +23,11 @@ def handle(fid=bytes(8), flags=0):
     return struct.pack("<BBBBB", 0, 0xfb, 21 + len(fid), flags, 1) + UUID + fid
 
 
+def fetch(capability=b""):
+    """overlay.metacopy of a file whose data are being fetched."""
+    return struct.pack("<4BHqIqIQ", 0, 38 + len(capability), 0, 0, 0o755, 1, 2, 3, 4, 5) + capability
+
+
 def piece(value):
     return bytes([len(value)]) + value
 
@@ -33,6 +38,7 @@ def entry():
     yield place(BORN, b"n" * 255)
     yield handle()
     yield handle(bytes(128))
+    yield fetch(bytes(20))
 
 
 def handles():
@@ -111,8 +117,7 @@ def redirect():
     yield layers((b"/a/b", b"", b"", b"", b""))
     yield layers((b"a", b"y", b"", b"", b""), (b"", b"", b"", b"", b"/d/f"))
     yield layers((b"../a", b"x", b"y", bytes([0, 4, 0, 0]), b"/a/f"), (b"/", b"y", b"y", b"", b""))
-    fetch = struct.pack("<4BHqIqIQ", 0, 38, 0, 0, 0o755, 1, 2, 3, 4, 5)  # of data, cut short
-    yield layers((b"", b"", b"", fetch, b""), (b"a", b"", b"", fetch + b"caps", b"f"))
+    yield layers((b"", b"", b"", fetch(), b""), (b"a", b"", b"", fetch(bytes(20)), b"f"))
     yield layers((b"/d", b"", b"", bytes([0, 4, 0, 0]), b""), (b"//a", b"x", b"y", b"\0", b"f"))
 
 
