@@ -225,33 +225,15 @@ static int make_metacopy(struct rvl_check *check, const struct rvl_object *objec
 	return r ?: set(check, object, RVL_XATTR_METACOPY, NULL, 0);
 }
 
-/* One that was cut short; on a live mount it may be going on. */
-static int check_fetch(struct rvl_check *check, const struct rvl_object *object)
+/* A valid value or a damaged one: does it fit what upper and lower have? */
+static int check_metacopy_value(struct rvl_check *check, struct rvl_object *object,
+				const struct attributes *attributes, bool is_valid)
 {
-	if (check->config->is_online || check->stack->xattr.is_user ||
-	    !rvl_problem_begin(check, RVL_P_METACOPY_FETCH, object->stamp.number, object->path,
-			       NULL))
-		return 0;
-	return rvl_problem_end(check, rvl_fetch_recover(&check->stack->xattr, object->dirfd,
-							object->name));
-}
-
-static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
-			  const struct attributes *attributes)
-{
-	bool has_below, is_other_size, is_valid;
+	bool has_below, is_other_size;
 	enum data own = DATA_NONE;
 	uint64_t size = 0;
 	int r;
 
-	if (!may_have(check, attributes, RVL_XATTR_METACOPY))
-		return 0;
-	r = rvl_metacopy_get(check->stack, object->dirfd, object->name);
-	if (!r || (r < 0 && r != -EUCLEAN))
-		return r;
-	if (r == RVL_METACOPY_FETCH)
-		return check_fetch(check, object);
-	is_valid = r > 0;
 	r = is_valid ? check_redirect(check, object, attributes) : 0;
 	r = r ?: size_below(check, object, &size);
 	if (r < 0)
@@ -281,6 +263,47 @@ static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
 	else
 		r = unset(check, object, RVL_XATTR_METACOPY);
 	return rvl_problem_end(check, r);
+}
+
+/* A fetch that was cut short; what it has left is judged when it is mended. */
+static int check_fetch(struct rvl_check *check, struct rvl_object *object,
+		       const struct attributes *attributes)
+{
+	const struct statx *before = object->st;
+	_cleanup_close_ int fd = -EBADF;
+	struct statx st;
+	int r;
+
+	/* on a live mount it may be going on */
+	if (check->config->is_online ||
+	    !rvl_problem_begin(check, RVL_P_METACOPY_FETCH, object->stamp.number, object->path,
+			       NULL))
+		return 0;
+	fd = rvl_path_open(object->dirfd, object->name, O_RDWR, 0);
+	r = fd < 0 ? fd : rvl_fetch_recover(&check->stack->xattr, fd);
+	r = r ?: rvl_path_statx(fd, "", RVL_STATX_MASK, &st);
+	if (r)
+		return rvl_problem_end(check, r);
+	r = rvl_problem_end(check, 0);
+	object->st = &st;
+	r = r ?: check_metacopy_value(check, object, attributes, true);
+	object->st = before;
+	return r;
+}
+
+static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
+			  const struct attributes *attributes)
+{
+	int r;
+
+	if (!may_have(check, attributes, RVL_XATTR_METACOPY))
+		return 0;
+	r = rvl_metacopy_get(check->stack, object->dirfd, object->name);
+	if (!r || (r < 0 && r != -EUCLEAN))
+		return r;
+	if (r == RVL_METACOPY_FETCH && !check->stack->xattr.is_user)
+		return check_fetch(check, object, attributes);
+	return check_metacopy_value(check, object, attributes, r > 0);
 }
 
 /* ---- what copied-up objects have ---- */

@@ -160,7 +160,7 @@ enum rvl_severity {
 	  "alone where upper has a part and lower another size")					\
 	X(METACOPY_FETCH, "metacopy-fetch", RVL_NOTE, true,						\
 	  "data were being copied into a metacopy file: its times, setuid and capability may be gone",	\
-	  "undone: they are put back, as the mount does at the first look")				\
+	  "they are put back, as the mount does at the first look")				\
 	X(WHITEOUT_USELESS, "whiteout-useless", RVL_NOTE, true,						\
 	  "a whiteout hides nothing",									\
 	  "removed")											\

@@ -28,7 +28,7 @@ enum rvl_metacopy {
 };
 
 /* Returns which, or -EUCLEAN. ret_kept (may be NULL): filled for RVL_METACOPY_FETCH, of st the mode
- * without the type, the size and the times. */
+ * without the type, owner, group, mtime and size. */
 int rvl_metacopy_decode(const void *value, size_t len, struct rvl_kept *ret_kept);
 /* Of a fetch. Returns the length, 0 if the capability is too long to be one. */
 size_t rvl_metacopy_encode(const struct rvl_kept *kept, uint8_t ret[RVL_METACOPY_VALUE_MAX]);
@@ -36,14 +36,20 @@ size_t rvl_metacopy_encode(const struct rvl_kept *kept, uint8_t ret[RVL_METACOPY
 /*
  * fd: the metacopy file, open for reading and writing. After begin, and the data, comes end: the
  * file is whole; or, also where end fails, undo: it is as before, with a hole for data.
- * *ret_kept: for these two, and the size. Where the value cannot say it (the file has a digest, or
- * anyone may set the attribute: userxattr) it is kept in memory alone.
+ * *ret_kept: for these two, and the size. Where the value cannot say it (the file has a digest;
+ * there is no room for it; with userxattr anyone may set the attribute) it is kept in memory alone.
  */
 int rvl_fetch_begin(const struct rvl_xattr_names *names, int fd, struct rvl_kept *ret_kept);
 int rvl_fetch_end(const struct rvl_xattr_names *names, int fd, const struct rvl_kept *kept);
+/* What can be put back is; the first error is returned. */
 int rvl_fetch_undo(const struct rvl_xattr_names *names, int fd, const struct rvl_kept *kept);
 
-/* Undoes one that was cut short. 0 also if there is none. */
-int rvl_fetch_recover(const struct rvl_xattr_names *names, int dirfd, const char *name);
+/*
+ * Puts back what a fetch that was cut short has taken, and ends it; 0 also if there is none. Data
+ * stay: who knows where else they are? What others may have changed since is left to them: setuid,
+ * setgid and capability come back only to the same owner and permissions. An error: not all could
+ * be put back, and it is ended all the same, if that can be written.
+ */
+int rvl_fetch_recover(const struct rvl_xattr_names *names, int fd);
 
 #endif

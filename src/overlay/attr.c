@@ -8,6 +8,7 @@
 #include "overlay/copyup.h"
 #include "overlay/file.h"
 #include "overlay/given.h"
+#include "overlay/metacopy.h"
 #include "overlay/prot.h"
 
 /* What FS_IOC_SETFLAGS may change on the real object; immutable and append-only are
@@ -123,8 +124,13 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 		r = rvl_real_get(node, &real);
 	if (r == 0 && mask & RVL_SET_SIZE)
 		r = set_size(node, attr->st_size, mask & RVL_SET_OPEN);
-	if (r == 0)
+	if (r == 0) {
+		const bool is_turn = rvl_metacopy_begin_turn(node);
+
 		r = set_real(&real, attr, mask);
+		if (is_turn)
+			rvl_node_copy_end(node);
+	}
 	return r < 0 ? (r == -ENOENT ? -ESTALE : r) : rvl_node_stat(node, ret);
 }
 

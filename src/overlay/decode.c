@@ -255,7 +255,7 @@ __attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t 
 		return report_damage(number);
 	if (r < 0)
 		return r;
-	if (S_ISREG(stx->stx_mode) && !rvl_number_is_born(ov->index, number)) {
+	if (S_ISREG(stx->stx_mode)) {
 		r = rvl_metacopy_look(ov, ov->index->inodes_fd, path, stx);
 		if (r > 0) {
 			r = find_data(ov, number, path, stx, &data);

@@ -239,8 +239,14 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 		r = rvl_file_pin(node, false, &file.fd);
 		if (r < 0)
 			return r;
-		r = is_data_only ? fdatasync(file.fd.fd) : fsync(file.fd.fd);
-		return r < 0 ? -errno : 0;
+		/* fdatasync(2) need not wait for the name that a copy-up made, nor for the end of
+		 * overlay.metacopy: without them the data would not be found */
+		r = is_data_only && atomic_load(&node->is_synced) ? fdatasync(file.fd.fd) :
+								    fsync(file.fd.fd);
+		if (r < 0)
+			return -errno;
+		atomic_store(&node->is_synced, true);
+		return 0;
 	}
 	if (!rvl_node_is_dir(node) && !S_ISREG(node->type))
 		return 0;

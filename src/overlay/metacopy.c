@@ -48,23 +48,47 @@ static bool is_fetching(const struct rvl_overlay *ov, uint64_t ino)
 	return fetching;
 }
 
+/* With the lock. By what is opened: the name may lead to another object by now. */
+static int recover(struct rvl_overlay *ov, int dirfd, const char *name, struct statx *st)
+{
+	_cleanup_close_ int fd = rvl_retry_emfile(ov, rvl_path_open(dirfd, name, O_RDWR, 0));
+	int error, r = fd < 0 ? fd : 0;
+	struct statx now;
+
+	r = r ?: rvl_path_statx(fd, "", RVL_STATX_MASK, &now);
+	if (r < 0)
+		return r;
+	if (!is_fetching(ov, now.stx_ino))
+		r = rvl_fetch_recover(&ov->stack->xattr, fd);
+	error = rvl_path_statx(fd, "", RVL_STATX_MASK, &now);
+	if (error == 0 && now.stx_ino == st->stx_ino)
+		*st = now;
+	return r ?: error;
+}
+
 int rvl_metacopy_look(struct rvl_overlay *ov, int dirfd, const char *name, struct statx *st)
 {
-	int error = 0, r = rvl_metacopy_get(ov->stack, dirfd, name);
+	int error, r = rvl_metacopy_get(ov->stack, dirfd, name);
 
 	if (r != RVL_METACOPY_FETCH || ov->config.is_read_only)
 		return r;
 	pthread_mutex_lock(&ov->fetch_lock);
-	if (!is_fetching(ov, st->stx_ino)) {
-		error = rvl_fetch_recover(&ov->stack->xattr, dirfd, name);
-		error = error ?: rvl_path_statx(dirfd, name, RVL_STATX_MASK, st);
-	}
+	error = recover(ov, dirfd, name, st);
+	r = rvl_metacopy_get(ov->stack, dirfd, name);
 	pthread_mutex_unlock(&ov->fetch_lock);
 	if (error)
 		rvl_warn_limited("%s: a copy of its data was cut short, and what that took from it "
 				 "(times, setuid, capability) could not be put back: %s", name,
 				 strerror(-error));
 	return r;
+}
+
+bool rvl_metacopy_begin_turn(struct rvl_node *node)
+{
+	if (!atomic_load(&node->is_metacopy))
+		return false;
+	rvl_node_copy_begin(node);
+	return true;
 }
 
 static int copy(struct rvl_node *node, int from, int to, uint64_t size)
@@ -100,7 +124,7 @@ static int fetch(struct rvl_node *node, int to, bool is_empty)
 		r = copy(node, from, to, kept.st.stx_size);
 	r = r ?: rvl_fetch_end(names, to, &kept);
 	if (r < 0)
-		(void)rvl_fetch_undo(names, to, &kept); /* else who meets it does */
+		(void)rvl_fetch_undo(names, to, &kept);
 	return r;
 }
 
@@ -121,6 +145,7 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 	end(ov, &fetching);
 	if (r < 0)
 		return r;
+	atomic_store(&node->is_synced, false);
 	atomic_store(&node->is_metacopy, false);
 	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;

@@ -59,12 +59,10 @@ int rvl_upper_stat(struct rvl_overlay *ov, int dirfd, const char *name, struct r
 int rvl_upper_details(struct rvl_overlay *ov, int dirfd, const char *name,
 		      struct rvl_upper_name *ret)
 {
-	bool is_born = ret->stamp_error == 0 && rvl_number_is_born(ov->index, ret->stamp.number);
 	enum rvl_opaque opaque;
 	int r;
 
-	/* what was born here has its data */
-	if (S_ISREG(ret->st.stx_mode) && !is_born) {
+	if (S_ISREG(ret->st.stx_mode)) {
 		r = rvl_metacopy_look(ov, dirfd, name, &ret->st);
 		if (r < 0)
 			return r;

@@ -11,6 +11,7 @@
 #include "layer/lift.h"
 #include "layer/path.h"
 #include "overlay/copyup.h"
+#include "overlay/metacopy.h"
 #include "overlay/prot.h"
 #include "overlay/real.h"
 
@@ -19,13 +20,21 @@ static bool is_acl(const char *name)
 	return strncmp(name, "system.posix_acl_", 17) == 0;
 }
 
+static bool is_capability(const char *name)
+{
+	return strcmp(name, RVL_CAPABILITY_NAME) == 0;
+}
+
 /*
  * The capability of a file in upper is away for a moment while pages are written or data are fetched, in the
- * turn of a copier: who reads or changes it takes a turn as well.
+ * turn of a copier: who reads or changes it takes a turn as well. So does who changes an ACL, which
+ * is a part of the mode, while data are fetched.
  */
-static bool begin_turn(struct rvl_node *node, bool is_capability)
+static bool begin_turn(struct rvl_node *node, const char *name)
 {
-	if (!is_capability || !S_ISREG(node->type) || !rvl_node_has_upper(node))
+	if (!is_capability(name))
+		return is_acl(name) && rvl_metacopy_begin_turn(node);
+	if (!S_ISREG(node->type) || !rvl_node_has_upper(node))
 		return false;
 	rvl_node_copy_begin(node);
 	return true;
@@ -71,7 +80,7 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 		r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
+	is_turn = begin_turn(node, name);
 	n = get(&real, layer_name, buf, size);
 	end_turn(node, is_turn);
 	/* a lower that knows no xattrs has none; the overlay does know them */
@@ -97,7 +106,7 @@ ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf
 	list = malloc(RVL_XATTR_LIST_MAX);
 	if (!list)
 		return -ENOMEM;
-	is_turn = begin_turn(node, true);
+	is_turn = begin_turn(node, RVL_CAPABILITY_NAME);
 	n = rvl_xattrat_list(real.dirfd, real.name, list, RVL_XATTR_LIST_MAX);
 	end_turn(node, is_turn);
 	if (n == -EOPNOTSUPP)
@@ -160,19 +169,19 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 	int r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
 
 	if (r == 0) {
-		is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
+		is_turn = begin_turn(node, name);
 		if (is_acl(name)) /* changes the mode */
 			rvl_lift_lock();
 		r = rvl_xattrat_set(real.dirfd, real.name, layer_name, value, size, flags);
 		if (is_acl(name))
 			rvl_lift_unlock();
+		if (r == 0 && is_acl_kill_sgid)
+			r = kill_sgid(&real);
 		end_turn(node, is_turn);
 	}
 	if (node && is_acl(name))
 		atomic_store(&node->default_acl,
 			     (atomic_load(&node->default_acl) | RVL_NO_DEFAULT_ACL) + 1);
-	if (r == 0 && is_acl_kill_sgid)
-		r = kill_sgid(&real);
 	return r == -ENOENT ? -ESTALE : r;
 }
 
@@ -194,7 +203,7 @@ int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char 
 		return (int)n;
 	r = prepare_change(ov, number, name, escaped, &layer_name, &node, &real);
 	if (r == 0) {
-		is_turn = begin_turn(node, !strcmp(name, RVL_CAPABILITY_NAME));
+		is_turn = begin_turn(node, name);
 		r = rvl_xattrat_remove(real.dirfd, real.name, layer_name);
 		end_turn(node, is_turn);
 	}

@@ -77,11 +77,6 @@ static json_t *decode_name_at(const uint8_t *value, size_t len)
 	return object;
 }
 
-static json_t *time_of(const struct statx_timestamp *time)
-{
-	return json_pack("[I,i]", (json_int_t)time->tv_sec, (int)time->tv_nsec);
-}
-
 /* What a fetch of its data takes from a metacopy file (layer/fetch.h). */
 static json_t *decode_fetch(const struct rvl_kept *kept)
 {
@@ -89,8 +84,10 @@ static json_t *decode_fetch(const struct rvl_kept *kept)
 
 	json_object_set_new(object, "fetch of", json_integer((json_int_t)kept->st.stx_size));
 	json_object_set_new(object, "mode", json_sprintf("%04o", kept->st.stx_mode));
-	json_object_set_new(object, "atime", time_of(&kept->st.stx_atime));
-	json_object_set_new(object, "mtime", time_of(&kept->st.stx_mtime));
+	json_object_set_new(object, "uid", json_integer(kept->st.stx_uid));
+	json_object_set_new(object, "gid", json_integer(kept->st.stx_gid));
+	json_object_set_new(object, "mtime", json_pack("[I,i]", (json_int_t)kept->st.stx_mtime.tv_sec,
+							(int)kept->st.stx_mtime.tv_nsec));
 	json_object_set_new(object, "capability", rvl_output_hex((const uint8_t *)kept->capability,
 								 (size_t)kept->capability_len));
 	return object;

@@ -47,10 +47,10 @@ class Machine:
         return ",".join(f"{key}={self.disk / name}" for key, name in
                         (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")))
 
-    def start(self):
+    def start(self, more=""):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [REVERLAY, "-f", "-o", self.options(), str(self.mnt)], stderr=log)
+                [REVERLAY, "-f", "-o", self.options() + more, str(self.mnt)], stderr=log)
         wait_until(lambda: is_mounted(self.mnt), "mount", process=self.process)
 
     def stop(self):

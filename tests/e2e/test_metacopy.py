@@ -5,13 +5,15 @@ import errno
 import os
 import shutil
 import stat
+import subprocess
+import threading
 
 import pytest
 
 import sysc
-from rvl import IS_KERNEL
+from rvl import IS_KERNEL, servers_of, wait_until
 from snapshots import assert_same, snapshot
-from trees import CAPS, OLD, cut_short, ino, write
+from trees import ACL, CAPS, OLD, cut_short, ino, write
 
 METACOPY = "trusted.overlay.metacopy"
 DATA = os.urandom(20000)
@@ -281,6 +283,106 @@ def test_fetch_cut_short(ov, meet):
         assert os.getxattr(upper, METACOPY) == b""
     assert (mnt / "d/f").read_bytes() == DATA
     assert not has_data(upper)
+
+
+@pytest.mark.reverlay_only("check and repair")
+@pytest.mark.parametrize("meet", ["mount", "repair"])
+def test_fetch_cut_short_and_lower_lost(ov, meet):
+    """All data had come when it was cut short, and lower has them no more: nothing throws them away."""
+    with ov.lower() as low:
+        write(low / "f", DATA)
+    mnt = ov.mount()
+    os.chmod(mnt / "f", 0o600)
+    ov.umount()
+    cut_short(ov.upper / "f")
+    with open(ov.upper / "f", "r+b") as file:
+        file.write(DATA)
+    os.unlink(ov.lowers[0] / "f")
+    ov.before = None
+    ov.may_complain = True
+    if meet == "mount":
+        mnt = ov.mount()
+        sysc.fails(errno.EIO, (mnt / "f").read_bytes)
+        ov.umount()
+    assert ov.ctl("repair", "-p")[0] == 1
+    assert (ov.upper / "f").read_bytes() == DATA
+    ov.before = None
+    assert (ov.mount() / "f").read_bytes() == DATA
+
+
+@pytest.mark.reverlay_only("its server is slowed down")
+def test_changed_while_data_are_fetched(ov):
+    """chmod, utimes and an ACL wait for the fetch, which would take them back."""
+    with ov.lower() as low:
+        for name in ("mode", "times", "acl"):
+            write(low / name, DATA, mode=0o4755)
+    mnt = ov.mount()
+    for name in ("mode", "times", "acl"):
+        os.setxattr(mnt / name, "user.a", b"1")  # attributes alone come up
+    (server,) = servers_of(mnt)
+    slow = subprocess.Popen(
+        ["strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=setxattr", "-e",
+         "inject=setxattr:delay_exit=1000000", "-p", str(server)],
+        stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: "TracerPid:\t0" not in
+                   open(f"/proc/{server}/status", encoding="ascii").read(), "strace")
+        for name, change in (("mode", lambda p: os.chmod(p, 0o750)),
+                             ("times", lambda p: os.utime(p, ns=(OLD, OLD))),
+                             ("acl", lambda p: os.setxattr(p, "system.posix_acl_access", ACL))):
+            thread = threading.Thread(target=lambda path=mnt / name: os.close(os.open(path, os.O_RDWR)))
+            thread.start()
+            wait_until(lambda value=ov.upper / name: os.getxattr(value, METACOPY) != b"", "fetch")
+            change(mnt / name)
+            changed = os.stat(mnt / name)
+            thread.join(30)
+            now = os.stat(mnt / name)
+            assert (now.st_mode, now.st_mtime_ns) == (changed.st_mode, changed.st_mtime_ns), name
+            assert has_data(ov.upper / name)
+    finally:
+        slow.terminate()
+        slow.wait(timeout=30)
+    assert stat.S_IMODE(os.stat(mnt / "mode").st_mode) == 0o750
+    assert os.stat(mnt / "times").st_mtime_ns == OLD
+
+
+@pytest.mark.layouts("ext4")
+def test_no_room_for_more_attributes(ov):
+    """The data come all the same where the file has no room to say what their coming takes."""
+    with ov.lower() as low:
+        write(low / "f", DATA, mtime=OLD)
+        os.setxattr(low / "f", "user.big", b"x" * 3900)
+    mnt = ov.mount()
+    os.chmod(mnt / "f", 0o600)
+    assert not has_data(ov.upper / "f")
+    os.close(os.open(mnt / "f", os.O_RDWR))
+    assert has_data(ov.upper / "f")
+    assert (mnt / "f").read_bytes() == DATA
+    assert IS_KERNEL or os.stat(mnt / "f").st_mtime_ns == OLD
+
+
+@pytest.mark.reverlay_only("it takes two")
+def test_attributes_that_came_without_a_number(ov):
+    """The kernel without an index copies up one name of a hard link: its data are lower's, whoever looks when."""
+    with ov.lower() as low:
+        write(low / "a", DATA)
+        os.link(low / "a", low / "b")
+    ov.options = ["redirect_dir=on", "metacopy=on", "index=off"]
+    ov.mount(kernel=True)
+    os.chmod(ov.mnt / "a", 0o600)
+    ov.umount()
+    ov.options = ["redirect_dir=on", "metacopy=on"]
+    for _ in range(3):
+        mnt = ov.mount(kernel=False)
+        handle = sysc.handle(mnt / "a")
+        assert (mnt / "a").read_bytes() == DATA
+        ov.remount()
+        top = os.open(mnt, os.O_RDONLY)
+        fd = sysc.open_handle(top, handle)
+        os.close(top)
+        assert os.pread(fd, len(DATA), 0) == DATA
+        os.close(fd)
+        ov.umount()
 
 
 @pytest.mark.reverlay_only("check and repair")

@@ -309,6 +309,35 @@ def test_copied_up_data(images, scratch, kind):
         machine.close()
 
 
+@pytest.mark.parametrize("sync", ["auto", "strict"])
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_fdatasync_of_what_was_copied_up(images, scratch, kind, sync):
+    """The data, and the attributes, had been synced by the copy-up: the name, or that upper has data, had not."""
+    assert images
+    base = scratch / f"fdatasync-{kind}-{sync}"
+    base.mkdir()
+    machine = Machine(base, kind)
+    try:
+        for name in ("data", "attributes"):
+            (machine.disk / "lower" / name).write_bytes(b"lower" * 2000)
+        machine.start(f",fsync={sync}")
+        os.chmod(machine.mnt / "attributes", 0o600)
+        run("sync", "-f", machine.disk)
+        files = [os.open(machine.mnt / name, os.O_RDWR) for name in ("data", "attributes")]
+        for fd in files:
+            os.pwrite(fd, b"mine", 4096)
+            os.fdatasync(fd)
+        machine.cut()
+        for fd in files:
+            os.close(fd)
+        machine.restart()
+        for name in ("data", "attributes"):
+            assert (machine.mnt / name).read_bytes()[4096:4100] == b"mine", name
+        machine.stop()
+    finally:
+        machine.close()
+
+
 def lose_entries(machine):
     """What a power cut may take: the entries of all that was born, with the log."""
     inodes = machine.disk / "work" / "inodes"

@@ -37,8 +37,8 @@ def cut_short(path):
         caps = os.getxattr(path, "security.capability")
     except OSError:
         caps = b""
-    times = [x for ns in (st.st_atime_ns, st.st_mtime_ns) for x in divmod(ns, 10**9)]
-    kept = struct.pack("<HqIqIQ", stat.S_IMODE(st.st_mode), *times, st.st_size) + caps
+    kept = struct.pack("<HIIqIQ", stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid,
+                       *divmod(st.st_mtime_ns, 10**9), st.st_size) + caps
     os.setxattr(path, "trusted.overlay.metacopy", bytes([0, 4 + len(kept), 0, 0]) + kept)
 
 

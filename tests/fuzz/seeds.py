@@ -25,7 +25,7 @@ def handle(fid=bytes(8), flags=0):
 
 def fetch(capability=b""):
     """overlay.metacopy of a file whose data are being fetched."""
-    return struct.pack("<4BHqIqIQ", 0, 38 + len(capability), 0, 0, 0o755, 1, 2, 3, 4, 5) + capability
+    return struct.pack("<4BHIIqIQ", 0, 34 + len(capability), 0, 0, 0o755, 1, 2, 3, 4, 5) + capability
 
 
 def piece(value):
