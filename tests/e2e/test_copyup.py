@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Copy-up: the object in upper is the object of lower, in everything, and its number stays."""
 
+import contextlib
 import errno
 import mmap
 import os
+import re
+import shutil
 import stat
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 import sysc
-from rvl import IS_KERNEL, run
+from rvl import IS_KERNEL, run, servers_of, wait_until
 from snapshots import assert_same, snapshot, xattrs_of
 from trees import ACL, CAPS, OLD, ino, listing, standard_tree, write
 
@@ -649,3 +654,53 @@ def test_read_errors_of_lower(ov):
     assert listing(mnt) == ["good"]
     ov.remount()
     assert listing(mnt) == ["good"]
+
+
+SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs")
+
+
+@contextlib.contextmanager
+def syncs_of(mnt, log):
+    """Fills the list that it gives with the names of the calls by which the server syncs, in their order."""
+    (server,) = servers_of(mnt)
+    syncs = []
+    with subprocess.Popen(["strace", "-f", "-q", "-o", log, "-e", f"trace={','.join(SYNCS)}",
+                           "-p", str(server)], stderr=subprocess.PIPE) as strace:
+        wait_until(lambda: "TracerPid:\t0" not in
+                   Path(f"/proc/{server}/status").read_text(encoding="ascii"), "strace")
+        yield syncs
+        strace.terminate()
+    syncs += re.findall(r"(\w+)\(.*= 0$", log.read_text(), re.M)
+
+
+@pytest.mark.reverlay_only("it is the server that is traced")
+@pytest.mark.layouts("xfs")
+@pytest.mark.parametrize("value,attributes,data,asked", [
+    ("auto", [], ["sync_file_range"], ["fsync"]), ("1", [], ["sync_file_range"], ["fsync"]),
+    ("strict", ["fsync"], ["fsync"], ["fsync"]),
+    ("volatile", [], [], []), ("0", [], [], [])])
+def test_sync_policy(ov, value, attributes, data, asked):
+    """What a copy-up syncs before it publishes, and what fsync(2) does, by each value of fsync=."""
+    with ov.lower() as low:
+        write(low / "attributes")
+        write(low / "data")
+    ov.options = [f"fsync={value}"]
+    mnt = ov.mount()
+    log = ov.base / "strace"
+    with syncs_of(mnt, log) as syncs:
+        os.chmod(mnt / "attributes", 0o600)
+    assert syncs == attributes
+    with syncs_of(mnt, log) as syncs:
+        fd = os.open(mnt / "data", os.O_RDWR)
+    assert syncs == data
+    with syncs_of(mnt, log) as syncs:
+        os.fsync(fd)
+    os.close(fd)
+    assert syncs == asked
+    if not asked:  # the mark of a volatile mount: the next one is refused
+        ov.umount()
+        done = run(*ov.command(), check=False)
+        assert done.returncode and "volatile" in done.stdout
+        shutil.rmtree(ov.work / "work/incompat")
+        ov.options = []
+        ov.mount()
