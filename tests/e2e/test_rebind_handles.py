@@ -13,15 +13,19 @@ import pytest
 from rvl import CTL, run
 from test_handles import PROGRAM, run_cells
 from test_nfs_ganesha import ROWS, Row, Wire, fill, nfsbox
-from test_rebind import WAYS, Move, by_rsync, rebind
+from test_rebind import WAYS as WAYS_TO_COPY
+from test_rebind import Move, by_rsync, by_rsync_without_links, rebind
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
 SECONDS = 200
 
+WAYS = {**WAYS_TO_COPY, "rsync without -H": by_rsync_without_links}
 FILESYSTEMS = ["ext4", "xfs", "btrfs", "tmpfs"]
-FEW = [("rsync", "ext4", "xfs", "ext4"), ("cp", "xfs", "btrfs", "tmpfs")]
+FEW = [("rsync", "ext4", "xfs", "ext4"), ("cp", "xfs", "btrfs", "tmpfs"),
+       ("rsync without -H", "ext4", "tmpfs", "ext4"), ("tar", "tmpfs", "xfs", "btrfs"),
+       ("rsync", "xfs", "ext4", "squashfs")]
 ALL = [(way, upper, fs, lower) for way in WAYS for upper in FILESYSTEMS for fs in FILESYSTEMS
-       for lower in FILESYSTEMS]
+       for lower in [*FILESYSTEMS, "squashfs"]]
 
 
 @pytest.fixture
@@ -43,11 +47,22 @@ class Moving:
     def remount(self, *options):
         run(CTL, "map", self.ov.mnt)
         self.ov.umount()
-        self.move.all(*self.places[self.n_moves % len(self.places)], self.copy)
+        fs, lower = self.places[self.n_moves % len(self.places)]
+        self.move.upper(fs, self.copy)
+        if lower == "squashfs":
+            self.lower_becomes_an_image()
+        else:
+            self.move.lowers(lower, self.copy)
         report = rebind(self.ov)
         assert report["told"] == [] and report["had_map"], report
         self.ov.mount(*options)
         self.n_moves += 1
+
+    def lower_becomes_an_image(self):
+        source, = self.ov.lowers
+        self.ov.lower_base = self.move.directory("ext4", "image")
+        self.ov._make_squashfs(source)  # pylint: disable=protected-access
+        self.ov.before = None
 
     def kill_remount(self, *options):
         self.ov.kill_remount(*options)
