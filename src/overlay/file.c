@@ -68,6 +68,37 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
 	return r == -EUCLEAN && !has_upper_data(node) ? rvl_lower_data_differ(node) : r;
 }
 
+/*
+ * fdatasync(2) need not wait for the name that a copy-up made, nor for the end of overlay.metacopy:
+ * without them the data would not be found. So the first sync of a file waits for all.
+ */
+static int sync_data(struct rvl_node *node, bool is_data_only)
+{
+	struct rvl_pinned _cleanup_pinned_ file = { .ov = node->ov };
+	int r = rvl_file_pin(node, false, &file.fd);
+
+	if (r < 0)
+		return r;
+	r = is_data_only && atomic_load(&node->is_synced) ? fdatasync(file.fd.fd) :
+							    fsync(file.fd.fd);
+	if (r < 0)
+		return -errno;
+	atomic_store(&node->is_synced, true);
+	return 0;
+}
+
+/* What is written by this open may be synced without a word to the server (passthrough). */
+static int sync_before_writes(struct rvl_node *node, int flags)
+{
+	enum rvl_sync_mode mode = node->ov->config.sync;
+
+	if (mode == RVL_SYNC_VOLATILE || (mode != RVL_SYNC_STRICT && !(flags & O_DSYNC)) ||
+	    (flags & O_ACCMODE) == O_RDONLY || !has_upper_data(node) ||
+	    atomic_load(&node->is_synced) || rvl_number_is_born(node->ov->index, node->id.number))
+		return 0;
+	return sync_data(node, false);
+}
+
 int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
@@ -91,6 +122,8 @@ int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 		if (r == 0 && ftruncate(file.fd.fd, 0) < 0)
 			r = -errno;
 	}
+	if (r == 0)
+		r = sync_before_writes(node, flags);
 	if (r == 0)
 		rvl_node_count_open(node);
 	return r;
@@ -224,7 +257,6 @@ ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from
 int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
-	struct rvl_pinned _cleanup_pinned_ file = { .ov = ov };
 	struct rvl_real _cleanup_real_ real = {};
 	_cleanup_close_ int fd = -EBADF;
 	int r = rvl_node_get(ov, number, &node);
@@ -235,19 +267,8 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 	r = rvl_node_is_dir(node) ? rvl_debts_pay_all(ov) : rvl_debt_pay(node);
 	if (r < 0)
 		return r;
-	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy)) {
-		r = rvl_file_pin(node, false, &file.fd);
-		if (r < 0)
-			return r;
-		/* fdatasync(2) need not wait for the name that a copy-up made, nor for the end of
-		 * overlay.metacopy: without them the data would not be found */
-		r = is_data_only && atomic_load(&node->is_synced) ? fdatasync(file.fd.fd) :
-								    fsync(file.fd.fd);
-		if (r < 0)
-			return -errno;
-		atomic_store(&node->is_synced, true);
-		return 0;
-	}
+	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy))
+		return sync_data(node, is_data_only);
 	if (!rvl_node_is_dir(node) && !S_ISREG(node->type))
 		return 0;
 	r = rvl_real_get(node, &real);

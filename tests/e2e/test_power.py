@@ -6,6 +6,7 @@ RVL_POWER_CUTS says how many cuts there are on each filesystem, RVL_POWER_SEED w
 
 import contextlib
 import errno
+import mmap
 import os
 import random
 import shutil
@@ -309,33 +310,51 @@ def test_copied_up_data(images, scratch, kind):
         machine.close()
 
 
-@pytest.mark.parametrize("sync", ["auto", "strict"])
+OPTIONS = ["", "fsync=strict", "fsync=strict,copy_up=write", "fsync=strict,passthrough=off"]
+
+
+@pytest.mark.parametrize("how", ["fdatasync", "O_DSYNC", "msync"])
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_fdatasync_of_what_was_copied_up(images, scratch, kind, sync):
-    """The data, and the attributes, had been synced by the copy-up: the name, or that upper has data, had not."""
+def test_data_alone_are_synced(images, scratch, kind, options, how):
+    """The copy-up had synced the data, or the attributes: the name, or that upper has data, it had not."""
     assert images
-    base = scratch / f"fdatasync-{kind}-{sync}"
+    base = scratch / f"data-{kind}-{OPTIONS.index(options)}-{how}"
     base.mkdir()
     machine = Machine(base, kind)
+    names = ("data", "attributes")
     try:
-        for name in ("data", "attributes"):
+        for name in names:
             (machine.disk / "lower" / name).write_bytes(b"lower" * 2000)
-        machine.start(f",fsync={sync}")
+        machine.start(options and f",{options}")
         os.chmod(machine.mnt / "attributes", 0o600)
         run("sync", "-f", machine.disk)
-        files = [os.open(machine.mnt / name, os.O_RDWR) for name in ("data", "attributes")]
+        files = [os.open(machine.mnt / name, os.O_RDWR | (os.O_DSYNC if how == "O_DSYNC" else 0))
+                 for name in names]
         for fd in files:
-            os.pwrite(fd, b"mine", 4096)
-            os.fdatasync(fd)
+            change(fd, how)
         machine.cut()
         for fd in files:
-            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.close(fd)
         machine.restart()
-        for name in ("data", "attributes"):
+        for name in names:
             assert (machine.mnt / name).read_bytes()[4096:4100] == b"mine", name
         machine.stop()
     finally:
         machine.close()
+
+
+def change(fd, how):
+    """Overwrites four bytes in place, and syncs them."""
+    if how == "msync":
+        with mmap.mmap(fd, 8192) as mapped:
+            mapped[4096:4100] = b"mine"
+            mapped.flush()
+        return
+    os.pwrite(fd, b"mine", 4096)
+    if how == "fdatasync":
+        os.fdatasync(fd)
 
 
 def lose_entries(machine):
