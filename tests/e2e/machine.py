@@ -85,10 +85,10 @@ class Machine:
         self.boot.write_text(f"{uuid.uuid4()}\n")
         self.is_going = False
 
-    def restart(self):
+    def restart(self, more=""):
         self.umount_disk()
         self.mount_disk()
-        self.start()
+        self.start(more)
 
     def close(self):
         if self.log.exists():

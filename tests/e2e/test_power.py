@@ -40,6 +40,9 @@ class Thing:
         self.is_dead = False  # it may be gone
 
 
+SYNCS = (os.fsync, os.fdatasync)
+
+
 class Load:
     """Threads that change the mount until the disk goes down, and remember what was synced."""
 
@@ -108,7 +111,7 @@ class Load:
         try:
             os.write(fd, content)
             if rng.random() < 0.3:
-                os.fsync(fd)
+                rng.choice(SYNCS)(fd)
                 sync_dir(path.parent)
                 self.machine.check_power()
                 thing = Thing(path, content, os.fstat(fd), sysc.handle(path))
@@ -126,7 +129,7 @@ class Load:
             thing.contents.add(None)
             os.write(fd, content)
             if rng.random() < 0.5:
-                os.fsync(fd)
+                rng.choice(SYNCS)(fd)
                 self.machine.check_power()
                 old = [c for c in thing.contents if c is not None]
                 thing.contents = {content + c[len(content):] for c in old}
@@ -233,7 +236,7 @@ def cut_one_machine(machine, cuts, rng):
     for cut in cuts:
         print(f"seed {SEED}, cut {cut}", flush=True)
         Load(machine, SEED * 1000 + cut, things).run(rng.uniform(0.02, 0.4))
-        machine.restart()
+        machine.restart("" if cut % 3 else ",fsync=strict")
         verify(machine, things)
         if cut % 5 == 4:
             repair(machine)
