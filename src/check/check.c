@@ -176,11 +176,43 @@ int rvl_problem_end(struct rvl_check *check, int r)
 	return is_fatal(r) ? r : 0;
 }
 
+void rvl_problem_defer(struct rvl_check *check)
+{
+	struct rvl_deferred *deferred = &check->deferred[check->n_deferred];
+
+	if (check->index || check->n_deferred == RVL_DEFERRED_MAX) { /* an open has not mended it */
+		report(check, RVL_FOUND, 0);
+		return;
+	}
+	deferred->id = check->problem.id;
+	deferred->detail = rvl_take_ptr(check->problem_detail);
+	check->n_deferred++;
+}
+
+static void report_later(struct rvl_check *check, const struct rvl_deferred *deferred,
+			 enum rvl_outcome outcome, int error)
+{
+	check->problem = (struct rvl_problem){ .id = deferred->id, .detail = deferred->detail };
+	report(check, outcome, error);
+}
+
+/* What the open of the index was to mend. */
+static void tell_deferred(struct rvl_check *check, enum rvl_outcome outcome, int error)
+{
+	for (unsigned i = 0; i < check->n_deferred; i++) {
+		report_later(check, &check->deferred[i], outcome, error);
+		free(check->deferred[i].detail);
+	}
+	check->n_deferred = 0;
+}
+
 /* ---- the passes ---- */
 
+/* Where nothing is to be changed, which may have been decided only here, it is opened to look. */
 static int open_index(struct rvl_check *check)
 {
-	bool is_look = check->config->mode == RVL_CHECK_LOOK;
+	bool is_look = check->mode == RVL_CHECK_LOOK;
+	int r;
 	const struct rvl_index_config config = {
 		.stack = check->stack,
 		.is_read_only = is_look,
@@ -191,7 +223,9 @@ static int open_index(struct rvl_check *check)
 		.is_live = check->config->is_online || check->is_map_unusable,
 	};
 
-	return rvl_index_open(&config, &check->index);
+	r = rvl_index_open(&config, &check->index);
+	tell_deferred(check, r ? RVL_FAILED : RVL_MENDED, r);
+	return r;
 }
 
 /*
@@ -238,6 +272,7 @@ static int run_passes(struct rvl_check *check)
 	r = r ?: rvl_check_state(check, &has_index);
 	if (!r && has_index && !check->index)
 		r = open_index(check) ?: recover(check);
+	tell_deferred(check, RVL_FOUND, 0); /* there was no open */
 	if (!r && check->index) {
 		r = rvl_check_claims(check);
 		r = r ?: rvl_check_entries(check);
@@ -287,6 +322,39 @@ static int sync_upper(struct rvl_check *check)
 	return fd < 0 ? fd : syncfs(fd) ? -errno : 0;
 }
 
+/*
+ * Before anything is mended, or even judged: an index of other layers, or of a newer version, would
+ * seem damaged. One that is lost or damaged is what the passes are for.
+ */
+static int admit(const struct rvl_check_config *config)
+{
+	const struct rvl_index_config index = { .stack = config->stack,
+						.is_read_only = true,
+						.is_offline = true,
+						.is_import = config->is_import,
+						.is_rebuilding = config->is_rebind,
+						.is_rebind = config->is_rebind };
+	int r = rvl_index_admit(&index);
+
+	/* a rebind makes the index again whatever it was bound to */
+	return r == -ENOENT || r == -EUCLEAN || (r == -ESTALE && config->is_rebind) ? 0 : r;
+}
+
+/* The close has marked it clean, if it could. */
+static void tell_cleaned(struct rvl_check *check)
+{
+	const struct rvl_deferred deferred = { .id = RVL_P_NOT_CLEAN };
+	struct rvl_state *state = NULL;
+	bool is_clean;
+
+	if (!check->is_cleaned)
+		return;
+	is_clean = !rvl_index_load_state(check->stack, &state) && state->flags & RVL_STATE_CLEAN;
+	rvl_state_free(state);
+	check->is_silent = false;
+	report_later(check, &deferred, is_clean ? RVL_MENDED : RVL_FOUND, 0);
+}
+
 int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result *ret)
 {
 	struct rvl_check check = { .config = config,
@@ -294,17 +362,19 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 				   .mode = config->mode,
 				   .result = ret,
 				   .lost_fd = -EBADF };
-	int r = 0;
+	int r = admit(config);
 
 	*ret = (struct rvl_check_result){ 0 };
-	if ((config->is_rebuild || config->is_rebind) && config->mode != RVL_CHECK_LOOK)
+	if (!r && (config->is_rebuild || config->is_rebind) && config->mode != RVL_CHECK_LOOK)
 		r = rvl_rebuild(config);
 	r = r ?: run_rounds(&check);
-	if (!r && check.index && config->mode != RVL_CHECK_LOOK)
+	if (!r && check.index && check.index->is_writable)
 		r = sync_upper(&check);
 	if (check.index && (r || ret->n_left))
 		check.index->stays_unclean = true;
 	rvl_index_close(check.index);
+	tell_deferred(&check, RVL_FOUND, 0);
+	tell_cleaned(&check);
 	rvl_spool_free(check.spool);
 	rvl_sorter_free(check.sorter);
 	rvl_number_set_release(&check.pending);

@@ -65,7 +65,10 @@ struct rvl_check_result {
  */
 int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result *ret);
 
-/* Was it stopped cleanly, with nothing begun and unfinished, as far as its state and log say? */
+/*
+ * Was it stopped cleanly, with nothing begun and unfinished, as far as its state and log say; and would
+ * a mount take it, with these layers?
+ */
 bool rvl_check_is_clean(const struct rvl_stack *stack);
 
 #endif

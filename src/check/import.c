@@ -42,6 +42,9 @@ static int check_log(const struct rvl_stack *stack)
 	if (!r && !n && syncfs(fd))
 		r = -errno;
 	rvl_log_close(log);
+	if (r && r != -ENOENT)
+		rvl_error("workdir=%s: inodes/log cannot be read: %s", stack->work_path,
+			  strerror(-r));
 	if (n)
 		rvl_error(
 			"workdir=%s: the last mount did not end as it should: mount and umount it first",
@@ -51,21 +54,19 @@ static int check_log(const struct rvl_stack *stack)
 
 static int check_before(const struct rvl_stack *stack)
 {
-	struct rvl_state *state = NULL;
+	const struct rvl_index_config config = {
+		.stack = stack, .is_read_only = true, .is_offline = true, .is_import = true
+	};
 	int r;
 
 	if (!stack->has_upper) {
 		rvl_error("an import takes upperdir and workdir");
 		return -EINVAL;
 	}
-	r = rvl_index_load_state(stack, &state);
-	rvl_state_free(state);
-	if (r)
-		return r == -ENOENT ? 0 : r;
-	r = check_log(stack);
-	if (r && r != -EBUSY)
-		rvl_error("workdir=%s: inodes/log cannot be read: %s", stack->work_path,
-			  strerror(-r));
+	r = rvl_index_admit(&config);
+	if (r == -ENOENT || r == -EUCLEAN) /* the open tells what there is to tell */
+		return 0;
+	r = r ?: check_log(stack);
 	return r;
 }
 

@@ -28,6 +28,13 @@ struct rvl_late_nlink {
 };
 #define RVL_LATE_NLINKS_MAX (1 << 16)
 
+/* A problem that the open of the index mends. */
+struct rvl_deferred {
+	enum rvl_problem_id id;
+	char *detail; /* owned */
+};
+#define RVL_DEFERRED_MAX 8
+
 struct rvl_check {
 	const struct rvl_check_config *config; /* borrowed */
 	const struct rvl_stack *stack; /* borrowed */
@@ -49,6 +56,9 @@ struct rvl_check {
 	uint64_t n_mended_in_round;
 	struct rvl_problem problem; /* of begin, for end */
 	char *problem_path, *problem_detail; /* owned */
+	struct rvl_deferred deferred[RVL_DEFERRED_MAX];
+	unsigned n_deferred;
+	bool is_cleaned; /* NOT_CLEAN was found, and is to be mended: told at the end of all */
 	unsigned pass;
 	uint64_t n_names; /* in this pass */
 	uint64_t born_max; /* the highest number in use of the born counter's instance */
@@ -79,6 +89,11 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 	__attribute__((format(printf, 5, 6)));
 /* Returns 0, or an error for which there is no going on (-ENOSPC, -EROFS, -EIO…). */
 int rvl_problem_end(struct rvl_check *check, int r);
+/*
+ * It is mended by the open of the index, which is still to come: it is told when that has worked, or
+ * has not.
+ */
+void rvl_problem_defer(struct rvl_check *check);
 /* One that is told and left alone. path, detail: or NULL. */
 void rvl_problem_note(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
 		      const char *path, const char *detail);

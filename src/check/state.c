@@ -18,6 +18,7 @@
 #include "index/log.h"
 #include "index/state.h"
 #include "index/table.h"
+#include "index/workdir.h"
 #include "layer/path.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY)
@@ -66,18 +67,14 @@ static int check_table(struct rvl_check *check, const struct rvl_state *state)
 		what = "missing";
 	else if (r == -EUCLEAN)
 		what = "damaged";
-	else if (r == -EPROTONOSUPPORT)
-		rvl_error(
-			"upperdir=%s: its instance table is of a newer version of reverlay: use that version",
-			check->stack->layers[0].path);
 	if (r && !what)
 		return r;
 	for (unsigned i = 0; !what && i < state->n_instances; i++)
 		if (!table_has(&table, &state->instances[i]))
 			what = "out of step";
-	if (!what || !rvl_problem_begin(check, RVL_P_TABLE_DAMAGED, 0, NULL, "%s", what))
-		return 0;
-	return rvl_problem_end(check, 0); /* written at the open */
+	if (what && rvl_problem_begin(check, RVL_P_TABLE_DAMAGED, 0, NULL, "%s", what))
+		rvl_problem_defer(check); /* written at the open */
+	return 0;
 }
 
 /* ---- the log ---- */
@@ -115,17 +112,13 @@ static int check_log(struct rvl_check *check, int inodes_fd)
 		r = renameat(inodes_fd, "log", inodes_fd, "log.damaged") ? -errno : 0;
 		return rvl_problem_end(check, r);
 	}
-	if (r == -EPROTONOSUPPORT)
-		rvl_error(
-			"workdir=%s: inodes/log is of a newer version of reverlay: use that version",
-			check->stack->work_path);
 	if (r)
 		return r;
 	n = rvl_log_pending(log);
 	r = rvl_check_note_pending(check, log);
 	if (!r && rvl_log_is_torn(log) && !check->config->is_online &&
 	    rvl_problem_begin(check, RVL_P_LOG_DAMAGED, 0, NULL, "its end is torn"))
-		r = rvl_problem_end(check, 0); /* cut at the open */
+		rvl_problem_defer(check); /* cut at the open */
 	/* a repair finishes them when the index is open */
 	if (!r && n && !check->config->is_online &&
 	    (check->mode == RVL_CHECK_LOOK || !check->config->recover))
@@ -151,10 +144,10 @@ static int check_work(struct rvl_check *check)
 		n += strcmp(entry->d_name, "incompat") && strcmp(entry->d_name, "whiteout");
 	if (r)
 		return r;
-	if (!n || !rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL, "work/: %u object%s",
-				     n, n == 1 ? "" : "s"))
-		return 0;
-	return rvl_problem_end(check, 0); /* emptied at the open */
+	if (n && rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL, "work/: %u object%s",
+				   n, n == 1 ? "" : "s"))
+		rvl_problem_defer(check); /* emptied at the open */
+	return 0;
 }
 
 static int check_new_files(struct rvl_check *check, int inodes_fd)
@@ -172,10 +165,17 @@ static int check_new_files(struct rvl_check *check, int inodes_fd)
 	return r;
 }
 
+/* ---- work/incompat ---- */
+
+/*
+ * A mark that stays forbids to open the index for more than a look: the rest is looked at then. The
+ * kernel's overlayfs has a file in the directory that is its mark.
+ */
 static int check_volatile(struct rvl_check *check)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	const struct dirent *entry;
+	bool stays = false;
 	int r = rvl_dir_stream(open_inside(check, "work/incompat"), &dir);
 
 	if (r)
@@ -183,26 +183,38 @@ static int check_volatile(struct rvl_check *check)
 	while (!r && (r = rvl_dir_next(dir, &entry)) > 0) {
 		r = 0;
 		if (!rvl_problem_begin(check, RVL_P_VOLATILE_MARK, 0, NULL, "work/incompat/%s",
-				       entry->d_name))
+				       entry->d_name)) {
+			stays = true;
 			continue;
-		r = unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR) &&
-				    (errno != ENOTDIR || unlinkat(dirfd(dir), entry->d_name, 0)) ?
-			    -errno :
-			    0;
+		}
+		r = rvl_workdir_remove(dirfd(dir), entry->d_name);
+		stays |= r != 0;
 		r = rvl_problem_end(check, r);
 	}
+	if (stays)
+		check->mode = RVL_CHECK_LOOK;
 	return r;
+}
+
+static bool has_mark(const struct rvl_stack *stack)
+{
+	int fd = stack->work_fd < 0 ? -ENOENT :
+				      rvl_path_open(stack->work_fd, "work/incompat", DIR_FLAGS, 0);
+	_cleanup_closedir_ DIR *dir = NULL;
+	const struct dirent *entry;
+	int r = rvl_dir_stream(fd, &dir);
+
+	return r ? r != -ENOENT : rvl_dir_next(dir, &entry) != 0;
 }
 
 /* ---- the state ---- */
 
-static int check_clean(struct rvl_check *check, const struct rvl_state *state)
+static void check_clean(struct rvl_check *check, const struct rvl_state *state)
 {
 	if (state->flags & RVL_STATE_CLEAN || check->config->is_online || check->is_silent)
-		return 0;
-	if (rvl_problem_begin(check, RVL_P_NOT_CLEAN, 0, NULL, NULL))
-		return rvl_problem_end(check, 0); /* marked when all is done */
-	return 0;
+		return;
+	/* marked when all is done */
+	check->is_cleaned = rvl_problem_begin(check, RVL_P_NOT_CLEAN, 0, NULL, NULL);
 }
 
 /* The state was written last: what has a later time was changed by somebody else. */
@@ -224,7 +236,7 @@ static int check_lost(struct rvl_check *check)
 
 	if (r == -ENODATA)
 		return 0; /* never mounted by us */
-	if (r && r != -EUCLEAN && r != -EPROTONOSUPPORT)
+	if (r && r != -EUCLEAN)
 		return r;
 	if (rvl_problem_begin(check, RVL_P_INDEX_LOST, 0, NULL, "workdir=%s",
 			      check->stack->work_path ?: ""))
@@ -241,8 +253,8 @@ static int load_state(struct rvl_check *check, int inodes_fd, bool *ret_has_inde
 	case 0:
 		*ret_has_index = true;
 		note_clean_end(check, state, inodes_fd);
-		r = check_clean(check, state);
-		r = r ?: check_table(check, state);
+		check_clean(check, state);
+		r = check_table(check, state);
 		if (!r && !check->config->is_online && !check->index)
 			r = rvl_check_map_file(check, state->map_serial,
 					       state->flags & RVL_STATE_MAP_IS_TRUTH, inodes_fd);
@@ -257,11 +269,6 @@ static int load_state(struct rvl_check *check, int inodes_fd, bool *ret_has_inde
 		r = 0;
 		if (rvl_problem_begin(check, RVL_P_STATE_DAMAGED, 0, NULL, NULL))
 			r = rvl_problem_end(check, -EOPNOTSUPP);
-		break;
-	case -EPROTONOSUPPORT:
-		rvl_error(
-			"workdir=%s: inodes/state is of a newer version of reverlay: use that version",
-			check->stack->work_path);
 		break;
 	default:
 		rvl_error("workdir=%s: inodes/state cannot be read: %s", check->stack->work_path,
@@ -280,12 +287,12 @@ int rvl_check_state(struct rvl_check *check, bool *ret_has_index)
 	*ret_has_index = false;
 	if (inodes_fd < 0 && inodes_fd != -ENOENT)
 		return inodes_fd;
-	r = load_state(check, inodes_fd, ret_has_index);
+	r = check->config->is_online ? 0 : check_volatile(check);
+	r = r ?: load_state(check, inodes_fd, ret_has_index);
 	if (r || inodes_fd < 0)
 		return r;
 	if (!check->config->is_online) {
-		r = check_volatile(check);
-		r = r ?: check_work(check);
+		r = check_work(check);
 		r = r ?: check_new_files(check, inodes_fd);
 	}
 	return r ?: check_log(check, inodes_fd);
@@ -293,13 +300,16 @@ int rvl_check_state(struct rvl_check *check, bool *ret_has_index)
 
 bool rvl_check_is_clean(const struct rvl_stack *stack)
 {
+	const struct rvl_index_config config = {
+		.stack = stack, .is_read_only = true, .is_offline = true, .is_silent = true
+	};
 	_cleanup_close_ int fd = stack->work_fd < 0 ?
 					 -ENOENT :
 					 rvl_path_open(stack->work_fd, "inodes", DIR_FLAGS, 0);
 	struct rvl_state *state = NULL;
 	struct rvl_log *log = NULL;
 	bool is_clean = fd >= 0 && !rvl_state_load(fd, &state) && state->flags & RVL_STATE_CLEAN &&
-			!(state->flags & RVL_STATE_REBUILT) &&
+			!rvl_index_admit(&config) && !has_mark(stack) &&
 			!rvl_log_open(fd, false, false, &log) && !rvl_log_pending(log) &&
 			!rvl_log_is_torn(log);
 

@@ -5,6 +5,8 @@
  * reads them.
  */
 #include <errno.h>
+#include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,27 +17,26 @@
 #include "index/rebind.h"
 
 #define PROBE_SECONDS 3600 /* whoever takes longer goes round in circles */
-#define PROBE_SOUND 0
-#define PROBE_NONE 1
-#define PROBE_DAMAGED 2
 #define COPIES_MAX 8 /* of a map that is written to meanwhile */
 
-static int probe(struct rvl_check *check)
+/* Exit codes of the process that reads the file. Any other end is that of one that damaged pages led
+ * astray. */
+enum probe { PROBE_SOUND, PROBE_NONE = 64, PROBE_DAMAGED, PROBE_ERROR /* and above: the errno */ };
+
+static int probe(const struct rvl_check *check)
 {
-	const struct rvl_index_config config = { .stack = check->stack,
-						 .is_read_only = true,
-						 .is_offline = true };
-	struct rvl_index *index = NULL;
 	int r;
 
 	rvl_log_setup("", RVL_LOG_STDERR, LOG_EMERG);
 	alarm(PROBE_SECONDS);
-	r = rvl_index_open(&config, &index);
-	r = r ?: rvl_map_verify(index);
-	return !r ? PROBE_SOUND : r == -ENOENT ? PROBE_NONE : PROBE_DAMAGED;
+	r = rvl_map_verify(check->stack);
+	return !r	     ? PROBE_SOUND :
+	       r == -ENOENT  ? PROBE_NONE :
+	       r == -EUCLEAN ? PROBE_DAMAGED :
+			       PROBE_ERROR - r;
 }
 
-/* Whether it is sound. */
+/* What the file is: enum probe. -errno: that cannot be told. */
 static int run_probe(struct rvl_check *check, int inodes_fd, const char *name)
 {
 	pid_t pid;
@@ -51,7 +52,31 @@ static int run_probe(struct rvl_check *check, int inodes_fd, const char *name)
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : PROBE_DAMAGED;
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) /* for want of memory */
+		return -ENOMEM;
+	if (!WIFEXITED(status))
+		return PROBE_DAMAGED;
+	switch (WEXITSTATUS(status)) {
+	case PROBE_SOUND:
+	case PROBE_NONE:
+		return WEXITSTATUS(status);
+	default:
+		return WEXITSTATUS(status) > PROBE_ERROR ? PROBE_ERROR - WEXITSTATUS(status) :
+							   PROBE_DAMAGED;
+	}
+}
+
+static int tell_unreadable(const struct rvl_check *check, const char *data, int r)
+{
+	char what[48];
+
+	snprintf(what, sizeof(what), "inodes/%s", data);
+	if (r == -EPROTONOSUPPORT)
+		rvl_index_tell_newer("workdir", check->stack->work_path, what);
+	else
+		rvl_error("workdir=%s: %s cannot be read: %s", check->stack->work_path, what,
+			  strerror(-r));
+	return r;
 }
 
 int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, int inodes_fd)
@@ -63,7 +88,7 @@ int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, 
 	snprintf(seal, sizeof(seal), serial ? "map.seal.%u" : "map.seal", serial);
 	r = run_probe(check, inodes_fd, data);
 	if (r < 0)
-		return r;
+		return tell_unreadable(check, data, r);
 	check->has_map = r == PROBE_SOUND;
 	check->is_map_unusable = r == PROBE_DAMAGED || (is_truth && r == PROBE_NONE);
 	if (!check->is_map_unusable)

@@ -321,7 +321,7 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 			 !rvl_bind_is_same_place(state, binding))
 		r = -ESTALE;
 	if (!r && binding->upper.ino)
-		r = is_adopted ? rvl_bind_check_new(index) :
+		r = is_adopted ? rvl_bind_check_new(index, is_silent) :
 				 rvl_bind_check_pair(index->stack, state);
 	if (r == -ESTALE && is_silent)
 		return r;
@@ -349,7 +349,7 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 	return r;
 }
 
-int rvl_bind_check_new(const struct rvl_index *index)
+int rvl_bind_check_new(const struct rvl_index *index, bool is_silent)
 {
 	_cleanup_free_ char *options = NULL;
 	struct rvl_table table;
@@ -362,6 +362,8 @@ int rvl_bind_check_new(const struct rvl_index *index)
 		return 0;
 	if (r && r != -EUCLEAN && r != -EPROTONOSUPPORT)
 		return r;
+	if (is_silent)
+		return -ESTALE;
 	options = rvl_bind_options(index->stack);
 	rvl_error(
 		"upperdir=%s: it has inode numbers of a former use, but workdir=%s has no index of them. "

@@ -36,8 +36,14 @@ int rvl_bind_check_pair(const struct rvl_stack *stack, const struct rvl_state *s
 struct rvl_table;
 int rvl_bind_read_table(const struct rvl_stack *stack, const struct rvl_layer *layer,
 			struct rvl_table *ret);
-/* An upper with a table needs its index. 0: it has no table. -ESTALE, logged. */
-int rvl_bind_check_new(const struct rvl_index *index);
+/* An upper with a table needs its index. 0: it has no table. -ESTALE. */
+int rvl_bind_check_new(const struct rvl_index *index, bool is_silent);
+
+/* admit.c: of formats that are known? -EPROTONOSUPPORT, logged: the log or upper's table is not. */
+int rvl_admit_formats(const struct rvl_stack *stack, int inodes_fd, bool is_silent);
+/* rvl_bind_check, and is it ours to use? Errors as rvl_index_open. */
+int rvl_admit_state(const struct rvl_index *index, const struct rvl_binding *binding,
+		    const struct rvl_index_config *config);
 
 /* A new state's instances: import the tables of the layers, then layers, then counters. Changes
  * index->state only. */

@@ -157,7 +157,7 @@ static int add_wrong(struct reals_check *check, const uint8_t real[RVL_REAL_KEY_
 static int check_real(void *arg, const MDB_val *key, const MDB_val *value)
 {
 	struct reals_check *check = arg;
-	uint16_t assigned = check->index->numbers->counters[RVL_COUNTER_ASSIGNED].instance;
+	uint16_t assigned = check->index->state->counters[RVL_COUNTER_ASSIGNED].instance;
 	struct rvl_real_id real, owner;
 	uint64_t number;
 	int r;
@@ -297,14 +297,12 @@ static int nothing(void *arg, uint64_t number, const struct rvl_map_row *row)
 	return 0;
 }
 
-int rvl_map_verify(struct rvl_index *index)
+static int verify(struct rvl_index *index)
 {
 	char name[RVL_MAP_FILE_NAME_SIZE];
 	uint64_t wrong, max;
 	int r;
 
-	if (index->inodes_fd < 0)
-		return -ENOENT;
 	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
 	if (faccessat(index->inodes_fd, name, F_OK, AT_SYMLINK_NOFOLLOW))
 		return -errno;
@@ -322,7 +320,21 @@ int rvl_map_verify(struct rvl_index *index)
 			       -EUCLEAN;
 	}
 	r = rvl_map_scan(index, nothing, NULL);
+	r = r ?: rvl_reals_open(index, &index->reals);
 	return r ?: rvl_reals_check(index, false, &wrong, &max);
+}
+
+int rvl_map_verify(const struct rvl_stack *stack)
+{
+	struct rvl_index *index = NULL;
+	struct rvl_state *state = NULL;
+	int r = rvl_index_load_state(stack, &state);
+
+	/* Whether the layers are its own is no matter of the file, and has been asked before. */
+	r = r ?: rvl_index_prepare(stack, true, state, &index);
+	r = r ?: verify(index);
+	rvl_index_close(index);
+	return r;
 }
 
 int rvl_claims_mend(struct rvl_index *index)

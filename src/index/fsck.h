@@ -10,10 +10,12 @@
 #include "index/state.h"
 
 /*
- * Read all of inodes/map.mdb. 0: sound; -ENOENT: there is none; -EUCLEAN. LMDB believes its pages,
- * and may crash or not come back on damaged ones: call it in a process of its own.
+ * Read all of the map's file in a workdir that has a state. 0: sound; -ENOENT: there is no map;
+ * -EUCLEAN: it is damaged; others tell nothing of the file: -EPROTONOSUPPORT, -ENOMEM, -EIO… LMDB
+ * believes its pages, and may crash or not come back on damaged ones: call it in a process of its
+ * own.
  */
-int rvl_map_verify(struct rvl_index *index);
+int rvl_map_verify(const struct rvl_stack *stack);
 /*
  * Of an index opened with is_live: look at a copy of the map's file as it is now, instead of the one
  * that the server writes to. copy_fd: an empty file, borrowed. Called again it is a newer copy.

@@ -122,26 +122,30 @@ static void restore_workdir(const struct rvl_index *index, const struct workdir_
 		rvl_fd_restore_times(fd, &before->st);
 }
 
-static int load_state(const struct rvl_stack *stack, int inodes_fd, struct rvl_state **ret)
+void rvl_index_tell_state(const struct rvl_stack *stack, int r)
 {
 	const char *work = stack->work_path;
-	int r = inodes_fd < 0 ? -ENOENT : rvl_state_load(inodes_fd, ret);
 
 	if (r == -EPROTONOSUPPORT)
-		rvl_error(
-			"workdir=%s: inodes/state is of a newer version of reverlay: use that version",
-			work);
+		rvl_index_tell_newer("workdir", work, "inodes/state");
 	else if (r == -EUCLEAN)
 		rvl_error("workdir=%s: inodes/state is damaged. Run: reverlayctl repair", work);
 	else if (r && r != -ENOENT)
 		rvl_error("workdir=%s: inodes/state cannot be read: %s", work, strerror(-r));
+}
+
+static int load_state(const struct rvl_stack *stack, int inodes_fd, struct rvl_state **ret)
+{
+	int r = inodes_fd < 0 ? -ENOENT : rvl_state_load(inodes_fd, ret);
+
+	rvl_index_tell_state(stack, r);
 	return r;
 }
 
 /* There is none: this is the first mount, or nothing may be written. */
 static int new_state(struct rvl_index *index, struct rvl_binding *binding)
 {
-	int r = rvl_bind_check_new(index);
+	int r = rvl_bind_check_new(index, false);
 
 	if (r)
 		return r;
@@ -310,35 +314,6 @@ static int settle_lost_map(const struct rvl_index *index)
 	return r ?: 1;
 }
 
-/* What the kernel's overlayfs has in use has no entries here. */
-static int check_kernel(const struct rvl_index *index, const struct rvl_index_config *config)
-{
-	_cleanup_free_ char *options = NULL;
-
-	if (config->is_import || !(index->state->flags & RVL_STATE_KERNEL))
-		return 0;
-	options = rvl_bind_options(index->stack);
-	rvl_error(
-		"upperdir=%s: it was handed to the kernel's overlayfs. Run: reverlayctl import %s",
-		index->stack->layers[0].path, options ?: "-o ...");
-	return -EBUSY;
-}
-
-/* Records of directories are those of the copy, and what only the rebind knows is still to be done. */
-static int check_rebuilt(const struct rvl_index *index, const struct rvl_index_config *config)
-{
-	_cleanup_free_ char *options = NULL;
-
-	if (config->is_rebuilding || !(index->state->flags & RVL_STATE_REBUILT))
-		return 0;
-	if (!config->is_rebind) {
-		options = rvl_bind_options(index->stack);
-		rvl_error("workdir=%s: a rebind has not ended. Run: reverlayctl rebind %s",
-			  index->stack->work_path, options ?: "-o ...");
-	}
-	return -ESTALE;
-}
-
 /* 1: to be done again. */
 static int open_all(const struct rvl_index_config *config, struct rvl_index **ret)
 {
@@ -365,13 +340,13 @@ static int open_all(const struct rvl_index_config *config, struct rvl_index **re
 				index->state->flags & RVL_STATE_INCOMPLETE ||
 				(!(index->state->flags & RVL_STATE_CLEAN) &&
 				 memcmp(boot_id, index->state->boot_id, sizeof(boot_id)) != 0);
-			r = rvl_bind_check(index, &binding, config->is_rebind);
-			r = r ?: check_kernel(index, config);
-			r = r ?: check_rebuilt(index, config);
+			r = rvl_admit_formats(index->stack, index->inodes_fd, false);
+			r = r ?: rvl_admit_state(index, &binding, config);
 			if (!r)
 				refresh_state(index->state, &binding);
 		} else if (r == -ENOENT) {
-			r = new_state(index, &binding);
+			r = rvl_admit_formats(index->stack, index->inodes_fd, false);
+			r = r ?: new_state(index, &binding);
 		}
 	}
 	if (!r && index->is_writable && index->stack->has_upper)

@@ -64,6 +64,7 @@ struct rvl_index_config {
 	/* with is_offline: a server has it open, so the map's file is not touched (fsck.h has a way to read it) */
 	bool is_live;
 	bool is_volatile;	/* no fsync of state, log, map */
+	bool is_silent; /* rvl_index_admit: a refusal is not logged */
 };
 
 /*
@@ -78,6 +79,14 @@ struct rvl_index_config {
  * -EUCLEAN state damaged; others of the filesystem.
  */
 int rvl_index_open(const struct rvl_index_config *config, struct rvl_index **ret);
+/*
+ * May the index be opened so? What an open refuses before it changes anything, asked alone, for who
+ * changes something before the open. 0; -ENOENT: there is none (the upper may have a table);
+ * -EUCLEAN: its state is damaged; neither is logged. Others as rvl_index_open.
+ */
+int rvl_index_admit(const struct rvl_index_config *config);
+/* One message for all that a newer version has written. option: "workdir" or "upperdir". */
+void rvl_index_tell_newer(const char *option, const char *path, const char *what);
 /* All stamps have their entries again: the next mount need not look for them. */
 void rvl_index_completed(struct rvl_index *index);
 /* Writes counter and the clean mark. Accepts NULL. */
@@ -96,6 +105,8 @@ int rvl_index_prepare(const struct rvl_stack *stack, bool is_read_only, struct r
 /* What is needed to number objects, too; after the state was bound to the layers. */
 struct rvl_binding;
 int rvl_index_prepare_numbers(struct rvl_index *index, const struct rvl_binding *binding);
+/* Why the state cannot be loaded; nothing for 0 and -ENOENT. Private to src/index. */
+void rvl_index_tell_state(const struct rvl_stack *stack, int r);
 /* Save index->state. The caller holds its lock where there are threads. Private to src/index. */
 int rvl_index_save_state(struct rvl_index *index);
 

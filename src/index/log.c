@@ -586,6 +586,18 @@ static int load(struct rvl_log *log)
 	return 0;
 }
 
+int rvl_log_check_version(int inodes_fd)
+{
+	_cleanup_close_ int fd =
+		openat(inodes_fd, LOG_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	struct disk_header header;
+
+	if (fd < 0 || pread(fd, &header, sizeof(header), 0) != sizeof(header) ||
+	    memcmp(header.magic, LOG_MAGIC, sizeof(header.magic)) || header.zero)
+		return 0;
+	return le32toh(header.version) > LOG_VERSION ? -EPROTONOSUPPORT : 0;
+}
+
 int rvl_log_open(int inodes_fd, bool is_writable, bool is_volatile, struct rvl_log **ret)
 {
 	struct rvl_log *log = calloc(1, sizeof(*log));

@@ -57,6 +57,8 @@ struct rvl_log_record {
  * -EUCLEAN: not a log; -EPROTONOSUPPORT: a newer one.
  */
 int rvl_log_open(int inodes_fd, bool is_writable, bool is_volatile, struct rvl_log **ret);
+/* Is it of a version that is known, as far as its head can be read? 0; -EPROTONOSUPPORT: a newer one. */
+int rvl_log_check_version(int inodes_fd);
 /* Accepts NULL. */
 void rvl_log_close(struct rvl_log *log);
 

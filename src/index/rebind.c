@@ -25,6 +25,7 @@
 #include "index/number_private.h"
 #include "index/rebind_places.h"
 #include "index/table.h"
+#include "index/workdir.h"
 #include "layer/path.h"
 
 /* Where the name of a former hard link lies that was met first. */
@@ -62,6 +63,14 @@ static int load(struct rvl_rebind *rebind, struct rvl_state **ret_old, struct rv
 		rvl_error("workdir=%s: there is no index in it", stack->work_path ?: "");
 	r = r ?: rvl_state_encode(*ret_old, &data, &len);
 	return r ?: rvl_state_decode(data, len, ret_next);
+}
+
+/* What a newer version has begun is not for this one to finish, or to throw away. */
+static int check_formats(const struct rvl_stack *stack)
+{
+	_cleanup_close_ int fd = rvl_workdir_open(stack, "inodes", false);
+
+	return fd < 0 ? fd : rvl_admit_formats(stack, fd, false);
 }
 
 /* Are upper and workdir of one overlay? */
@@ -118,7 +127,9 @@ static int make_next(struct rvl_rebind *rebind, struct rvl_state *state,
 	rebind->needs_map = rebind->has_other_lowers || has_lost_map(rebind, state) ||
 			    (!rebind->is_moved && !config->is_clone) ||
 			    (config->is_clone && state->flags & reals);
-	if (config->is_clone)
+	if (config->is_retiring && (rebind->is_moved || rebind->has_other_lowers))
+		r = -ESTALE; /* the map may be sound, and that of other layers */
+	else if (config->is_clone)
 		r = rvl_bind_clone(config->stack, state);
 	if (config->is_clone || rebind->needs_map)
 		state->map_serial++;
@@ -145,6 +156,7 @@ static int begin(struct rvl_rebind *rebind)
 	struct rvl_binding binding = { 0 };
 	int r = load(rebind, &old, &next);
 
+	r = r ?: check_formats(rebind->config.stack);
 	r = r ?: check_pair(rebind->config.stack, old);
 	r = r ?: rvl_binding_read(rebind->config.stack, &binding);
 	if (!r) {

@@ -80,8 +80,8 @@ struct rvl_rebind_counts {
 
 /*
  * Errors, logged: -ENOENT: there is no index in the workdir; -ESTALE: upper and workdir are of two
- * overlays, or one of them is missing; -EINVAL: a volatile mount's mark; -EUCLEAN, -EPROTONOSUPPORT
- * of the state.
+ * overlays, or one of them is missing; -EINVAL: a volatile mount's mark; -EUCLEAN of the state;
+ * -EPROTONOSUPPORT of state, log or upper's table.
  */
 int rvl_rebind_begin(const struct rvl_rebind_config *config, struct rvl_rebind **ret);
 /* Accepts NULL. */
@@ -114,8 +114,9 @@ int rvl_rebind_commit(struct rvl_rebind *rebind);
 /*
  * Without the map that an earlier rebind made, which is damaged or lost, and with all layers at
  * their place: retire its instances (retire.c). Warns of what was lost, and counts it. -ESTALE, not
- * logged: something in upper was copied up from what is not found again, so that its other names
- * would part from it; errors of rvl_rebind_begin and rvl_rebind_lowers.
+ * logged: the layers are not those of the state; or something in upper was copied up from what is
+ * not found again, so that its other names would part from it; errors of rvl_rebind_begin and
+ * rvl_rebind_lowers.
  */
 int rvl_rebind_retire(const struct rvl_stack *stack);
 

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/optstring.h"
+#include "index/index.h"
 #include "index/state.h"
 #include "layer/path.h"
 #include "layer/xattr.h"
@@ -85,6 +86,10 @@ static int workdir_options(const char *path, char **ret)
 		rvl_error(
 			"%s: inodes/state is damaged and does not tell the layers: name them with -o",
 			path);
+	else if (r == -EPROTONOSUPPORT)
+		rvl_index_tell_newer("workdir", path, "inodes/state");
+	else if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+		rvl_error("%s: its inodes/state cannot be read: %s", path, strerror(-r));
 	if (r < 0)
 		return r;
 	f = open_memstream(ret, &len);

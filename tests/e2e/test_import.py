@@ -350,3 +350,54 @@ def test_userxattr(ov):
     assert_same(before, visible(mnt), "ours again")
     assert numbers(mnt) == ours
     check_tree(mnt)
+
+
+KEPT = ["rebind", "map", "assigned"]
+
+
+def with_a_map(ov, how):
+    """An overlay whose map has what nothing else tells; the numbers it shows."""
+    with ov.lower() as low:
+        fill_lower(low)
+        write(low / "untouched/f")
+    if how == "assigned":  # with a real inode number of 64 bits
+        where = ov.lower_base / "kernels"
+        where.mkdir()
+        (ov.lower_base / "more").mkdir()
+        run("mount", "-t", "overlay", "-o",
+            f"lowerdir={ov.lowers[0]}:{ov.lower_base / 'more'},xino=on", "none", where)
+        ov.mounted_helpers.append(where)
+        ov.lowers = [where]
+    mnt = ov.mount()
+    write(mnt / "file", b"changed\n")
+    write(mnt / "links/a", b"links, changed\n")
+    os.rename(mnt / "tree0", mnt / "moved0")
+    os.unlink(mnt / "symlink")
+    write(mnt / "born")
+    numbers(mnt)
+    run(CTL, "map", mnt)
+    ov.umount()
+    if how == "rebind":
+        run(CTL, "rebind", "-o", ov.option_string())
+    before = numbers(ov.mount())
+    if how == "assigned":
+        assert before["untouched"] >= 1 << 48 and not (ov.work / "inodes/assigned").stat().st_size
+    ov.umount()
+    return before
+
+
+@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("command", [[[]], [[], []], [["--dry-run"], []], [["--to-kernel"], []],
+                                     [["--to-kernel", "--nfs-export"], ["--to-kernel"], []]],
+                         ids=["once", "twice", "dry", "to-kernel", "nfs-export"])
+def test_the_map_is_kept(ov, how, command):
+    """Untouched objects of lower keep their numbers also where only the map has them, however often it is handed over."""
+    before = with_a_map(ov, how)
+    path, = (ov.work / "inodes").glob("map.mdb*")
+    for arguments in command:
+        # objects of an overlay have no handles for the kernel, which is told
+        code = 4 if how == "assigned" and "--to-kernel" in arguments else 0
+        report = tool(ov, *arguments, code=code)
+        assert not report["stderr"] and not report["problems"], report
+    assert list((ov.work / "inodes").glob("map.mdb*")) == [path]
+    assert numbers(ov.mount(kernel=False)) == before

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What check, repair, import and fsck refuse they leave as it was, to the byte; and nothing is said to be mended.
+
+An overlay that is a copy, of other layers, of two overlays, of a newer version or the kernel's is refused before
+anything of it is judged: with exit code 8, by each command and also where it had ended cleanly.
+"""
+
+import ctypes
+import os
+import shutil
+import struct
+import subprocess
+
+import pytest
+
+from rvl import CTL, run
+from snapshots import assert_same, numbers, snapshot
+from test_check import flip, ids, use
+from test_check_run import fsck, newer
+from test_faults import newer_version, seal
+from trees import write
+
+pytestmark = pytest.mark.reverlay_only("check is of reverlay")
+
+
+def ctl(*args):
+    """reverlayctl: (exit code, standard output and error)."""
+    done = run(CTL, *args, check=False)
+    assert done.returncode >= 0, done
+    return done.returncode, done.stdout
+
+
+def used(ov):
+    """An overlay in use, with a map, that is not mounted; the numbers it showed."""
+    use(ov)
+    before = numbers(ov.mnt)
+    run(CTL, "map", ov.mnt)
+    ov.umount()
+    return before
+
+
+def copy(ov, keep_lower=True):
+    """The overlay goes on as a copy of its layers, beside the original."""
+    old = ov.base
+    ov.base = old.with_name(old.name + ".copy")
+    run("cp", "-a", old, ov.base)
+    ov.upper, ov.work = ov.base / "upper", ov.base / "work"
+    if not keep_lower:
+        other_lowers(ov)
+    return old
+
+
+def other_lowers(ov):
+    other = ov.lower_base / "other"
+    run("cp", "-a", ov.lowers[0], other)
+    os.unlink(other / "big")
+    ov.lowers = [other]
+    ov.before = None
+
+
+def damage_map(ov):
+    path, = (ov.work / "inodes").glob("map.mdb*")
+    for at in range(16, path.stat().st_size, 64):
+        flip(path, at)
+
+
+# What is done to an overlay that is not mounted; `other`: a second one.
+
+
+def is_copy(ov, other):
+    copy(ov)
+
+
+def is_copy_with_its_lower(ov, other):
+    copy(ov, keep_lower=False)
+
+
+def is_copy_after_a_volatile_crash(ov, other):
+    ov.mount("volatile")
+    ov.kill()
+    copy(ov)
+    (ov.work / "inodes/log").write_bytes(b"no log at all, and it has been one")
+    write(ov.work / "inodes/log.new", b"x")
+    write(ov.work / "inodes/map.seal.new", b"x")
+    write(ov.work / "work/#77", b"half")
+
+
+def has_other_lowers(ov, other):
+    other_lowers(ov)
+
+
+def has_other_lowers_and_a_damaged_map(ov, other):
+    damage_map(ov)
+    other_lowers(ov)
+
+
+def has_other_lowers_after_a_rebind(ov, other):
+    run(CTL, "rebind", "-o", ov.option_string())
+    other_lowers(ov)
+
+
+def has_other_lowers_and_lost_its_map(ov, other):
+    run(CTL, "rebind", "-o", ov.option_string())
+    damage_map(ov)
+    other_lowers(ov)
+
+
+def is_two(ov, other):
+    ov.work = other.work
+
+
+def is_the_kernels(ov, other):
+    run(CTL, "import", "--to-kernel", "-o", ov.option_string())
+
+
+def has_a_newer_log(ov, other):
+    newer(ov, "log")
+
+
+def has_a_newer_table(ov, other):
+    newer(ov, "table")
+
+
+def has_a_newer_state(ov, other):
+    path = ov.work / "inodes/state"
+    data = bytearray(path.read_bytes())
+    newer_version(data)
+    path.write_bytes(seal(data))
+
+
+REFUSED = [is_copy, is_copy_with_its_lower, is_copy_after_a_volatile_crash, has_other_lowers,
+           has_other_lowers_and_a_damaged_map, has_other_lowers_after_a_rebind, has_other_lowers_and_lost_its_map,
+           is_two, is_the_kernels, has_a_newer_log, has_a_newer_table, has_a_newer_state]
+
+
+def restore(ov):
+    """What the fixture checks at the end is the original."""
+    ov.check_remount = ov.check_clean = ov.check_links = False
+    ov.before = None
+
+
+@pytest.mark.parametrize("what", REFUSED, ids=lambda f: f.__name__)
+def test_refused_is_untouched(overlays, what):
+    """Exit code 8 with the reason, from every command; and not a byte, attribute or time has changed."""
+    ov, other = overlays(), overlays()
+    used(ov)
+    if what is is_two:
+        used(other)
+    base = ov.base
+    what(ov, other)
+    roots = {base, ov.base, other.base}
+    before = {root: snapshot(root, private=True, ctime=True) for root in roots}
+    options = ov.option_string()
+    is_newer = what.__name__.startswith("has_a_newer")
+    for args in (["check"], ["check", "-v"], ["repair", "-p"], ["repair", "-y"], ["repair", "--rebuild"]):
+        code, found = ov.ctl(*args)
+        assert (code, found["problems"]) == (8, []), (args, found)
+        assert ("newer version" if is_newer else "reverlayctl") in found["stderr"], (args, found)
+    others = [fsck("-p", "-o", options), fsck("-fp", "-o", options), fsck("-y", "-o", options)]
+    if what is not is_the_kernels:
+        others += [ctl("import", "-o", options), ctl("import", "--to-kernel", "-o", options)]
+    for code, text in others:
+        assert code == 8 and ("newer version" if is_newer else "reverlayctl") in text, text
+        assert "Mended" not in text
+    for args in [("map",)] + [("rebind",), ("rebind", "--dry-run")] * is_newer:
+        code, text = ctl(*args, "-o", options)
+        assert code and ("newer version" if is_newer else "reverlayctl") in text, text
+    if is_newer:
+        code, text = fsck("-p", ov.work)
+        assert code == 8 and "newer version" in text, text
+    for root in roots:
+        assert_same(before[root], snapshot(root, private=True, ctime=True), f"{what.__name__}: {root}")
+    restore(ov)
+    restore(other)
+    if ov.base != base:
+        shutil.rmtree(base)
+
+
+def test_a_copy_keeps_its_map(ov):
+    """After all that was refused the rebind that was named knows every number."""
+    before = used(ov)
+    old = copy(ov, keep_lower=False)
+    write(ov.lowers[0] / "big", b"big\n")
+    for args in (["check"], ["repair", "-p"], ["repair", "-y"]):
+        assert ov.ctl(*args)[0] == 8
+    run(CTL, "rebind", "-o", ov.option_string())
+    now = numbers(ov.mount())
+    assert {name for name in before if now.get(name) != before[name]} <= {"big"}
+    shutil.rmtree(old)
+
+
+def test_the_right_lowers_are_taken_after_all(ov):
+    """A rebind's map that is lost is retired with its own lowers, whatever was tried with others before."""
+    used(ov)
+    run(CTL, "rebind", "-o", ov.option_string())
+    damage_map(ov)
+    right = ov.lowers
+    other_lowers(ov)
+    for args in (["repair", "-p"], ["repair", "-y"]):
+        assert ov.ctl(*args)[0] == 8
+    ov.lowers = right
+    assert ids(ov.ctl("check")[1]) == {"map-lost"}
+    assert ov.ctl("repair", "-p")[0] == 1
+    ov.mount()
+    assert not os.path.exists(ov.mnt / "lost+found")
+
+
+# -- what is said to be mended ----------------------------------------------------------------
+
+
+def test_not_opened_is_not_mended(ov):
+    """What the open of the index mends is not said to be mended where that fails."""
+    used(ov)
+    os.setxattr(ov.upper, "trusted.overlay.instances", b"no table")
+    with open(ov.work / "inodes/log", "ab") as log:
+        log.write(b"half a record")
+    write(ov.work / "work/#77", b"half")
+    run("chattr", "+i", ov.work / "work/#77")
+    try:
+        code, found = ov.ctl("repair", "-y", "-v")
+        assert code == 8 and ids(found) == {"table-damaged", "log-damaged", "leftover-temporary"}, found
+        assert {p["outcome"] for p in found["problems"]} == {"failed"} and found["mended"] == 0
+        assert found["left"] == 2  # the third is a note
+    finally:
+        run("chattr", "-i", ov.work / "work/#77")
+    assert os.getxattr(ov.upper, "trusted.overlay.instances") == b"no table"
+    code, found = ov.ctl("repair", "-y", "-v")
+    assert code == 1 and {p["outcome"] for p in found["problems"]} == {"mended"}, found
+    ov.mount()
+
+
+def test_without_a_state_nothing_is_opened(ov):
+    """A state that is damaged: the index is not opened, and nothing that an open does is told as done."""
+    used(ov)
+    state = (ov.work / "inodes/state").read_bytes()
+    flip(ov.work / "inodes/state", 200)
+    write(ov.work / "work/#77", b"half")
+    code, found = ov.ctl("repair", "-p", "-v")
+    outcomes = {p["id"]: p["outcome"] for p in found["problems"]}
+    assert code == 4 and outcomes == {"state-damaged": "found", "leftover-temporary": "found"}, found
+    assert (ov.work / "work/#77").exists()
+    (ov.work / "inodes/state").write_bytes(state)
+    ov.mount()
+
+
+def test_not_clean_while_something_is_left(ov):
+    """It counts as not cleanly stopped until nothing is left, and is told so."""
+    use(ov)
+    ov.umount()
+    ov.mount()
+    ov.kill()
+    write(ov.work / "inodes/07/notes", b"a stranger\n")
+    for expected in ("found", "mended"):
+        code, found = ov.ctl("repair", "-p" if expected == "found" else "-y", "-v")
+        outcomes = {p["id"]: p["outcome"] for p in found["problems"]}
+        assert code == (4 if expected == "found" else 1) and outcomes["not-clean"] == expected, found
+    assert fsck("-p", ov.work) == (0, "reverlay: clean\n")
+    ov.mount()
