@@ -215,7 +215,7 @@ static int is_index_lost(const struct rvl_stack *stack)
 	is_begun = !r && state->flags & RVL_STATE_REBUILT;
 	rvl_state_free(state);
 	if (r != -ENOENT && !is_begun)
-		return 0;
+		return r;
 	r = has_table(stack);
 	return !r && is_begun ? refuse_without_attributes(stack) : r;
 }

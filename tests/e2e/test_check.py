@@ -160,6 +160,12 @@ def volatile(c):
     (c.work / "work/incompat/volatile").mkdir(parents=True)
 
 
+@case("volatile-mark")
+def volatile_of_the_kernel(c):
+    """Its mark has a file in it."""
+    write(c.work / "work/incompat/volatile/dirty")
+
+
 @case("table-damaged")
 def table(c):
     os.setxattr(c.upper, X + "instances", b"no table")

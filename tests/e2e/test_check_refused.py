@@ -256,3 +256,63 @@ def test_not_clean_while_something_is_left(ov):
         assert code == (4 if expected == "found" else 1) and outcomes["not-clean"] == expected, found
     assert fsck("-p", ov.work) == (0, "reverlay: clean\n")
     ov.mount()
+
+
+# -- the mark of a volatile mount -------------------------------------------------------------
+
+
+def test_a_mark_that_stays(ov):
+    """-p leaves it, and looks at the rest as -n does: the same is found, the same code, and nothing is changed."""
+    used(ov)
+    ov.mount("volatile")
+    ov.kill()
+    os.removexattr(ov.upper / "file", "trusted.overlay.ino")
+    write(ov.work / "inodes/log.new", b"x")
+    with open(ov.work / "inodes/log", "ab") as log:
+        log.write(b"half a record")
+    before = snapshot(ov.base, private=True, ctime=True)
+    found = [ov.ctl(*args, "-v") for args in (["check"], ["repair", "-n"], ["repair", "-p"])]
+    for code, report in found:
+        assert (code, ids(report)) == (4, {"volatile-mark", "stamp-wrong", "log-damaged", "not-clean",
+                                           "leftover-temporary"}), report
+        assert {p["outcome"] for p in report["problems"]} == {"found"}
+    for args in (["-p", ov.work], ["-fp", ov.work], ["-n", ov.work]):
+        code, text = fsck(*args)
+        assert code == 4 and "volatile-mark" in text and "cannot be checked" not in text, text
+    assert_same(before, snapshot(ov.base, private=True, ctime=True), "a mark that stays")
+    assert ov.ctl("repair", "-y")[0] == 1
+    ov.mount()
+
+
+@pytest.mark.parametrize("is_clean", [False, True])
+def test_a_mark_and_a_clean_end(ov, is_clean):
+    """A volatile mount that was unmounted has its mark: -p does not call that clean."""
+    use(ov)
+    ov.remount("volatile")
+    if is_clean:
+        ov.umount()
+    else:
+        ov.kill()
+    assert fsck("-p", ov.work)[0] == 4
+    assert ov.ctl("repair", "-y")[0] == 1
+    assert fsck("-p", ov.work) == (0, "reverlay: clean\n")
+    ov.mount()
+
+
+def test_a_mark_in_an_upper_that_was_never_ours(ov):
+    """What forbids the first mount is told before it."""
+    with ov.lower() as low:
+        write(low / "file", b"lower\n")
+    mnt = ov.mount("volatile", kernel=True)
+    write(mnt / "file", b"changed\n")
+    ov.umount()
+    assert (ov.work / "work/incompat/volatile/dirty").exists()
+    for args in (["check"], ["repair", "-p"]):
+        code, found = ov.ctl(*args)
+        assert (code, ids(found)) == (4, {"volatile-mark"}), found
+    code, text = ctl("import", "-o", ov.option_string())
+    assert code == 8 and "volatile" in text
+    code, found = ov.ctl("repair", "-y")
+    assert (code, ids(found)) == (1, {"volatile-mark"}), found
+    assert ov.ctl("check")[0] == 0
+    assert (ov.mount() / "file").read_bytes() == b"changed\n"
