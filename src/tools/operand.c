@@ -71,6 +71,20 @@ static bool is_userxattr(const char *upper)
 	return fd >= 0 && rvl_xattr_get(&names, fd, "", RVL_XATTR_INSTANCES, NULL, 0) > 0;
 }
 
+/*
+ * Is it the workdir that its state records? In a copy, or after a move, the paths there are those of the
+ * original, and a command with these and this workdir would bring two overlays together.
+ */
+static bool is_recorded(int work, const char *recorded)
+{
+	_cleanup_close_ int fd = open(recorded ?: "", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct statx a, b;
+
+	return fd >= 0 && !rvl_path_statx(work, "", STATX_INO, &a) &&
+	       !rvl_path_statx(fd, "", STATX_INO, &b) && a.stx_ino == b.stx_ino &&
+	       a.stx_dev_major == b.stx_dev_major && a.stx_dev_minor == b.stx_dev_minor;
+}
+
 /* What the state of a workdir has stored: a hint where things are, which opening them verifies. */
 static int workdir_options(const char *path, char **ret)
 {
@@ -90,8 +104,17 @@ static int workdir_options(const char *path, char **ret)
 		rvl_index_tell_newer("workdir", path, "inodes/state");
 	else if (r < 0 && r != -ENOENT && r != -ENOTDIR)
 		rvl_error("%s: its inodes/state cannot be read: %s", path, strerror(-r));
-	if (r < 0)
+	if (!r && !is_recorded(work, state->work.path)) {
+		rvl_error(
+			"%s: a copy, or moved: by what is stored in it, it was at %s, and its layers are not "
+			"known. Name them with -o lowerdir=…,upperdir=…,workdir=…",
+			path, state->work.path ?: "?");
+		r = -ESTALE;
+	}
+	if (r < 0) {
+		rvl_state_free(state);
 		return r;
+	}
 	f = open_memstream(ret, &len);
 	if (f) {
 		/* the workdir itself is what was named, wherever it was once */

@@ -316,3 +316,40 @@ def test_a_mark_in_an_upper_that_was_never_ours(ov):
     assert (code, ids(found)) == (1, {"volatile-mark"}), found
     assert ov.ctl("check")[0] == 0
     assert (ov.mount() / "file").read_bytes() == b"changed\n"
+
+
+# -- a workdir as the operand ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["copy", "beside", "moved"])
+def test_the_workdir_of_a_copy(ov, how):
+    """Its state has the paths of the original: it is said that the layers are to be named, and no command is."""
+    used(ov)
+    original = ov.base
+    if how == "beside":  # upper is its own, and only the workdir is a copy
+        ov.base = original / "beside"
+        ov.base.mkdir()
+        run("cp", "-a", original / "work", ov.base / "work")
+    elif how == "copy":
+        copy(ov)
+    else:
+        ov.base = original.with_name(original.name + ".moved")
+        os.rename(original, ov.base)
+        original.mkdir()
+    work = ov.base / "work"
+    before = [snapshot(path, private=True, ctime=True) for path in (original, ov.base)]
+    commands = [fsck(*args, work) for args in (["-n"], ["-p"], ["-fp"], ["-fy"])]
+    commands += [ctl(*args, work) for args in (["check"], ["repair", "-y"], ["repair", "--rebuild"])]
+    for code, text in commands:
+        assert code == 8 and str(original / "work") in text and " -o lowerdir=" in text, text
+        assert "rebind" not in text and str(ov.lowers[0]) not in text, text
+    assert before == [snapshot(path, private=True, ctime=True) for path in (original, ov.base)]
+    if how == "moved":  # named, they are what they were: nothing but paths has changed
+        ov.upper, ov.work = ov.base / "upper", work
+        assert ov.ctl("check")[0] == 0
+        ov.mount()
+        ov.umount()
+        assert fsck("-n", work)[0] == 0
+    restore(ov)
+    ov.base = original
+    shutil.rmtree(work.parent)
