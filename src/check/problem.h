@@ -23,7 +23,8 @@ enum rvl_severity {
 #define RVL_PROBLEMS(X)											\
 	X(INDEX_LOST, "index-lost", RVL_ERROR, false,							\
 	  "upper has stamps, but the workdir has no index of them",					\
-	  "repair --rebuild makes it again from stamps, origins and names")				\
+	  "made again from stamps, origins and names: by repair --rebuild if the layers are where "	\
+	  "they were, by rebind if they were copied or moved")						\
 	X(STATE_DAMAGED, "state-damaged", RVL_ERROR, false,						\
 	  "inodes/state cannot be read",								\
 	  "repair --rebuild makes it again; the damaged file is kept as state.damaged")			\

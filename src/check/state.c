@@ -238,7 +238,9 @@ static int check_lost(struct rvl_check *check)
 		return 0; /* never mounted by us */
 	if (r && r != -EUCLEAN)
 		return r;
-	if (rvl_problem_begin(check, RVL_P_INDEX_LOST, 0, NULL, "workdir=%s",
+	if (rvl_problem_begin(check, RVL_P_INDEX_LOST, 0, NULL,
+			      "workdir=%s. It takes reverlayctl rebind if the layers were copied or "
+			      "moved, repair --rebuild if they are where they were",
 			      check->stack->work_path ?: ""))
 		return rvl_problem_end(check, -EOPNOTSUPP);
 	return 0;

@@ -367,8 +367,14 @@ int rvl_bind_check_new(const struct rvl_index *index, bool is_silent)
 	options = rvl_bind_options(index->stack);
 	rvl_error(
 		"upperdir=%s: it has inode numbers of a former use, but workdir=%s has no index of them. "
-		"Give the workdir that belongs to it, or run: reverlayctl repair --rebuild %s",
-		index->stack->layers[0].path, index->stack->work_path ?: "", options ?: "");
+		"Give the workdir that belongs to it",
+		index->stack->layers[0].path, index->stack->work_path ?: "");
+	rvl_error(
+		"If that is lost, and the layers were copied or moved, run: reverlayctl rebind %s",
+		options ?: "");
+	rvl_error(
+		"If that is lost, and they are where they were, run: reverlayctl repair --rebuild %s",
+		options ?: "");
 	return -ESTALE;
 }
 

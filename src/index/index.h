@@ -73,7 +73,8 @@ struct rvl_index_config {
  * log and map.
  * Errors, message already logged, with the option, both places and the remedy:
  * -EPROTONOSUPPORT newer format; -ESTALE layers are not those of this index (names `reverlayctl rebind`) or the
- * upper has an instance table but the workdir no index (names `reverlayctl repair --rebuild`);
+ * upper has an instance table but the workdir no index (names `reverlayctl rebind` and
+ * `reverlayctl repair --rebuild`, and when which);
  * -EBUSY: upper was handed to the kernel's overlayfs (names `reverlayctl import`);
  * -ESTALE too: a rebind that made the index again has not ended;
  * -EUCLEAN state damaged; others of the filesystem.

@@ -540,7 +540,7 @@ def test_workdir_not_copied(ov, used, move):
 
 def aliases_without_workdir(ov, move):
     """Copied without the workdir: hard links that were copied up by one name, in directories that were renamed since.
-    Returns what was seen."""
+    Without `move` the workdir is lost, and nothing was copied. Returns what was seen."""
     with ov.lower() as low:
         for i in range(3):
             write(low / f"dir{i}/sub/name", f"lower {i}\n")
@@ -557,7 +557,8 @@ def aliases_without_workdir(ov, move):
     os.rename(mnt / "dir1/sub", mnt / "moved0/sub1")
     before = snapshot(mnt)
     ov.umount()
-    move.all("xfs", "ext4", by_rsync)
+    if move:
+        move.all("xfs", "ext4", by_rsync)
     shutil.rmtree(ov.work)
     ov.work.mkdir()
     return before
@@ -582,6 +583,31 @@ def test_workdir_not_copied_aliases(ov, move):
     with open(mnt / "other1/alias", "a", encoding="ascii") as file:
         file.write("by the other name\n")
     assert (mnt / "moved0/sub1/name").read_text() == "changed 1\nby the other name\n"
+
+
+@pytest.mark.parametrize("way", ["rebind", "repair --rebuild"])
+def test_both_ways_out_are_named(ov, move, way):
+    """Without an index the mount names a command for layers that were copied, and one for those at their place.
+
+    As it is printed each makes it the same tree again, at its place with all numbers.
+    """
+    before = aliases_without_workdir(ov, move if way == "rebind" else None)
+    for args in ([], ["ro"]):
+        message = run(*ov.command(args, flags=()), check=False).stdout
+        lines = [line for line in message.splitlines() if f"reverlayctl {way}" in line]
+        assert len(lines) == 1 and "reverlayctl rebind" in message and "repair --rebuild" in message, message
+        assert ("copied or moved" if way == "rebind" else "where they were") in lines[0], message
+    code, found = ov.ctl("check")
+    problem, = found["problems"]
+    assert code == 4 and problem["id"] == "index-lost"
+    assert "rebind" in problem["detail"] and "repair --rebuild" in problem["detail"]
+    command = lines[0][lines[0].index("reverlayctl"):]
+    result = run("sh", "-c", command.replace("reverlayctl", CTL, 1), check=False)
+    assert result.returncode == (0 if way == "rebind" else 1), result.stdout
+    mnt = ov.mount()
+    check_aliases(mnt, before)
+    if way == "repair --rebuild":
+        assert numbers(mnt) == {name: info["ino"] for name, info in before.items()}
 
 
 @pytest.mark.parametrize("target", ["xfs", "tmpfs"])
