@@ -351,6 +351,8 @@ static int open_all(const struct rvl_index_config *config, struct rvl_index **re
 	}
 	if (!r && index->is_writable && index->stack->has_upper)
 		r = rvl_workdir_empty(index->stack, index->temp_fd);
+	else if (!r && !config->is_offline && index->temp_fd >= 0)
+		r = rvl_workdir_check_incompat(index->stack, index->temp_fd);
 	r = r ?: open_parts(index, &binding, config);
 	rvl_binding_release(&binding);
 	if (r && index->is_map_lost)

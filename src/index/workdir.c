@@ -86,8 +86,7 @@ int rvl_workdir_remove(int fd, const char *name)
 	return remove_entry(fd, name, DT_UNKNOWN, 1);
 }
 
-/* Is anything in work/incompat/? Its name says how the last mount was (volatile). */
-static int check_incompat(const struct rvl_stack *stack, int temp_fd)
+int rvl_workdir_check_incompat(const struct rvl_stack *stack, int temp_fd)
 {
 	int fd = openat(temp_fd, INCOMPAT_NAME, OPEN_FLAGS), r;
 	_cleanup_closedir_ DIR *dir = NULL;
@@ -107,7 +106,7 @@ static int check_incompat(const struct rvl_stack *stack, int temp_fd)
 
 int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd)
 {
-	int r = check_incompat(stack, temp_fd);
+	int r = rvl_workdir_check_incompat(stack, temp_fd);
 
 	if (r)
 		return r;

@@ -14,10 +14,12 @@
 int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_create);
 
 /*
- * Remove what is in work/, but not work/incompat/. -EINVAL, logged: something is in work/incompat/
- * (a volatile mount's mark): the upper may have lost data, as the kernel
- * (ovl_workdir_cleanup_recurse) refuses.
+ * Is nothing in work/incompat/? Its name says how the last mount was. -EINVAL, logged: something is
+ * (a volatile mount's mark): the upper may have lost data, as the kernel refuses
+ * (fs/overlayfs/readdir.c, ovl_workdir_cleanup_recurse), also with "ro".
  */
+int rvl_workdir_check_incompat(const struct rvl_stack *stack, int temp_fd);
+/* Remove what is in work/, but not work/incompat/. -EINVAL too: as rvl_workdir_check_incompat. */
 int rvl_workdir_empty(const struct rvl_stack *stack, int temp_fd);
 /* Remove something of the workdir with all that is in it. -ELOOP: too deep. */
 int rvl_workdir_remove(int fd, const char *name);

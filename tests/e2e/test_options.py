@@ -577,6 +577,8 @@ def test_volatile(ready):
     ready.umount()
     assert mark.is_dir()
     refused(ready, opts(ready), "workdir", "incompat/volatile")
+    # as the kernel, also where nothing would be written; nothing is marked then
+    refused(ready, opts(ready, extra="ro"), "workdir", "incompat/volatile")
     shutil.rmtree(mark.parent)
     ready.options = []
     ready.mount()

@@ -137,6 +137,10 @@ static void volatile_leftovers_are_refused(void **unused)
 	close_index();
 	assert_int_equal(access(at("w/work/incompat/volatile"), F_OK), 0);
 	assert_int_equal(open_index("l1", "u", "w", 0), -EINVAL);
+	assert_int_equal(open_index("l1", "u", "w", RO), -EINVAL);
+	/* a tool may look */
+	assert_int_equal(open_index("l1", "u", "w", RO | OFFLINE), 0);
+	close_index();
 	assert_int_equal(rmdir(at("w/work/incompat/volatile")), 0);
 	assert_int_equal(open_index("l1", "u", "w", 0), 0);
 }
