@@ -115,9 +115,10 @@ int rvl_check_companions(struct rvl_check *check);
 /* walk.c: the tree that the mount shows; the lower view. */
 int rvl_check_tree(struct rvl_check *check);
 int rvl_check_view(struct rvl_check *check);
-/* tables.c: the map's file, before the index is opened; its rows as facts, and what came of them;
- * claims and assigned numbers; counters. */
-int rvl_check_map_file(struct rvl_check *check, uint32_t serial, bool is_truth, int inodes_fd);
+/* tables.c: the map's file, before the index is opened: what it is, and what is to be done about it;
+ * its rows as facts, and what came of them; claims and assigned numbers; counters. */
+int rvl_check_map_probe(struct rvl_check *check, const struct rvl_state *state, int inodes_fd);
+int rvl_check_map_file(struct rvl_check *check, const struct rvl_state *state, int inodes_fd);
 int rvl_check_map(struct rvl_check *check);
 int rvl_check_map_rows(struct rvl_check *check);
 int rvl_check_claims(struct rvl_check *check);

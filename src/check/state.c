@@ -246,58 +246,76 @@ static int check_lost(struct rvl_check *check)
 	return 0;
 }
 
-static int load_state(struct rvl_check *check, int inodes_fd, bool *ret_has_index)
+static int check_present(struct rvl_check *check, const struct rvl_state *state, int inodes_fd,
+			 bool *ret_has_index)
 {
-	struct rvl_state *state = NULL;
-	int r = inodes_fd < 0 ? inodes_fd : rvl_state_load(inodes_fd, &state);
+	int r;
 
-	switch (r) {
-	case 0:
-		*ret_has_index = true;
-		note_clean_end(check, state, inodes_fd);
-		check_clean(check, state);
-		r = check_table(check, state);
-		if (!r && !check->config->is_online && !check->index)
-			r = rvl_check_map_file(check, state->map_serial,
-					       state->flags & RVL_STATE_MAP_IS_TRUTH, inodes_fd);
-		/* no number of a lower object can be told */
-		if (check->is_map_unusable && state->flags & RVL_STATE_MAP_IS_TRUTH)
-			*ret_has_index = false;
-		break;
-	case -ENOENT:
-		r = check_lost(check);
-		break;
-	case -EUCLEAN:
-		r = 0;
-		if (rvl_problem_begin(check, RVL_P_STATE_DAMAGED, 0, NULL, NULL))
-			r = rvl_problem_end(check, -EOPNOTSUPP);
-		break;
-	default:
-		rvl_error("workdir=%s: inodes/state cannot be read: %s", check->stack->work_path,
-			  strerror(-r));
-	}
-	rvl_state_free(state);
+	*ret_has_index = true;
+	note_clean_end(check, state, inodes_fd);
+	check_clean(check, state);
+	r = check_table(check, state);
+	if (!r && !check->config->is_online && !check->index)
+		r = rvl_check_map_file(check, state, inodes_fd);
+	/* no number of a lower object can be told */
+	if (check->is_map_unusable && state->flags & RVL_STATE_MAP_IS_TRUTH)
+		*ret_has_index = false;
 	return r;
 }
 
-int rvl_check_state(struct rvl_check *check, bool *ret_has_index)
+static int check_state(struct rvl_check *check, const struct rvl_state *state, int error,
+		       int inodes_fd, bool *ret_has_index)
 {
-	_cleanup_close_ int inodes_fd = open_inside(check, "inodes");
-	int r;
+	switch (error) {
+	case 0:
+		return check_present(check, state, inodes_fd, ret_has_index);
+	case -ENOENT:
+		return check_lost(check);
+	default:
+		if (rvl_problem_begin(check, RVL_P_STATE_DAMAGED, 0, NULL, NULL))
+			return rvl_problem_end(check, -EOPNOTSUPP);
+		return 0;
+	}
+}
 
-	rvl_check_pass(check, "state, log and workdir");
-	*ret_has_index = false;
-	if (inodes_fd < 0 && inodes_fd != -ENOENT)
-		return inodes_fd;
-	r = check->config->is_online ? 0 : check_volatile(check);
-	r = r ?: load_state(check, inodes_fd, ret_has_index);
-	if (r || inodes_fd < 0)
-		return r;
+static int check_workdir(struct rvl_check *check, int inodes_fd)
+{
+	int r = 0;
+
 	if (!check->config->is_online) {
 		r = check_work(check);
 		r = r ?: check_new_files(check, inodes_fd);
 	}
 	return r ?: check_log(check, inodes_fd);
+}
+
+int rvl_check_state(struct rvl_check *check, bool *ret_has_index)
+{
+	_cleanup_close_ int inodes_fd = open_inside(check, "inodes");
+	const bool is_offline = !check->config->is_online;
+	struct rvl_state *state = NULL;
+	int error, r = 0;
+
+	rvl_check_pass(check, "state, log and workdir");
+	*ret_has_index = false;
+	if (inodes_fd < 0 && inodes_fd != -ENOENT)
+		return inodes_fd;
+	error = inodes_fd < 0 ? inodes_fd : rvl_state_load(inodes_fd, &state);
+	if (error && error != -ENOENT && error != -EUCLEAN) {
+		rvl_error("workdir=%s: inodes/state cannot be read: %s", check->stack->work_path,
+			  strerror(-error));
+		return error;
+	}
+	/* What may end the run comes before what is mended, and what forbids to mend before the rest. */
+	if (!error && is_offline && !check->index)
+		r = rvl_check_map_probe(check, state, inodes_fd);
+	if (!r && is_offline)
+		r = check_volatile(check);
+	r = r ?: check_state(check, state, error, inodes_fd, ret_has_index);
+	if (!r && inodes_fd >= 0)
+		r = check_workdir(check, inodes_fd);
+	rvl_state_free(state);
+	return r;
 }
 
 bool rvl_check_is_clean(const struct rvl_stack *stack)

@@ -141,6 +141,19 @@ static int open_file(struct rvl_index *index, bool is_create, struct rvl_store *
 	return 0;
 }
 
+/* A mount may ask again with each handle. */
+static void tell_newer(struct rvl_index *index)
+{
+	char name[RVL_MAP_FILE_NAME_SIZE], path[sizeof("inodes/") + RVL_MAP_FILE_NAME_SIZE];
+
+	if (index->map->was_newer)
+		return;
+	index->map->was_newer = true;
+	rvl_map_file_name(index->state->map_serial, RVL_MAP_FILE_DATA, name);
+	snprintf(path, sizeof(path), "inodes/%s", name);
+	rvl_index_tell_newer("workdir", index->stack->work_path, path);
+}
+
 /* -ENOENT: there is none, and is_create is not set. */
 static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_store **ret)
 {
@@ -150,6 +163,8 @@ static int open_or_discard(struct rvl_index *index, bool is_create, struct rvl_s
 	/* its tables were not made when it was, and there is no room for them now */
 	if ((r == -ENOSPC || r == -EDQUOT) && !is_create)
 		return -ENOENT;
+	if (r == -EPROTONOSUPPORT)
+		tell_newer(index);
 	if (r != -EUCLEAN)
 		return r;
 	rvl_count(damaged);

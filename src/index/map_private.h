@@ -47,6 +47,7 @@ struct rvl_map {
 	_Atomic bool is_opened;
 	_Atomic bool is_complete, has_gaps;
 	bool was_discarded; /* the file was damaged and made anew */
+	bool was_newer; /* it is of a newer version, which was said */
 	_Atomic bool is_damaged; /* found while it is in use: it gets no seal, so the next open checks it */
 	struct rvl_store
 		*_Atomic store; /* owned; where rows go: file or memory. NULL until it is needed */
