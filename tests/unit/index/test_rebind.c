@@ -176,6 +176,40 @@ static void a_lost_map_after_an_unclean_stop(void **unused)
 	assert_true(id.number != file.number);
 }
 
+static void a_lost_map_is_not_given_up_for_other_layers(void **unused)
+{
+	static uint8_t before[8192], after[8192];
+	static const struct {
+		const char *lower, *upper, *work;
+	} others[] = { { "l1", "u", "w" }, { "l3:l2", "u", "w" }, { "l3", "u4", "w4" } };
+	struct rvl_rebind_counts counts;
+	struct rvl_id file, deep;
+	struct told told;
+	size_t len;
+
+	make_l1(&file, &deep);
+	rebind("l3", true, &told, &counts);
+	lose_map();
+	assert_int_equal(sh("cp -a u u4 && cp -a w w4"), 0);
+	len = read_whole(at("w/inodes/state"), before, sizeof(before));
+	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		assert_int_equal(
+			open_stack(others[i].lower, others[i].upper, others[i].work, 0), 0);
+		assert_int_equal(rvl_rebind_retire(&stack), -ESTALE);
+		rvl_stack_release(&stack);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(read_whole(at(i ? "w4/inodes/state" : "w/inodes/state"), after,
+					    sizeof(after)),
+				 len);
+		assert_memory_equal(before, after, len);
+	}
+	assert_int_equal(open_stack("l3", "u", "w", 0), 0);
+	assert_int_equal(rvl_rebind_retire(&stack), 0);
+	rvl_stack_release(&stack);
+	assert_int_equal(open_index("l3", "u", "w", 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -184,6 +218,7 @@ int main(void)
 		T(before_the_commit_all_is_as_it_was),
 		T(a_lost_map_is_given_up),
 		T(a_lost_map_after_an_unclean_stop),
+		T(a_lost_map_is_not_given_up_for_other_layers),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
