@@ -239,7 +239,7 @@ static int check_lost(struct rvl_check *check)
 	if (r && r != -EUCLEAN)
 		return r;
 	if (rvl_problem_begin(check, RVL_P_INDEX_LOST, 0, NULL,
-			      "workdir=%s. It takes reverlayctl rebind if the layers were copied or "
+			      "workdir=%s; it takes reverlayctl rebind if the layers were copied or "
 			      "moved, repair --rebuild if they are where they were",
 			      check->stack->work_path ?: ""))
 		return rvl_problem_end(check, -EOPNOTSUPP);
