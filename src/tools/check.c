@@ -36,7 +36,8 @@ struct request {
 	struct rvl_check_config config;
 	struct rvl_findings findings;
 	bool is_forced; /* fsck: also if it was stopped cleanly */
-	bool is_preen;
+	bool is_fsck; /* by that name: what was stopped cleanly needs no look with -p */
+	char mode_option; /* 'n', 'p' or 'y', as given; 0: none */
 };
 
 static _Atomic bool stop;
@@ -73,7 +74,7 @@ static void print_repair_help(void)
 	fputs("Usage: reverlayctl repair [OPTION]... OVERLAY\n", stdout);
 	printf(help_common, "");
 	fputs("  -o, --options OPTIONS  name the layers\n"
-	      "  -p, --preen            mend what is safe to mend unasked\n"
+	      "  -p, --preen            mend what is safe to mend unasked; one of -p, -y and -n\n"
 	      "  -y, --yes              mend all\n"
 	      "  -n, --no               mend nothing, as check\n"
 	      "      --rebuild          make the index again where it is lost or its state damaged;\n"
@@ -188,7 +189,8 @@ static int run(struct request *request)
 
 	if (r < 0)
 		return FSCK_ERROR;
-	if (request->is_preen && !request->is_forced && is_clean(&layers)) {
+	if (request->is_fsck && request->config.mode == RVL_CHECK_PREEN && !request->is_forced &&
+	    is_clean(&layers)) {
 		if (!request->findings.is_quiet)
 			printf("reverlay: clean\n");
 		rvl_layers_close(&layers);
@@ -220,6 +222,18 @@ static int take_operand(struct request *request, int argc, char **argv, const ch
 	if (request->options ? argc != optind : argc != optind + 1)
 		return usage(program, "one overlay is expected, by -o OPTIONS or as an operand");
 	request->operand = request->options ? NULL : argv[optind];
+	return FSCK_OK;
+}
+
+/* -n, -p, -y: how much is mended. As of e2fsck only one of them. */
+static int take_mode(struct request *request, int c, const char *program)
+{
+	if (request->mode_option && request->mode_option != c)
+		return usage(program, "only one of -n, -p and -y");
+	request->mode_option = (char)c;
+	request->config.mode = c == 'n' ? RVL_CHECK_LOOK :
+			       c == 'p' ? RVL_CHECK_PREEN :
+					  RVL_CHECK_ALL;
 	return FSCK_OK;
 }
 
@@ -255,9 +269,6 @@ static bool common_option(struct request *request, int c)
 	case 'o':
 		request->options = optarg;
 		return true;
-	case 'n':
-		request->config.mode = RVL_CHECK_LOOK;
-		return true;
 	case 'v':
 		request->findings.has_notes = true;
 		return true;
@@ -288,6 +299,8 @@ int rvl_command_check(int argc, char **argv)
 		case OPTION_ONLINE:
 			request.config.is_online = true;
 			break;
+		case 'n': /* as always */
+			break;
 		case 'h':
 			print_check_help();
 			return FSCK_OK;
@@ -309,16 +322,15 @@ int rvl_command_repair(int argc, char **argv)
 		if (common_option(&request, c))
 			continue;
 		switch (c) {
+		case 'n':
 		case 'p':
-			request.config.mode = RVL_CHECK_PREEN;
-			break;
-		case OPTION_REBUILD: /* the entries that follow are no questions */
-			request.config.is_rebuild = true;
-			if (request.config.mode == RVL_CHECK_ASK)
-				request.config.mode = RVL_CHECK_ALL;
-			break;
 		case 'y':
-			request.config.mode = RVL_CHECK_ALL;
+			code = take_mode(&request, c, program);
+			if (code)
+				return code;
+			break;
+		case OPTION_REBUILD:
+			request.config.is_rebuild = true;
 			break;
 		case 'h':
 			print_repair_help();
@@ -328,6 +340,8 @@ int rvl_command_repair(int argc, char **argv)
 					  usage(program, "a live mount cannot be repaired");
 		}
 	}
+	if (request.config.is_rebuild && !request.mode_option)
+		request.config.mode = RVL_CHECK_ALL; /* the entries that follow are no questions */
 	code = take_operand(&request, argc, argv, program);
 	if (!code && request.config.mode == RVL_CHECK_ASK &&
 	    (request.findings.is_json || !isatty(STDIN_FILENO)))
@@ -355,6 +369,7 @@ int rvl_command_fsck(int argc, char **argv)
 	struct request request = new_request(RVL_CHECK_ASK);
 	int c, code;
 
+	request.is_fsck = true;
 	rvl_log_setup(program, RVL_LOG_STDERR, LOG_WARNING);
 	while ((c = getopt_long(argc, argv, "o:t:anpyrfvVTlC::h", long_options, NULL)) != -1) {
 		switch (c) {
@@ -365,12 +380,12 @@ int rvl_command_fsck(int argc, char **argv)
 			printf("fsck.reverlay %s\n", RVL_VERSION);
 			return FSCK_OK;
 		case 'a':
+		case 'n':
 		case 'p':
-			request.config.mode = RVL_CHECK_PREEN;
-			request.is_preen = true;
-			continue;
 		case 'y':
-			request.config.mode = RVL_CHECK_ALL;
+			code = take_mode(&request, c == 'a' ? 'p' : c, program);
+			if (code)
+				return code;
 			continue;
 		case 'f':
 			request.is_forced = true;
