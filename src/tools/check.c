@@ -5,8 +5,6 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +14,7 @@
 #include "base/log.h"
 #include "check/check.h"
 #include "overlay/overlay.h"
+#include "tools/ask.h"
 #include "tools/commands.h"
 #include "tools/findings.h"
 #include "tools/layers.h"
@@ -39,13 +38,6 @@ struct request {
 	bool is_fsck; /* by that name: what was stopped cleanly needs no look with -p */
 	char mode_option; /* 'n', 'p' or 'y', as given; 0: none */
 };
-
-static _Atomic bool stop;
-
-static void on_signal(int signal)
-{
-	atomic_store_explicit(&stop, true, memory_order_relaxed);
-}
 
 static const char help_common[] =
 	"\n"
@@ -113,7 +105,7 @@ static int exit_code(const struct request *request, int r, const struct rvl_chec
 	return result->n_mended ? FSCK_MENDED : FSCK_OK;
 }
 
-static int say_error(int r)
+static void say_error(int r)
 {
 	switch (r) {
 	case -ECANCELED:
@@ -134,7 +126,6 @@ static int say_error(int r)
 		if (r < 0)
 			rvl_error("it cannot be checked: %s", strerror(-r));
 	}
-	return r;
 }
 
 static int open_layers(struct request *request, struct rvl_layers *layers)
@@ -181,7 +172,6 @@ static int recover(const struct rvl_stack *stack, struct rvl_index *index)
 
 static int run(struct request *request)
 {
-	const struct sigaction action = { .sa_handler = on_signal };
 	struct rvl_check_sink sink = rvl_findings_sink(&request->findings);
 	struct rvl_check_result result = { 0 };
 	struct rvl_layers layers;
@@ -196,13 +186,15 @@ static int run(struct request *request)
 		rvl_layers_close(&layers);
 		return FSCK_OK;
 	}
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	rvl_tools_handle_signals();
 	request->config.stack = &layers.stack;
 	request->config.sink = &sink;
-	request->config.stop = &stop;
+	request->config.stop = &rvl_tools_stop;
 	request->config.recover = recover;
-	r = say_error(rvl_check_run(&request->config, &result));
+	r = rvl_check_run(&request->config, &result);
+	if (!r && request->findings.is_cancelled)
+		r = -ECANCELED;
+	say_error(r);
 	code = exit_code(request, r, &result);
 	rvl_findings_end(&request->findings, &result, code, NULL);
 	rvl_layers_close(&layers);

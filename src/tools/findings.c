@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/ask.h"
 #include "tools/output.h"
 
 static void clear_progress(struct rvl_findings *f)
@@ -24,7 +25,7 @@ static void on_pass(void *arg, unsigned pass, const char *title)
 
 	clear_progress(f);
 	f->pass = pass;
-	if (!f->is_json && !f->is_quiet)
+	if (!f->is_json && !f->is_quiet && !f->is_cancelled)
 		printf("Pass %u: %s\n", pass, title);
 	fflush(stdout);
 }
@@ -121,7 +122,8 @@ static void on_problem(void *arg, const struct rvl_problem *problem)
 {
 	struct rvl_findings *f = arg;
 
-	if (rvl_problem_kinds[problem->id].severity == RVL_NOTE && !f->has_notes)
+	if (f->is_cancelled ||
+	    (rvl_problem_kinds[problem->id].severity == RVL_NOTE && !f->has_notes))
 		return;
 	clear_progress(f);
 	if (f->is_json)
@@ -137,14 +139,17 @@ static bool on_ask(void *arg, const struct rvl_problem *problem)
 {
 	struct rvl_findings *f = arg;
 	char answer[16];
+	int r;
 
-	if (f->yes_to_all)
-		return true;
+	if (f->yes_to_all || f->no_to_all || f->is_cancelled)
+		return f->yes_to_all;
 	clear_progress(f);
 	print_what(problem);
-	printf(".\n  %s (y/n/all)? ", rvl_problem_kinds[problem->id].mend);
-	fflush(stdout);
-	if (!fgets(answer, sizeof(answer), stdin))
+	printf(".\n  %s", rvl_problem_kinds[problem->id].mend);
+	r = rvl_tools_ask(" (y/n/all)? ", answer, sizeof(answer));
+	f->is_cancelled = r == -ECANCELED;
+	f->no_to_all = r <= 0;
+	if (r <= 0)
 		return false;
 	f->yes_to_all = answer[0] == 'a' || answer[0] == 'A';
 	return f->yes_to_all || answer[0] == 'y' || answer[0] == 'Y';

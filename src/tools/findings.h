@@ -14,6 +14,8 @@ struct rvl_findings {
 	int progress_fd; /* -1: none */
 	bool is_terminal; /* progress is a line that is written over; else "pass names" lines as of fsck -C */
 	bool yes_to_all; /* was answered */
+	bool no_to_all; /* there are no more answers */
+	bool is_cancelled; /* a signal came at a question: the rest is "no", and not told */
 	/* private */
 	unsigned pass;
 	uint64_t n_printed;

@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +10,7 @@
 
 #include "base/log.h"
 #include "check/to_kernel.h"
+#include "tools/ask.h"
 #include "tools/commands.h"
 #include "tools/findings.h"
 #include "tools/layers.h"
@@ -42,13 +41,6 @@ static const char *const told_kernel_ids[RVL_KERNEL_TOLD_N] = {
 	[RVL_KERNEL_UNNAMED] = "unnamed", [RVL_KERNEL_NO_DATA] = "no-data",
 	[RVL_KERNEL_REDIRECT] = "redirect",
 };
-
-static _Atomic bool stop;
-
-static void on_signal(int signal)
-{
-	atomic_store_explicit(&stop, true, memory_order_relaxed);
-}
 
 static void print_help(void)
 {
@@ -244,14 +236,13 @@ static void print_text(const struct command *command, const struct rvl_to_kernel
 
 static int run(struct command *command)
 {
-	const struct sigaction action = { .sa_handler = on_signal };
 	const struct rvl_check_sink sink = {
 		.arg = command, .pass = on_pass, .problem = on_problem, .progress = on_progress
 	};
 	struct rvl_to_kernel_config config = {
 		.import = { .sink = &sink,
 			    .is_dry_run = command->is_dry_run,
-			    .stop = &stop,
+			    .stop = &rvl_tools_stop,
 			    .arg = command,
 			    .told = tell },
 		.is_nfs_export = command->is_nfs_export,
@@ -264,8 +255,7 @@ static int run(struct command *command)
 
 	if (r < 0)
 		return 8;
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	rvl_tools_handle_signals();
 	command->findings_sink = rvl_findings_sink(&command->findings);
 	command->told = json_array();
 	command->is_userxattr = layers.stack.xattr.is_user;

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "check/rebind.h"
+#include "tools/ask.h"
 #include "tools/commands.h"
 #include "tools/layers.h"
 #include "tools/output.h"
@@ -70,20 +71,23 @@ static void tell(void *arg, enum rvl_rebind_told what, uint64_t number, const ch
 		       rvl_rebind_text(what));
 }
 
-static enum action ask(void)
+/* At a terminal a move is not what an end of the input or a signal means. */
+static int ask(enum action *ret)
 {
 	char line[16];
+	int r;
 
-	for (;;) {
-		fputs("Is the original used any more? No: it was moved (m). Yes: this is a clone (c). "
-		      "[m/c] ",
-		      stdout);
-		fflush(stdout);
-		if (!fgets(line, sizeof(line), stdin) || line[0] == 'm' || line[0] == '\n')
-			return MOVE;
-		if (line[0] == 'c')
-			return CLONE;
+	do {
+		r = rvl_tools_ask("Is the original used any more? No: it was moved (m). Yes: this is a "
+				  "clone (c). [m/c] ",
+				  line, sizeof(line));
+	} while (r > 0 && line[0] != 'm' && line[0] != 'c' && line[0] != '\0');
+	if (r <= 0) {
+		rvl_error("rebind: cancelled; nothing was changed");
+		return -ECANCELED;
 	}
+	*ret = line[0] == 'c' ? CLONE : MOVE;
+	return 0;
 }
 
 static int print_json(const struct command *command, const struct rvl_check_rebind_result *result)
@@ -163,12 +167,15 @@ static int run(struct command *command)
 
 	if (r < 0)
 		return r;
-	if (command->action == ASK)
-		command->action = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) ? ask() : MOVE;
+	rvl_tools_handle_signals();
+	if (command->action == ASK && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
+		r = ask(&command->action);
+	else if (command->action == ASK)
+		command->action = MOVE;
 	config.stack = &layers.stack;
 	config.is_clone = command->action == CLONE;
 	command->told = json_array();
-	if (layers.stack.work_fd < 0) {
+	if (r == 0 && layers.stack.work_fd < 0) {
 		rvl_error("rebind: without a workdir there is no index to bind");
 		r = -EINVAL;
 	}

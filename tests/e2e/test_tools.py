@@ -3,12 +3,13 @@
 
 import contextlib
 import os
-import re
+import pty
+import select
+import signal
 import subprocess
 
 import pytest
 
-import rvl
 from rvl import BUILD, CTL, run
 from test_check import use
 
@@ -105,3 +106,134 @@ def test_one_mode(damaged):
     assert fsck("-n", "-n", "-o", options)[0] == 4
     assert fsck("-f", "-a", "-p", "-o", options)[0] == 1
     assert not is_damaged(ov)
+
+
+# -- at a terminal --------------------------------------------------------------------------
+
+
+class Terminal:
+    """A tool whose standard input, output and errors are a terminal that is its own."""
+
+    def __init__(self, *args, program="reverlayctl"):
+        self.text = ""
+        self.pid, self.fd = pty.fork()
+        if not self.pid:
+            os.execv(CTL, [program, *map(str, args)])
+
+    def read(self):
+        """Reads on. False: it has closed its terminal."""
+        assert select.select([self.fd], [], [], 60)[0], self.text
+        try:
+            got = os.read(self.fd, 4096).decode()
+        except OSError:
+            got = ""
+        self.text += got
+        return bool(got)
+
+    def expect(self, what, n=1):
+        """Waits until it has printed `what` n times."""
+        while self.text.count(what) < n:
+            assert self.read(), self.text
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def kill(self, number):
+        os.kill(self.pid, number)
+
+    def end(self):
+        """(exit code, all that it has printed)."""
+        while self.read():
+            pass
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.text
+
+
+QUESTION = "(y/n/all)? "
+ENDS = {"^C": lambda tool: tool.type("\3"), "SIGTERM": lambda tool: tool.kill(signal.SIGTERM)}
+
+
+@pytest.fixture
+def twice_damaged(damaged):
+    os.removexattr(damaged.upper / "hard1", "trusted.overlay.ino")
+    return damaged
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("answers", ["", "y", "n"])
+def test_cancelled_at_a_question(twice_damaged, end, answers):
+    """^C and SIGTERM at a question end the repair: no more questions, exit code 32; what was mended stays."""
+    ov = twice_damaged
+    tool = Terminal("-f", ov.work, program="fsck.reverlay")
+    for i, answer in enumerate(answers):
+        tool.expect(QUESTION, i + 1)
+        tool.type(answer + "\n")
+    tool.expect(QUESTION, len(answers) + 1)
+    ENDS[end](tool)
+    code, text = tool.end()
+    assert (code, text.count(QUESTION)) == (32, len(answers) + 1), text
+    assert "cancelled" in text
+    assert len(ov.ctl("repair", "-y")[1]["problems"]) == 2 - answers.count("y")
+
+
+def test_end_of_input_is_no(twice_damaged):
+    """^D is no to all that is left, and asks nothing more."""
+    tool = Terminal("repair", twice_damaged.work)
+    tool.expect(QUESTION)
+    tool.type("y\n")
+    tool.expect(QUESTION, 2)
+    tool.type("\4")
+    code, text = tool.end()
+    assert (code, text.count(QUESTION)) == (4, 2), text
+    assert len(twice_damaged.ctl("repair", "-y")[1]["problems"]) == 1
+
+
+def test_yes_to_all(twice_damaged):
+    """One answer for all."""
+    tool = Terminal("repair", twice_damaged.work)
+    tool.expect(QUESTION)
+    tool.type("all\n")
+    code, text = tool.end()
+    assert (code, text.count(QUESTION)) == (1, 1), text
+
+
+@pytest.fixture
+def moved(ov):
+    """Layers that were copied to another place: its options."""
+    use(ov)
+    ov.umount()
+    copy = ov.base / "copy"
+    copy.mkdir()
+    run("rsync", "-aHAX", ov.upper, ov.work, copy)
+    ov.upper, ov.work = copy / "upper", copy / "work"
+    ov.check_clean = False
+    yield ov
+    ov.before = None
+
+
+@pytest.mark.parametrize("end", [*ENDS, "^D"])
+def test_rebind_cancelled(moved, end):
+    """The end of the input, or a signal, at the question of a rebind is no answer: nothing is changed."""
+    before = {path: path.read_bytes() for path in (moved.work / "inodes").iterdir() if path.is_file()}
+    tool = Terminal("rebind", "-o", moved.option_string())
+    tool.expect("[m/c] ")
+    if end == "^D":
+        tool.type("\4")
+    else:
+        ENDS[end](tool)
+    code, text = tool.end()
+    assert code == 1 and "cancelled" in text and "bound" not in text, text
+    assert {path: path.read_bytes() for path in (moved.work / "inodes").iterdir() if path.is_file()} == before
+    code, text = call("rebind", "-o", moved.option_string())
+    assert code == 0 and "bound to these layers" in text
+
+
+@pytest.mark.parametrize("answers,told", [("m\n", "layers\r"), ("\n", "layers\r"), ("x\nc\n", "of its own")])
+def test_rebind_answered(moved, answers, told):
+    """What is no answer is asked again; Enter is a move."""
+    tool = Terminal("rebind", "-o", moved.option_string())
+    for i, answer in enumerate(answers.splitlines()):
+        tool.expect("[m/c] ", i + 1)
+        tool.type(answer + "\n")
+    code, text = tool.end()
+    assert code == 0 and told in text.splitlines(keepends=True)[-1], text
