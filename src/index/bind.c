@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/shell.h"
 #include "index/number_private.h"
 #include "index/stamp.h"
 #include "index/table.h"
@@ -199,7 +200,7 @@ static void print_escaped(FILE *f, const char *path)
 	}
 }
 
-char *rvl_bind_options(const struct rvl_stack *stack)
+char *rvl_bind_mount_options(const struct rvl_stack *stack)
 {
 	char *text = NULL;
 	size_t len;
@@ -207,7 +208,7 @@ char *rvl_bind_options(const struct rvl_stack *stack)
 
 	if (!f)
 		return NULL;
-	fputs(stack->xattr.is_user ? "-o userxattr,lowerdir=" : "-o lowerdir=", f);
+	fputs(stack->xattr.is_user ? "userxattr,lowerdir=" : "lowerdir=", f);
 	for (unsigned i = 1; i < stack->n; i++) {
 		if (i > 1)
 			fputs(stack->layers[i].is_data_only ? "::" : ":", f);
@@ -221,6 +222,24 @@ char *rvl_bind_options(const struct rvl_stack *stack)
 		fputs(",workdir=", f);
 		print_escaped(f, stack->work_path);
 	}
+	if (fclose(f)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+char *rvl_bind_options(const struct rvl_stack *stack)
+{
+	_cleanup_free_ char *options = rvl_bind_mount_options(stack);
+	char *text = NULL;
+	size_t len;
+	FILE *f = options ? open_memstream(&text, &len) : NULL;
+
+	if (!f)
+		return NULL;
+	fputs("-o ", f);
+	rvl_shell_quote(f, options);
 	if (fclose(f)) {
 		free(text);
 		return NULL;

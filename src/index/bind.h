@@ -75,8 +75,10 @@ int rvl_bind_counter(struct rvl_state *state, enum rvl_state_counter which);
 int rvl_claims_record(struct rvl_index *index, const struct rvl_layer *layer,
 		      const struct rvl_table *table);
 
-/* "-o lowerdir=…,upperdir=…,workdir=…" of a stack, escaped as mount(8) takes it. Owned by the
- * caller; NULL without memory. */
+/* "lowerdir=…,upperdir=…,workdir=…" of a stack, escaped as mount(8) takes it. Owned by the caller;
+ * NULL without memory. */
+char *rvl_bind_mount_options(const struct rvl_stack *stack);
+/* "-o " and these, quoted for a shell: for commands in messages. The same. */
 char *rvl_bind_options(const struct rvl_stack *stack);
 
 #endif

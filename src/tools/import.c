@@ -8,8 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
+#include "base/shell.h"
 #include "check/to_kernel.h"
+#include "index/bind.h"
 #include "tools/ask.h"
 #include "tools/commands.h"
 #include "tools/findings.h"
@@ -20,7 +23,8 @@
 
 struct command {
 	const char *layers;
-	bool is_dry_run, is_verbose, is_to_kernel, is_nfs_export, is_userxattr;
+	bool is_dry_run, is_verbose, is_to_kernel, is_nfs_export;
+	const struct rvl_stack *stack; /* borrowed, while it runs */
 	struct rvl_findings findings;
 	struct rvl_check_sink findings_sink;
 	json_t *told; /* owned; with --json */
@@ -204,17 +208,31 @@ static void print_json(struct command *command, const struct rvl_to_kernel_resul
 	rvl_findings_end(&command->findings, &import->check, code, root);
 }
 
+/* The layers alone of what was given: the kernel does not know every option of ours. */
+static void print_mount(const struct command *command, const struct rvl_to_kernel_result *result)
+{
+	_cleanup_free_ char *layers = rvl_bind_mount_options(command->stack), *options = NULL;
+
+	/* with userxattr the kernel follows no redirects, and takes no option for them */
+	if (!layers || asprintf(&options, "%s,index=on%s,xino=on%s%s", layers,
+				command->stack->xattr.is_user ? "" : ",redirect_dir=on",
+				command->is_nfs_export ? ",nfs_export=on" : "",
+				result->n_metacopy ? ",metacopy=on" : "") < 0) {
+		options = NULL;
+		return;
+	}
+	fputs("mount -t overlay -o ", stdout);
+	rvl_shell_quote(stdout, options);
+	putchar('\n');
+}
+
 static void print_kernel(const struct command *command, const struct rvl_to_kernel_result *result)
 {
 	printf("to the kernel: %" PRIu64 " files and %" PRIu64 " directories in its index, %" PRIu64
 	       " removed objects; %" PRIu64 " names linked, %" PRIu64 " files copied\n",
 	       result->n_links, result->n_directories, result->n_dead, result->n_linked,
 	       result->n_copied);
-	/* with userxattr the kernel follows no redirects, and takes no option for them */
-	printf("mount -t overlay -o %s,index=on%s,xino=on%s%s\n", command->layers,
-	       command->is_userxattr ? "" : ",redirect_dir=on",
-	       command->is_nfs_export ? ",nfs_export=on" : "",
-	       result->n_metacopy ? ",metacopy=on" : "");
+	print_mount(command, result);
 }
 
 static void print_text(const struct command *command, const struct rvl_to_kernel_result *result)
@@ -258,8 +276,7 @@ static int run(struct command *command)
 	rvl_tools_handle_signals();
 	command->findings_sink = rvl_findings_sink(&command->findings);
 	command->told = json_array();
-	command->is_userxattr = layers.stack.xattr.is_user;
-	config.import.stack = &layers.stack;
+	config.import.stack = command->stack = &layers.stack;
 	r = command->is_to_kernel ? rvl_to_kernel_run(&config, &result) :
 				    rvl_import_run(&config.import, &result.import);
 	code = exit_code(r, &result);

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from rvl import BUILD, CTL, run
+from rvl import BUILD, CTL, REVERLAY, run
 from test_check import use
 
 pytestmark = pytest.mark.reverlay_only("the tools are of reverlay")
@@ -237,3 +237,56 @@ def test_rebind_answered(moved, answers, told):
         tool.type(answer + "\n")
     code, text = tool.end()
     assert code == 0 and told in text.splitlines(keepends=True)[-1], text
+
+
+# -- commands in messages -------------------------------------------------------------------
+
+
+AWKWARD = "sp ace/o$t'her/a,b:c"
+
+
+def paste(command):
+    """A shell runs what a message says: the tool by its name."""
+    return run("sh", "-c", f"reverlayctl() {{ '{CTL}' \"$@\"; }}; {command}", check=False)
+
+
+def test_commands_can_be_pasted(ov):
+    """The commands that refusals name, and the kernel's mount, work as they are, whatever is in the paths."""
+    ov.upper, ov.work = ov.base / AWKWARD / "upper", ov.base / AWKWARD / "work"
+    for path in (ov.upper, ov.work):
+        path.mkdir(parents=True)
+    use(ov)
+    ov.umount()
+    copy = ov.base / "it's a copy"
+    run("cp", "-a", ov.base / AWKWARD, copy)
+    ov.upper, ov.work = copy / "upper", copy / "work"
+    ov.check_clean = False
+    for refused in (call("check", "-o", ov.option_string()), mount_refused(ov)):
+        assert "reverlayctl rebind -o '" in refused[1], refused
+    done = paste(command_in(refused[1]))
+    assert done.returncode == 0 and "bound to these layers" in done.stdout, done.stdout
+    ov.mount()
+    ov.umount()
+    text = call("import", "--to-kernel", "-o", ov.option_string("copy_up=write,noauto".split(",")))[1]
+    (command,) = [line for line in text.splitlines() if line.startswith("mount -t overlay")]
+    done = paste(f"{command} overlay '{ov.mnt}'")
+    assert not done.returncode, (command, done.stdout)
+    assert (ov.mnt / "file").read_bytes() == b"changed\n"
+    run("umount", ov.mnt)
+    done = paste(command_in(mount_refused(ov)[1]))
+    assert done.returncode == 0 and "imported" in done.stdout, done.stdout
+    run("rm", "-r", ov.work / "inodes")
+    refused = mount_refused(ov)[1]
+    assert "reverlayctl repair --rebuild" in refused
+    assert paste(command_in(refused)).returncode == 1
+    ov.before = None
+
+
+def command_in(text):
+    return text.strip().splitlines()[0].rsplit("un: ", 1)[1]
+
+
+def mount_refused(ov):
+    done = run(REVERLAY, "-f", "-o", ov.option_string(), ov.mnt, check=False)
+    assert done.returncode == 1, done.stdout
+    return 1, done.stdout
