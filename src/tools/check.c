@@ -128,6 +128,7 @@ static void say_error(int r)
 	}
 }
 
+/* An exit code. */
 static int open_layers(struct request *request, struct rvl_layers *layers)
 {
 	_cleanup_free_ char *options = NULL;
@@ -138,16 +139,17 @@ static int open_layers(struct request *request, struct rvl_layers *layers)
 		options = strdup(request->options);
 	else
 		r = rvl_operand_options(request->operand, &options, &is_live);
-	if (r < 0)
-		return r;
-	if (!options)
-		return -ENOMEM;
+	if (r < 0 || !options)
+		return FSCK_ERROR;
+	if (rvl_layers_check_options(options, request->config.is_rebuild))
+		return FSCK_USAGE;
 	if (is_live && !request->config.is_online) {
 		rvl_error("%s: it is mounted: unmount it, or use check --online", request->operand);
-		return -EBUSY;
+		return FSCK_ERROR;
 	}
-	return request->config.is_online ? rvl_layers_open_unlocked(options, layers) :
-					   rvl_layers_open_stack(options, layers);
+	r = request->config.is_online ? rvl_layers_open_unlocked(options, layers) :
+					rvl_layers_open_stack(options, layers);
+	return r < 0 ? FSCK_ERROR : FSCK_OK;
 }
 
 /* As e2fsck: what was stopped cleanly needs no look at every boot. */
@@ -175,10 +177,10 @@ static int run(struct request *request)
 	struct rvl_check_sink sink = rvl_findings_sink(&request->findings);
 	struct rvl_check_result result = { 0 };
 	struct rvl_layers layers;
-	int code, r = open_layers(request, &layers);
+	int code = open_layers(request, &layers), r;
 
-	if (r < 0)
-		return FSCK_ERROR;
+	if (code)
+		return code;
 	if (request->is_fsck && request->config.mode == RVL_CHECK_PREEN && !request->is_forced &&
 	    is_clean(&layers)) {
 		if (!request->findings.is_quiet)

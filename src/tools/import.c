@@ -351,5 +351,7 @@ int rvl_command_import(int argc, char **argv)
 		rvl_error("import: --nfs-export goes with --to-kernel");
 		return 16;
 	}
+	if (rvl_layers_check_options(command.layers, true))
+		return 16;
 	return run(&command);
 }

@@ -54,6 +54,136 @@ static char *plain(char *value)
 	return value;
 }
 
+/* What a mount takes and is nothing to a tool: a style test compares it with server/options.c. */
+static const char *const other_options[] = {
+	"index",
+	"nfs_export",
+	"xino",
+	"uuid",
+	"metacopy",
+	"volatile",
+	"fsync",
+	"rebind",
+	"copy_up",
+	"io_uring",
+	"passthrough",
+	"node_limit",
+	"poll",
+	"awake",
+	"default_permissions",
+	"verity",
+	"override_creds",
+	/* of the mount */
+	"allow_other",
+	"allow_root",
+	"fsname",
+	"subtype",
+	"debug",
+	"remount",
+	"ro",
+	"rw",
+	"nosuid",
+	"suid",
+	"nodev",
+	"dev",
+	"noexec",
+	"exec",
+	"sync",
+	"async",
+	"dirsync",
+	"noatime",
+	"atime",
+	"nodiratime",
+	"diratime",
+	"relatime",
+	"norelatime",
+	"strictatime",
+	"nostrictatime",
+	"nosymfollow",
+	"symfollow",
+	"context",
+	"fscontext",
+	"defcontext",
+	"rootcontext",
+	/* of mount(8), fstab(5) and systemd.mount(5) */
+	"defaults",
+	"auto",
+	"noauto",
+	"nofail",
+	"_netdev",
+	"user",
+	"nouser",
+	"users",
+	"nousers",
+	"owner",
+	"noowner",
+	"group",
+	"nogroup",
+	"comment",
+	"uhelper",
+	"helper",
+	"silent",
+	"loud",
+	"lazytime",
+	"nolazytime",
+	"iversion",
+	"noiversion",
+	"mand",
+	"nomand",
+};
+
+static int check_other(const char *option)
+{
+	if (!*option || ((*option == 'x' || *option == 'X') && option[1] == '-'))
+		return 0;
+	for (size_t i = 0; i < sizeof(other_options) / sizeof(other_options[0]); i++)
+		if (!strcmp(other_options[i], option))
+			return 0;
+	rvl_error("option %s: unknown; see reverlay(8)", option);
+	return -EINVAL;
+}
+
+static int set_path(const char *option, char *value, const char **ret)
+{
+	if (!*value) {
+		rvl_error("option %s: the path is empty", option);
+		return -EINVAL;
+	}
+	*ret = plain(value);
+	return 0;
+}
+
+/* One that tells of the layers. 1: it is none of them. */
+static int take_option(struct names *names, const char *option, char *value)
+{
+	static const char *const with_value[] = { "lowerdir", "lowerdir+", "datadir+",
+						  "upperdir", "workdir",   "redirect_dir" };
+
+	for (size_t i = 0; !value && i < sizeof(with_value) / sizeof(with_value[0]); i++) {
+		if (!strcmp(with_value[i], option)) {
+			rvl_error("option %s: needs a value", option);
+			return -EINVAL;
+		}
+	}
+	if (!strcmp(option, "userxattr"))
+		names->config.is_userxattr = true;
+	else if (!strcmp(option, "lowerdir"))
+		return add_lowerdir(names, value);
+	else if (!strcmp(option, "lowerdir+"))
+		return add_lower(names, plain(value), false);
+	else if (!strcmp(option, "datadir+"))
+		return add_lower(names, plain(value), true);
+	else if (!strcmp(option, "upperdir"))
+		return set_path(option, value, &names->config.upper);
+	else if (!strcmp(option, "workdir"))
+		return set_path(option, value, &names->config.work);
+	else if (!strcmp(option, "redirect_dir"))
+		names->config.is_redirect_nofollow = !strcmp(value, "nofollow");
+	else
+		return 1;
+	return 0;
+}
+
 static int parse(struct names *names, char *rest)
 {
 	char *option;
@@ -62,23 +192,44 @@ static int parse(struct names *names, char *rest)
 	while (r == 0 && (option = rvl_optstring_next(&rest))) {
 		char *value = strchr(option, '=');
 
-		if (!strcmp(option, "userxattr"))
-			names->config.is_userxattr = true;
-		if (!value)
-			continue;
-		*value++ = '\0';
-		if (!strcmp(option, "lowerdir"))
-			r = add_lowerdir(names, value);
-		else if (!strcmp(option, "lowerdir+"))
-			r = add_lower(names, plain(value), false);
-		else if (!strcmp(option, "datadir+"))
-			r = add_lower(names, plain(value), true);
-		else if (!strcmp(option, "upperdir"))
-			names->config.upper = plain(value);
-		else if (!strcmp(option, "workdir"))
-			names->config.work = plain(value);
-		else if (!strcmp(option, "redirect_dir"))
-			names->config.is_redirect_nofollow = !strcmp(value, "nofollow");
+		if (value)
+			*value++ = '\0';
+		r = take_option(names, option, value);
+		if (r > 0)
+			r = check_other(option);
+	}
+	return r;
+}
+
+static int parse_whole(struct names *names, char *text)
+{
+	int r = parse(names, text);
+
+	if (r == 0 && !names->config.n_lower) {
+		rvl_error(
+			"option lowerdir: missing; an overlay needs a lower layer: -o lowerdir=DIR");
+		r = -EINVAL;
+	} else if (r == 0 && names->config.upper && !names->config.work) {
+		rvl_error("option upperdir: needs workdir=DIR, where the index lies");
+		r = -EINVAL;
+	}
+	return r;
+}
+
+int rvl_layers_check_options(const char *options, bool needs_upper)
+{
+	_cleanup_free_ struct names *names = calloc(1, sizeof(*names));
+	_cleanup_free_ char *text = strdup(options);
+	int r;
+
+	if (!names || !text)
+		return -ENOMEM;
+	names->config.lower = names->lower;
+	r = parse_whole(names, text);
+	if (r == 0 && needs_upper && !names->config.upper) {
+		rvl_error("option upperdir: missing; without upperdir=DIR and workdir=DIR there is "
+			  "nothing to do");
+		r = -EINVAL;
 	}
 	return r;
 }
@@ -94,7 +245,7 @@ static int open_stack(const char *options, bool is_locked, struct rvl_layers *re
 		return -ENOMEM;
 	names->config.lower = names->lower;
 	names->config.atime = MOUNT_ATTR_NOATIME; /* it only looks */
-	r = parse(names, text);
+	r = parse_whole(names, text);
 	if (r == 0)
 		r = rvl_stack_open(&names->config, &ret->stack);
 	if (r < 0)
@@ -102,8 +253,9 @@ static int open_stack(const char *options, bool is_locked, struct rvl_layers *re
 	if (is_locked && (ret->stack.has_upper || ret->stack.work_fd >= 0))
 		r = rvl_stack_lock(&ret->stack, LOCK_TIMEOUT_MS, ret->lock_fds);
 	if (r == -EBUSY)
-		rvl_error("it is mounted: unmount it; check --online, map and resolve take the mount "
-			  "point instead of -o");
+		rvl_error(
+			"it is mounted: unmount it; check --online, map and resolve take the mount "
+			"point instead of -o");
 	if (r < 0)
 		rvl_layers_close(ret);
 	return r;

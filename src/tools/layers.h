@@ -13,6 +13,11 @@ struct rvl_layers {
 };
 
 /*
+ * Is it known what is meant? -EINVAL (logged): an option that no mount has, one without its value, no
+ * lowerdir, upperdir without workdir; needs_upper: also without upperdir. Opens nothing.
+ */
+int rvl_layers_check_options(const char *options, bool needs_upper);
+/*
  * Opens the layers that the options name (other options of the mount are let pass), locks them, and
  * opens their index without a change to it. Errors are logged: -EINVAL the options; -EBUSY mounted;
  * those of rvl_stack_open and rvl_index_open.

@@ -163,7 +163,7 @@ int rvl_operand_options(const char *operand, char **ret, bool *ret_is_live)
 	int r;
 
 	*ret_is_live = false;
-	if (strstr(operand, "lowerdir")) {
+	if (strstr(operand, "lowerdir=") || strstr(operand, "lowerdir+=")) {
 		*ret = strdup(operand);
 		return *ret ? 0 : -ENOMEM;
 	}

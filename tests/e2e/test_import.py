@@ -185,7 +185,7 @@ def test_refused(ov):
     ov.umount()
     to_reverlay(ov)
     done = run(CTL, "import", "-o", f"lowerdir={ov.lowers[0]}", check=False)
-    assert done.returncode == 8
+    assert done.returncode == 16
     assert run(CTL, "import", check=False).returncode == 16
     assert run(CTL, "import", "-o", ov.option_string(), "more", check=False).returncode == 16
     ov.mount(kernel=False)

@@ -290,3 +290,33 @@ def mount_refused(ov):
     done = run(REVERLAY, "-f", "-o", ov.option_string(), ov.mnt, check=False)
     assert done.returncode == 1, done.stdout
     return 1, done.stdout
+
+
+# -- usage ----------------------------------------------------------------------------------
+
+
+KNOWN = "rw,noauto,x-systemd.automount,_netdev,copy_up=write,fsync=strict,xino=auto,io_uring=off,node_limit=100"
+
+
+def test_wrong_options(damaged):
+    """Options that cannot be meant so are wrong usage, and named; nothing is changed, and nothing else is advised."""
+    ov = damaged
+    lower, upper, work = f"lowerdir={ov.lowers[0]}", f"upperdir={ov.upper}", f"workdir={ov.work}"
+    good = f"{lower},{upper},{work}"
+    for options, word in (("", "lowerdir"), (f"{upper},{work}", "lowerdir"), (f"{lower},{upper}", "workdir"),
+                          (f"{good},nonsense=1", "nonsense"), (f"{good},nonsense", "nonsense"),
+                          (f"{lower},uperdir={ov.upper},{work}", "uperdir"), (f"{good},upperdir", "upperdir"),
+                          (f"{lower},upperdir=,{work}", "upperdir"), ("lowerdir=", "lowerdir")):
+        for args in (["check"], ["repair", "-y"], ["import"], ["rebind", "--move"]):
+            code, text = call(*args, "-o", options)
+            assert code == (1 if args[0] == "rebind" else 16), (args, options, code, text)
+            assert word in text and len(text.splitlines()) == 1, (args, options, text)
+        code, text = fsck("-fy", "-o", options)
+        assert code == 16 and word in text, (options, code, text)
+    for args in (["import"], ["repair", "--rebuild"]):
+        code, text = call(*args, "-o", lower)
+        assert code == 16 and "upperdir" in text, (args, code, text)
+    assert is_damaged(ov)
+    assert call("check", "-o", lower)[0] == 0
+    assert call("check", "-o", f"{good},{KNOWN}")[0] == 4
+    assert fsck("-fp", f"{KNOWN},{good}")[0] == 1

@@ -187,6 +187,30 @@ def check_problems(names):
         yield table, 0, f"{name} twice"
 
 
+OPTION = re.compile(r'\{ "([\w+]+)", KIND_(\w+),')
+QUOTED = re.compile(r'"([\w+]+)"')
+
+
+def array(content, name):
+    """The strings of a C array."""
+    found = re.search(rf"\b{name}\[\] = \{{(.*?)\}};", content, re.S)
+    return set(QUOTED.findall(found.group(1))) if found else set()
+
+
+def check_options(names):
+    """The tools know each option that a mount takes, and no other."""
+    server, tools = "src/server/options.c", "src/tools/layers.c"
+    if server not in names or tools not in names:
+        return
+    mount = {name for name, kind in OPTION.findall(text(server)) if kind not in ("FROM_KERNEL", "REFUSE")}
+    mount |= array(text(server), "ignored")
+    known = array(text(tools), "other_options") | array(text(tools), "with_value") | {"userxattr"}
+    for name in sorted(mount - known):
+        yield tools, 0, f"option {name} is unknown"
+    for name in sorted(known - mount):
+        yield server, 0, f"no option {name}"
+
+
 CHECKS = {
     "includes": check_includes,
     "spdx": check_spdx,
@@ -194,6 +218,7 @@ CHECKS = {
     "guards": check_guards,
     "listed": check_listed,
     "problems": check_problems,
+    "options": check_options,
     "shell": check_shell,
 }
 

@@ -71,6 +71,22 @@ def test_problems_differ(tmp_path, monkeypatch):
     assert not list(check.findings("problems", names))
 
 
+def test_options_differ(tmp_path, monkeypatch):
+    """An option that the tools do not know, or no mount takes, is found."""
+    names = ["src/server/options.c", "src/tools/layers.c"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / names[0]).write_text('{ "userxattr", KIND_TRUE, 0 },\n{ "a+", KIND_WORD, 0 },\n'
+                                     '{ "no", KIND_REFUSE, 0 },\nignored[] = {\n"b",\n};\n')
+    (tmp_path / names[1]).write_text('other_options[] = { "b", "c" };\nwith_value[] = { "d" };\n')
+    monkeypatch.setattr(check, "TOP", tmp_path)
+    found = "\n".join(check.findings("options", names))
+    assert found == ("src/tools/layers.c: option a+ is unknown\nsrc/server/options.c: no option c\n"
+                     "src/server/options.c: no option d")
+    (tmp_path / names[1]).write_text('other_options[] = { "b" };\nwith_value[] = { "a+" };\n')
+    assert not list(check.findings("options", names))
+
+
 def test_check_accepts(tmp_path, monkeypatch):
     """A file that keeps the rules has no finding."""
     file = tmp_path / "src/overlay/a.c"
