@@ -22,6 +22,7 @@
 static const char *_Atomic log_program = "reverlay";
 static _Atomic int log_target = RVL_LOG_STDERR;
 static _Atomic int log_max_priority = LOG_INFO;
+static void (*_Atomic log_observer)(int priority, const char *text);
 
 void rvl_log_setup(const char *program, enum rvl_log_target target, int max_priority)
 {
@@ -30,6 +31,11 @@ void rvl_log_setup(const char *program, enum rvl_log_target target, int max_prio
 	if (target == RVL_LOG_SYSLOG)
 		openlog(program, LOG_PID, LOG_DAEMON);
 	log_target = target;
+}
+
+void rvl_log_observe(void (*observer)(int priority, const char *text))
+{
+	log_observer = observer;
 }
 
 bool rvl_log_is_shown(int priority)
@@ -58,11 +64,14 @@ static void neutralise(char *text)
 
 static void log_text(int priority, char *text)
 {
+	void (*observer)(int, const char *) = log_observer;
 	char line[LINE_MAX_BYTES + 256];
 	ssize_t unused;
 	int len;
 
 	neutralise(text);
+	if (observer)
+		observer(LOG_PRI(priority), text);
 	if (log_target == RVL_LOG_SYSLOG) {
 		syslog(LOG_PRI(priority), "%s%s", priority_prefix(priority), text);
 		return;

@@ -12,6 +12,8 @@
 #include "tools/ask.h"
 #include "tools/output.h"
 
+#define EXIT_FAILED 8 /* of fsck(8): this and above say that it was not done */
+
 static void clear_progress(struct rvl_findings *f)
 {
 	if (f->has_progress_line)
@@ -75,6 +77,7 @@ static void print_json(struct rvl_findings *f, const struct rvl_problem *problem
 	json_object_set_new(object, "outcome", json_string(outcome_name(problem->outcome)));
 	if (problem->outcome == RVL_FAILED)
 		json_object_set_new(object, "error", json_string(error_text(problem->error)));
+	rvl_output_begin();
 	fputs(f->n_printed ? ",\n  " : "{\"problems\": [\n  ", stdout);
 	json_dumpf(object, stdout, JSON_COMPACT);
 	json_decref(object);
@@ -131,8 +134,7 @@ static void on_problem(void *arg, const struct rvl_problem *problem)
 	else
 		print_text(problem);
 	f->n_printed++;
-	if (fflush(stdout) || ferror(stdout))
-		f->error = -EIO;
+	f->error = rvl_output_flush();
 }
 
 static bool on_ask(void *arg, const struct rvl_problem *problem)
@@ -171,25 +173,37 @@ void rvl_findings_set_progress(struct rvl_findings *f, int fd)
 	f->is_terminal = isatty(fd);
 }
 
+static void print_member(const char *key, const json_t *value)
+{
+	printf(" \"%s\": ", key);
+	json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+	puts(",");
+}
+
 static void print_more(json_t *more)
 {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(more, key, value) {
-		printf(" \"%s\": ", key);
-		json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
-		puts(",");
-	}
+	json_object_foreach(more, key, value)
+		print_member(key, value);
 }
 
 void rvl_findings_end(struct rvl_findings *f, const struct rvl_check_result *result, int exit_code,
 		      json_t *more)
 {
+	json_t *error = NULL;
+
 	clear_progress(f);
 	if (f->is_json) {
+		rvl_output_begin();
 		printf("%s],\n", f->n_printed ? "" : "{\"problems\": [");
 		print_more(more);
+		if (exit_code >= EXIT_FAILED)
+			error = rvl_output_errors();
+		if (error)
+			print_member("error", error);
+		json_decref(error);
 		printf(" \"objects\": %" PRIu64 ", \"errors\": %" PRIu64
 		       ", \"warnings\": %" PRIu64 ", \"notes\": %" PRIu64 ", \"mended\": %" PRIu64
 		       ", \"left\": %" PRIu64 ", \"exit\": %d}\n",
@@ -203,6 +217,5 @@ void rvl_findings_end(struct rvl_findings *f, const struct rvl_check_result *res
 		       result->n_found[RVL_NOTE], result->n_mended, result->n_left);
 	}
 	json_decref(more);
-	if (fflush(stdout) || ferror(stdout))
-		f->error = -EIO;
+	f->error = rvl_output_flush();
 }

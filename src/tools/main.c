@@ -1,28 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* reverlayctl: finds the command in its table. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "tools/commands.h"
+#include "tools/output.h"
 
-static const struct {
+struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 	const char *summary;
-} commands[] = {
-	{ "check", rvl_command_check, "check an overlay: index, stamps, upper, map" },
-	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries" },
-	{ "export", rvl_command_export, "print NFS configuration for a live mount" },
-	{ "import", rvl_command_import, "take over an upper of the kernel's overlayfs" },
-	{ "map", rvl_command_map, "make the map of the lower layers, or show what it is" },
+	int failure; /* exit code where the output cannot be written */
+	bool has_problems; /* in its JSON */
+};
+
+static const struct command fsck_command = { .run = rvl_command_fsck,
+					     .failure = 8,
+					     .has_problems = true };
+
+static const struct command commands[] = {
+	{ "check", rvl_command_check, "check an overlay: index, stamps, upper, map", 8, true },
+	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries", 1,
+	  false },
+	{ "export", rvl_command_export, "print NFS configuration for a live mount", 1, false },
+	{ "import", rvl_command_import, "take over an upper of the kernel's overlayfs", 8, true },
+	{ "map", rvl_command_map, "make the map of the lower layers, or show what it is", 1,
+	  false },
 	{ "rebind", rvl_command_rebind,
-	  "make the index that of layers that were copied, moved or replaced" },
-	{ "repair", rvl_command_repair, "check it and mend what is found" },
+	  "make the index that of layers that were copied, moved or replaced", 1, false },
+	{ "repair", rvl_command_repair, "check it and mend what is found", 8, true },
 	{ "resolve", rvl_command_resolve,
-	  "number, path or NFS handle -> the object, its names and handles" },
-	{ "stat", rvl_command_stat, "show configuration and counters of a live mount" },
+	  "number, path or NFS handle -> the object, its names and handles", 1, false },
+	{ "stat", rvl_command_stat, "show configuration and counters of a live mount", 1, false },
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -34,13 +46,36 @@ static void print_help(FILE *to)
 	fputs("\nreverlayctl COMMAND --help tells more, and reverlayctl(8) all.\n", to);
 }
 
+/* As getopt_long(3) would find it, wherever the command gave up. */
+static bool is_json_asked(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		size_t len = strlen(argv[i]);
+
+		if (len > 2 && !strncmp(argv[i], "--json", len))
+			return true;
+	}
+	return false;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+	int code;
+
+	rvl_output_keep_errors();
+	code = command->run(argc, argv);
+	if (code && is_json_asked(argc, argv))
+		rvl_output_failure(code, command->has_problems);
+	return rvl_output_flush() < 0 && code < command->failure ? command->failure : code;
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc ? strrchr(argv[0], '/') : NULL;
 
 	name = name ? name + 1 : argc ? argv[0] : "";
 	if (!strncmp(name, "fsck.", 5))
-		return rvl_command_fsck(argc, argv);
+		return run(&fsck_command, argc, argv);
 	rvl_log_setup("reverlayctl", RVL_LOG_STDERR, LOG_WARNING);
 	if (argc < 2) {
 		print_help(stderr);
@@ -48,7 +83,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		if (!strcmp(commands[i].name, argv[1]))
-			return commands[i].run(argc - 1, argv + 1);
+			return run(&commands[i], argc - 1, argv + 1);
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		print_help(stdout);
 		return EXIT_SUCCESS;

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -132,6 +133,69 @@ const char *rvl_output_type(mode_t mode)
 	}
 }
 
+/* ---- failures ---- */
+
+#define ERRORS_MAX (1 << 14) /* bytes; what is more is on stderr alone */
+
+static char errors[ERRORS_MAX];
+static size_t errors_len;
+static bool has_begun;
+
+static void keep_error(int priority, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (priority > LOG_ERR || errors_len + len + 2 > sizeof(errors))
+		return;
+	if (errors_len)
+		errors[errors_len++] = '\n';
+	memcpy(errors + errors_len, text, len + 1);
+	errors_len += len;
+}
+
+void rvl_output_keep_errors(void)
+{
+	rvl_log_observe(keep_error);
+}
+
+json_t *rvl_output_errors(void)
+{
+	if (!errors_len)
+		return NULL;
+	return json_stringn(errors, errors_len) ?: rvl_output_string(errors, errors_len);
+}
+
+void rvl_output_begin(void)
+{
+	has_begun = true;
+}
+
+void rvl_output_failure(int exit_code, bool has_problems)
+{
+	json_t *root;
+
+	if (has_begun)
+		return;
+	root = json_object();
+	if (has_problems)
+		json_object_set_new(root, "problems", json_array());
+	json_object_set_new(root, "error", rvl_output_errors() ?: json_string("wrong usage"));
+	json_object_set_new(root, "exit", json_integer(exit_code));
+	(void)rvl_output_print(root, true);
+}
+
+int rvl_output_flush(void)
+{
+	static bool is_told;
+
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	if (!is_told)
+		rvl_error("cannot write the output: %m");
+	is_told = true;
+	return -EIO;
+}
+
 int rvl_output_print(json_t *root, bool is_json)
 {
 	if (!root) {
@@ -139,15 +203,12 @@ int rvl_output_print(json_t *root, bool is_json)
 		return -ENOMEM;
 	}
 	if (is_json) {
+		rvl_output_begin();
 		json_dumpf(root, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else {
 		print_lines(root, 0);
 	}
 	json_decref(root);
-	if (fflush(stdout) != 0 || ferror(stdout)) {
-		rvl_error("cannot write the output: %m");
-		return -EIO;
-	}
-	return 0;
+	return rvl_output_flush();
 }

@@ -102,6 +102,7 @@ static int print_json(const struct command *command, const struct rvl_check_rebi
 	json_object_set_new(root, "rebuilt", json_boolean(result->is_rebuilt));
 	if (result->is_rebuilt && command->is_dry_run) { /* no more was looked at */
 		json_decref(counts);
+		json_object_set_new(root, "exit", json_integer(EXIT_SUCCESS));
 		return rvl_output_print(root, true);
 	}
 	json_object_set_new(root, "other_lowers", json_boolean(result->has_other_lowers));
@@ -121,6 +122,7 @@ static int print_json(const struct command *command, const struct rvl_check_rebi
 	json_object_set_new(counts, "linked", json_integer((json_int_t)result->n_lower_linked));
 	json_object_set_new(root, "lower", counts);
 	json_object_set(root, "told", command->told);
+	json_object_set_new(root, "exit", json_integer(EXIT_SUCCESS));
 	return rvl_output_print(root, true);
 }
 

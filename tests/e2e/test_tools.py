@@ -2,6 +2,7 @@
 """The tools as they are called: by fsck(8), at a terminal, by programs; usage, and what they print."""
 
 import contextlib
+import json
 import os
 import pty
 import select
@@ -320,3 +321,45 @@ def test_wrong_options(damaged):
     assert call("check", "-o", lower)[0] == 0
     assert call("check", "-o", f"{good},{KNOWN}")[0] == 4
     assert fsck("-fp", f"{KNOWN},{good}")[0] == 1
+
+
+# -- what they print ------------------------------------------------------------------------
+
+
+def test_json_of_failures(damaged):
+    """Where it was not done the JSON has the message and the exit code, as standard error has."""
+    ov = damaged
+    options = ov.option_string()
+    other = options.replace(str(ov.upper), str(ov.base / "other"))
+    (ov.base / "other").mkdir()
+    for args in (["check", "-o", "nonsense"], ["check", "/nowhere"], ["check"], ["check", "--nonsense"],
+                 ["repair", "-y", "-n", "-o", options], ["repair", "-o", options], ["check", "-o", other],
+                 ["repair", "-y", "-o", other], ["import", "-o", other], ["import", "-o", "lowerdir=/nowhere"],
+                 ["rebind", "-o", "lowerdir=/nowhere"], ["rebind"], ["stat", "/"], ["map", "/"],
+                 ["map", "-o", other], ["resolve", "/", "1"], ["dump", "/nowhere"], ["export", "/"]):
+        done = subprocess.run([CTL, args[0], "--json", *args[1:]], capture_output=True, text=True, **NO_TERMINAL)
+        assert done.returncode in (1, 8, 16), (args, done)
+        found = json.loads(done.stdout)
+        assert found["exit"] == done.returncode, (args, found)
+        assert ("problems" in found) == (args[0] in ("check", "repair", "import")), (args, found)
+        lines = [line.removeprefix("reverlayctl: ") for line in done.stderr.splitlines()]
+        if "--nonsense" not in args:
+            assert set(found["error"].splitlines()) <= set(lines), (args, found, done.stderr)
+        assert found["error"], args
+    assert "error" not in ov.ctl("check")[1]
+    assert ov.ctl("repair", "-y")[1]["exit"] == 1
+    assert ov.ctl("rebind", "--dry-run")[1]["exit"] == 0
+
+
+def test_full_output(damaged):
+    """Output that cannot be written is an error, with a word about it."""
+    ov = damaged
+    options = ov.option_string()
+    for args, code in ((["check", "-o", options], 8), (["check", "--json", "-o", options], 8),
+                       (["rebind", "--dry-run", "-o", options], 1), (["import", "--dry-run", "-o", options], 8),
+                       (["rebind", "--dry-run", "--json", "-o", options], 1), (["check", "--help"], 8),
+                       (["rebind", "--move", "-o", options], 1)):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([CTL, *args], stdout=full, stderr=subprocess.PIPE, text=True, **NO_TERMINAL)
+        assert done.returncode == code, (args, done)
+        assert done.stderr.count("cannot write the output: No space left on device") == 1, (args, done)

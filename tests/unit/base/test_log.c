@@ -54,6 +54,28 @@ static void names_cannot_forge_lines(void **state)
 	assert_string_equal(output(), "prog: a?prog: all is well?[2J\n");
 }
 
+static int n_observed;
+static char observed[64];
+
+static void observe(int priority, const char *text)
+{
+	n_observed += priority == LOG_ERR;
+	snprintf(observed, sizeof(observed), "%s", text);
+}
+
+static void an_observer_has_what_is_shown(void **state)
+{
+	rvl_log_observe(observe);
+	rvl_debug("not shown");
+	assert_string_equal(observed, "");
+	rvl_error("a\nb");
+	rvl_log_observe(NULL);
+	rvl_error("unobserved");
+	output();
+	assert_string_equal(observed, "a?b");
+	assert_int_equal(n_observed, 1);
+}
+
 static void long_messages_are_cut(void **state)
 {
 	char text[6000];
@@ -92,6 +114,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(lines_have_program_and_priority, setup),
 		cmocka_unit_test_setup(names_cannot_forge_lines, setup),
+		cmocka_unit_test_setup(an_observer_has_what_is_shown, setup),
 		cmocka_unit_test_setup(long_messages_are_cut, setup),
 		cmocka_unit_test_setup(repeated_warnings_are_limited, setup),
 		cmocka_unit_test_setup(what_was_left_out_is_counted, setup),
