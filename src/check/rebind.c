@@ -3,6 +3,7 @@
 #include "check/rebind_private.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,13 @@ const char *rvl_rebind_text(enum rvl_rebind_told what)
 	};
 
 	return texts[what];
+}
+
+int rvl_rebind_check_stop(const struct rvl_check_rebind *rb)
+{
+	const _Atomic bool *stop = rb->config->stop;
+
+	return stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
 }
 
 void rvl_rebind_tell(struct rvl_check_rebind *rb, enum rvl_rebind_told what, uint64_t number,
@@ -92,7 +100,7 @@ static void note(void *arg, enum rvl_rebind_note what, uint64_t number, const ch
 
 static int split(void *arg, const struct rvl_rebind_split *split)
 {
-	return rvl_rebind_link_add(arg, split);
+	return rvl_rebind_check_stop(arg) ?: rvl_rebind_link_add(arg, split);
 }
 
 static int set_directory_origin(struct rvl_check_rebind *rb, uint64_t number, const void *value,
@@ -120,10 +128,10 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 	enum rvl_entry_kind kind;
 	struct rvl_handle handle;
 	struct statx st;
-	int len, r;
+	int len, r = rvl_rebind_check_stop(rb);
 
-	if (rb->config->is_dry_run)
-		return 0;
+	if (r || rb->config->is_dry_run)
+		return r;
 	r = rvl_entry_look(rb->index, number, &kind, &st);
 	if (r)
 		return r == -EUCLEAN ? 0 : r;
@@ -166,6 +174,7 @@ static int run(struct rvl_check_rebind *rb)
 	}
 	r = r ?: rvl_rebind_lowers(rb->rebind, &sink, &rb->result->lower);
 	r = r ?: rvl_rebind_link(rb);
+	r = r ?: rvl_rebind_check_stop(rb);
 	rb->result->has_map = rvl_rebind_has_map(rb->rebind);
 	if (r || rb->config->is_dry_run)
 		return r;
@@ -186,10 +195,15 @@ static void ignore_problem(void *arg, const struct rvl_problem *problem)
 static int rebuild(const struct rvl_check_rebind_config *config,
 		   struct rvl_check_rebind_result *ret)
 {
-	const struct rvl_check_sink sink = { .pass = ignore_pass, .problem = ignore_problem };
-	const struct rvl_check_config check = {
-		.stack = config->stack, .sink = &sink, .mode = RVL_CHECK_ALL, .is_rebind = true
-	};
+	const struct rvl_check_sink sink = { .arg = config->arg,
+					     .pass = ignore_pass,
+					     .problem = ignore_problem,
+					     .progress = config->progress };
+	const struct rvl_check_config check = { .stack = config->stack,
+						.sink = &sink,
+						.mode = RVL_CHECK_ALL,
+						.is_rebind = true,
+						.stop = config->stop };
 	struct rvl_check_result result = { 0 };
 	int r = config->is_dry_run ? 0 : rvl_check_run(&check, &result);
 
@@ -246,7 +260,7 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		return r;
 	r = run(&rb);
 	ret->n_entries += entries;
-	if (r && r != -ENODATA)
+	if (r && r != -ENODATA && r != -ECANCELED)
 		rvl_error("rebind has failed: %s; it can be run again", strerror(-r));
 	rvl_rebind_link_release(&rb);
 	rvl_rebind_upper_release(&rb);

@@ -38,6 +38,13 @@ struct rvl_check_rebind_config {
 	bool is_dry_run;
 	void *arg; /* of told */
 	void (*told)(void *arg, enum rvl_rebind_told what, uint64_t number, const char *path);
+	/* Now and then, in the walk of upper: names so far. May be NULL. Of lower the log tells. */
+	void (*progress)(void *arg, uint64_t n_names);
+	/*
+	 * Becomes true: end soon, with -ECANCELED. May be NULL. It is looked at at each name of upper,
+	 * each lower object that was copied up, each hard link, and before the commit.
+	 */
+	const _Atomic bool *stop;
 };
 
 struct rvl_check_rebind_result {
@@ -53,8 +60,8 @@ struct rvl_check_rebind_result {
 
 /*
  * Where the workdir has no index, but upper was used with one, the index is made again as by repair
- * --rebuild (check.h), and then bound. Errors, logged: those of rvl_rebind_begin; -ENODATA: the
- * private attributes of upper were lost with the copy; -ENOSPC, -EIO… of the layers.
+ * --rebuild (check.h), and then bound. Errors, logged but the last: those of rvl_rebind_begin; -ENODATA: the
+ * private attributes of upper were lost with the copy; -ENOSPC, -EIO… of the layers; -ECANCELED.
  */
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		     struct rvl_check_rebind_result *ret);

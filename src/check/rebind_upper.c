@@ -34,6 +34,7 @@
 
 #define DIRECTORIES_MAX (1 << 24)
 #define COMPARE_BYTES (1 << 16)
+#define PROGRESS_NAMES 1000 /* between two calls of progress */
 #define LOST_MAX 100 /* names that are tried */
 
 struct dir {
@@ -57,6 +58,7 @@ struct walk {
 	struct dir dir;
 	int fd;
 	bool is_changed;
+	uint64_t n_names;
 };
 
 /* ---- directories by number ---- */
@@ -330,6 +332,15 @@ static int take_name(struct walk *walk, const char *name)
 
 /* ---- one directory ---- */
 
+static int tick(struct walk *walk)
+{
+	const struct rvl_check_rebind_config *config = walk->rb->config;
+
+	if (++walk->n_names % PROGRESS_NAMES == 0 && config->progress)
+		config->progress(config->arg, walk->n_names);
+	return rvl_rebind_check_stop(walk->rb);
+}
+
 static int walk_names(struct walk *walk)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
@@ -337,7 +348,7 @@ static int walk_names(struct walk *walk)
 	int r = rvl_dir_stream(rvl_fd_reopen(walk->fd, O_RDONLY | O_DIRECTORY), &dir);
 
 	while (!r && (r = rvl_dir_next(dir, &entry)) > 0)
-		r = take_name(walk, entry->d_name);
+		r = tick(walk) ?: take_name(walk, entry->d_name);
 	return r;
 }
 
@@ -488,14 +499,14 @@ static int walk_all(struct walk *walk)
 	while (!r && walk->n) {
 		walk->dir = walk->waiting[--walk->n];
 		r = walk_directory(walk);
-		if (r)
+		if (r && r != -ECANCELED)
 			rvl_error("upperdir=%s: /%s cannot be read: %s",
 				  rvl_stack_upper(walk->rb->config->stack)->path, walk->dir.path,
 				  strerror(-r));
 		free(walk->dir.path);
 	}
 	for (size_t i = 0; !r && i < walk->n_unequal; i++)
-		r = settle_unequal(walk, &walk->unequal[i]);
+		r = rvl_rebind_check_stop(walk->rb) ?: settle_unequal(walk, &walk->unequal[i]);
 	return r;
 }
 

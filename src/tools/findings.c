@@ -14,7 +14,7 @@
 
 #define EXIT_FAILED 8 /* of fsck(8): this and above say that it was not done */
 
-static void clear_progress(struct rvl_findings *f)
+void rvl_findings_clear_progress(struct rvl_findings *f)
 {
 	if (f->has_progress_line)
 		dprintf(f->progress_fd, "\r%*s\r", 60, "");
@@ -25,7 +25,7 @@ static void on_pass(void *arg, unsigned pass, const char *title)
 {
 	struct rvl_findings *f = arg;
 
-	clear_progress(f);
+	rvl_findings_clear_progress(f);
 	f->pass = pass;
 	if (!f->is_json && !f->is_quiet && !f->is_cancelled)
 		printf("Pass %u: %s\n", pass, title);
@@ -128,7 +128,7 @@ static void on_problem(void *arg, const struct rvl_problem *problem)
 	if (f->is_cancelled ||
 	    (rvl_problem_kinds[problem->id].severity == RVL_NOTE && !f->has_notes))
 		return;
-	clear_progress(f);
+	rvl_findings_clear_progress(f);
 	if (f->is_json)
 		print_json(f, problem);
 	else
@@ -145,7 +145,7 @@ static bool on_ask(void *arg, const struct rvl_problem *problem)
 
 	if (f->yes_to_all || f->no_to_all || f->is_cancelled)
 		return f->yes_to_all;
-	clear_progress(f);
+	rvl_findings_clear_progress(f);
 	print_what(problem);
 	printf(".\n  %s", rvl_problem_kinds[problem->id].mend);
 	r = rvl_tools_ask(" (y/n/all)? ", answer, sizeof(answer));
@@ -194,7 +194,7 @@ void rvl_findings_end(struct rvl_findings *f, const struct rvl_check_result *res
 {
 	json_t *error = NULL;
 
-	clear_progress(f);
+	rvl_findings_clear_progress(f);
 	if (f->is_json) {
 		rvl_output_begin();
 		printf("%s],\n", f->n_printed ? "" : "{\"problems\": [");

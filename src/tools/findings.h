@@ -16,8 +16,8 @@ struct rvl_findings {
 	bool yes_to_all; /* was answered */
 	bool no_to_all; /* there are no more answers */
 	bool is_cancelled; /* a signal came at a question: the rest is "no", and not told */
+	unsigned pass; /* that progress is told of */
 	/* private */
-	unsigned pass;
 	uint64_t n_printed;
 	bool has_progress_line;
 	int error; /* stdout cannot be written: -errno */
@@ -25,6 +25,8 @@ struct rvl_findings {
 
 /* The sink of a check; borrows `findings`. */
 struct rvl_check_sink rvl_findings_sink(struct rvl_findings *findings);
+/* The line of progress goes; before something else is printed. */
+void rvl_findings_clear_progress(struct rvl_findings *findings);
 void rvl_findings_set_progress(struct rvl_findings *findings, int fd);
 /*
  * After the run. exit_code is what will be returned; more: NULL, or an object whose members go to

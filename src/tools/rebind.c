@@ -11,6 +11,7 @@
 #include "check/rebind.h"
 #include "tools/ask.h"
 #include "tools/commands.h"
+#include "tools/findings.h"
 #include "tools/layers.h"
 #include "tools/output.h"
 
@@ -21,6 +22,8 @@ enum action { ASK, MOVE, CLONE };
 struct command {
 	enum action action;
 	bool is_dry_run, is_json, is_verbose;
+	struct rvl_findings findings; /* how far it is */
+	struct rvl_check_sink sink;
 	const char *layers;
 	json_t *told; /* owned; with is_json */
 	uint64_t n_told[RVL_TOLD_N];
@@ -46,7 +49,11 @@ static void print_help(void)
 	      "              files other numbers\n"
 	      "  --dry-run   change nothing, tell what would be\n"
 	      "  --verbose   tell of each name\n"
-	      "  --json      for programs\n",
+	      "  -C, --progress\n"
+	      "              show how far it is (the default on a terminal)\n"
+	      "  --json      for programs\n"
+	      "\n"
+	      "Exit code: 0 done, 1 not done, or cancelled by SIGINT or SIGTERM; it can be run again.\n",
 	      stdout);
 }
 
@@ -56,6 +63,7 @@ static void tell(void *arg, enum rvl_rebind_told what, uint64_t number, const ch
 	json_t *object;
 
 	command->n_told[what]++;
+	rvl_findings_clear_progress(&command->findings);
 	if (command->is_json) {
 		object = json_object();
 		json_object_set_new(object, "what", json_string(told_ids[what]));
@@ -69,6 +77,13 @@ static void tell(void *arg, enum rvl_rebind_told what, uint64_t number, const ch
 	if (command->n_told[what] <= SHOWN_MAX || command->is_verbose)
 		printf("%s (number %llu): %s\n", path, (unsigned long long)number,
 		       rvl_rebind_text(what));
+}
+
+static void on_progress(void *arg, uint64_t n_names)
+{
+	struct command *command = arg;
+
+	command->sink.progress(command->sink.arg, n_names);
 }
 
 /* At a terminal a move is not what an end of the input or a signal means. */
@@ -158,11 +173,27 @@ static void print_result(const struct command *command,
 					"bound to these layers");
 }
 
+/* Of the walk of lower the log tells every few seconds. */
+static int work(struct command *command, const struct rvl_check_rebind_config *config,
+		struct rvl_check_rebind_result *result)
+{
+	int r;
+
+	if (config->progress)
+		rvl_log_setup("reverlayctl", RVL_LOG_STDERR, LOG_INFO);
+	r = rvl_check_rebind(config, result);
+	rvl_findings_clear_progress(&command->findings);
+	if (r == -ECANCELED)
+		rvl_error("rebind: cancelled; run it again to go on");
+	return r;
+}
+
 static int run(struct command *command)
 {
 	struct rvl_check_rebind_config config = { .is_dry_run = command->is_dry_run,
 						  .arg = command,
-						  .told = tell };
+						  .told = tell,
+						  .stop = &rvl_tools_stop };
 	struct rvl_check_rebind_result result;
 	struct rvl_layers layers;
 	int r = rvl_layers_open_stack(command->layers, &layers);
@@ -175,6 +206,8 @@ static int run(struct command *command)
 	else if (command->action == ASK)
 		command->action = MOVE;
 	config.stack = &layers.stack;
+	command->sink = rvl_findings_sink(&command->findings);
+	config.progress = command->sink.progress ? on_progress : NULL;
 	config.is_clone = command->action == CLONE;
 	command->told = json_array();
 	if (r == 0 && layers.stack.work_fd < 0) {
@@ -182,7 +215,7 @@ static int run(struct command *command)
 		r = -EINVAL;
 	}
 	if (r == 0)
-		r = rvl_check_rebind(&config, &result);
+		r = work(command, &config, &result);
 	if (r == 0 && command->is_json)
 		r = print_json(command, &result);
 	else if (r == 0)
@@ -199,14 +232,17 @@ int rvl_command_rebind(int argc, char **argv)
 		{ "clone", no_argument, NULL, 'c' },
 		{ "dry-run", no_argument, NULL, 'n' },
 		{ "verbose", no_argument, NULL, 'v' },
+		{ "progress", no_argument, NULL, 'C' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
 		{},
 	};
-	struct command command = { .action = ASK };
+	struct command command = { .action = ASK, .findings = { .progress_fd = -1, .pass = 1 } };
 	int c;
 
-	while ((c = getopt_long(argc, argv, "o:hnv", options, NULL)) != -1) {
+	if (isatty(STDERR_FILENO) && isatty(STDOUT_FILENO))
+		rvl_findings_set_progress(&command.findings, STDERR_FILENO);
+	while ((c = getopt_long(argc, argv, "o:hnvC", options, NULL)) != -1) {
 		switch (c) {
 		case 'o':
 			command.layers = optarg;
@@ -224,6 +260,9 @@ int rvl_command_rebind(int argc, char **argv)
 			break;
 		case 'v':
 			command.is_verbose = true;
+			break;
+		case 'C':
+			rvl_findings_set_progress(&command.findings, STDERR_FILENO);
 			break;
 		case 'j':
 			command.is_json = true;

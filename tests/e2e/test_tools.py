@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 
@@ -13,6 +14,7 @@ import pytest
 
 from rvl import BUILD, CTL, REVERLAY, run
 from test_check import use
+from trees import write
 
 pytestmark = pytest.mark.reverlay_only("the tools are of reverlay")
 
@@ -363,3 +365,65 @@ def test_full_output(damaged):
             done = subprocess.run([CTL, *args], stdout=full, stderr=subprocess.PIPE, text=True, **NO_TERMINAL)
         assert done.returncode == code, (args, done)
         assert done.stderr.count("cannot write the output: No space left on device") == 1, (args, done)
+
+
+# -- rebind ---------------------------------------------------------------------------------
+
+
+N_MANY = 3000
+
+
+@pytest.fixture
+def large(ov):
+    """A copy with many names in upper, of which a rebind has not been made."""
+    with ov.lower() as low:
+        write(low / "lower/file", b"x\n")
+    mnt = ov.mount()
+    for i in range(N_MANY):
+        write(mnt / f"many/{i}")
+    ov.umount()
+    copy = ov.base / "copy"
+    copy.mkdir()
+    run("rsync", "-aHAX", ov.upper, ov.work, copy)
+    ov.upper, ov.work = copy / "upper", copy / "work"
+    ov.check_clean = False
+    yield ov
+    ov.before = None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_rebind_stopped(large, number, is_rebuilt):
+    """A signal ends a rebind where it can be gone on with, and it says so; the mount is refused until it is run again."""
+    options = large.option_string()
+    if is_rebuilt:
+        shutil.rmtree(large.work)
+        large.work.mkdir()
+    with subprocess.Popen([CTL, "rebind", "-C", "-o", options], text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr.readline().split()[1] == "1000"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    print(f"exit code {process.returncode}")
+    # it may have been at its end by then
+    if process.returncode:
+        assert process.returncode == 1 and "run it again" in err and "bound" not in out, (process, out, err)
+        assert "reverlayctl re" in mount_refused(large)[1]
+        code, text = call("rebind", "-o", options)
+        assert code == 0 and "bound to these layers" in text, text
+    assert call("check", "-o", options)[0] == 0
+    assert len(os.listdir(large.mount() / "many")) == N_MANY
+    large.umount()
+
+
+def test_rebind_progress(large):
+    """How far it is: a line on a terminal, which is gone at the end; else as fsck -C has it, if it is asked for."""
+    options = large.option_string()
+    done = subprocess.run([CTL, "rebind", "--dry-run", "-o", options], capture_output=True, text=True, **NO_TERMINAL)
+    assert not done.stderr, done.stderr
+    done = subprocess.run([CTL, "rebind", "--dry-run", "-C", "-o", options], capture_output=True, text=True,
+                          **NO_TERMINAL)
+    assert [line for line in done.stderr.splitlines() if line[0].isdigit()] == \
+        [f"1 {n}" for n in range(1000, N_MANY + 1, 1000)], done.stderr
+    code, text = Terminal("rebind", "--move", "-o", options).end()
+    assert code == 0 and "\rPass 1: 2000 names" in text, text
