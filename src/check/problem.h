@@ -32,7 +32,7 @@ enum rvl_severity {
 	  "the last mount did not end as it should",							\
 	  "after a repair that left nothing the overlay counts as clean")				\
 	X(VOLATILE_MARK, "volatile-mark", RVL_ERROR, false,						\
-	  "the last mount was volatile, so that data in upper may be missing",			\
+	  "a volatile mount has used upper: data may be missing, and each mount is refused",	\
 	  "the mark is removed, so that it can be mounted; data are not mended")			\
 	X(TABLE_DAMAGED, "table-damaged", RVL_WARNING, true,						\
 	  "the instance table on upper's root is missing, damaged or not that of the state",		\

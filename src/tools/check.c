@@ -77,7 +77,8 @@ static void print_repair_help(void)
 	      "      --json             for programs; with -p, -y or -n\n"
 	      "\n"
 	      "Without -p, -y or -n it asks for each. Nothing with data in it is removed: what has no\n"
-	      "place goes to lost+found.\n"
+	      "name goes to lost+found. But with -y, or a yes, a file goes whose last name in upper was\n"
+	      "removed after the last mount had ended, not by reverlay (entry-removed).\n"
 	      "\n"
 	      "Exit code, as of fsck(8): 0 nothing was wrong, 1 mended, 4 something is left, 8 it could not\n"
 	      "be repaired, 16 wrong usage, 32 cancelled.\n",
@@ -86,9 +87,23 @@ static void print_repair_help(void)
 
 static void print_fsck_help(void)
 {
-	fputs("Usage: fsck.reverlay [-n|-p|-a|-y] [-fvV] [-C [FD]] [-o OPTIONS] OVERLAY\n"
+	fputs("Usage: fsck.reverlay [-n | -p | -a | -y] [-fqvV] [-C [FD]] -o OPTIONS | OVERLAY\n"
 	      "\n"
 	      "reverlayctl check and repair, as fsck(8) calls them; fsck.reverlay(8) tells more.\n",
+	      stdout);
+	printf(help_common, "");
+	fputs("  -o OPTIONS  name the layers\n"
+	      "  -n          mend nothing\n"
+	      "  -p, -a      mend what is safe to mend unasked; what was stopped cleanly is not looked at\n"
+	      "  -y          mend all; without -n, -p and -y it asks for each\n"
+	      "  -f          look also at what was stopped cleanly\n"
+	      "  -v          notes too\n"
+	      "  -q          nothing but what is found\n"
+	      "  -C [FD]     show how far it is, on descriptor FD (0: standard error)\n"
+	      "  -V          the version\n"
+	      "\n"
+	      "Exit code: 0 nothing is wrong, 1 all was mended, 4 something is left, 8 it could not be\n"
+	      "checked or mended, 16 wrong usage, 32 cancelled.\n",
 	      stdout);
 }
 

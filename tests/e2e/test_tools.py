@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -12,7 +13,7 @@ import subprocess
 
 import pytest
 
-from rvl import BUILD, CTL, REVERLAY, run
+from rvl import BUILD, CTL, REVERLAY, TOP, run
 from test_check import use
 from trees import write
 
@@ -427,3 +428,34 @@ def test_rebind_progress(large):
         [f"1 {n}" for n in range(1000, N_MANY + 1, 1000)], done.stderr
     code, text = Terminal("rebind", "--move", "-o", options).end()
     assert code == 0 and "\rPass 1: 2000 names" in text, text
+
+
+# -- help and manual ------------------------------------------------------------------------
+
+
+def test_help_and_manual():
+    """What the manual says of fsck.reverlay its help says too, and what is removed in the end is told everywhere."""
+    pages = {name: (TOP / "man" / f"{name}.8").read_text() for name in ("fsck.reverlay", "reverlayctl")}
+    text = fsck("--help")[1]
+    for option in "onpayfvqCV":
+        assert re.search(rf"^  (-., )?-{option}\b", text, re.M), option
+        assert re.search(rf"^\.It Fl (. , Fl )?{option}\b", pages["fsck.reverlay"], re.M), option
+    for code in (0, 1, 4, 8, 16, 32):
+        assert re.search(rf"\b{code} ", text.split("Exit code")[1]), code
+        assert f".It {code}\n" in pages["fsck.reverlay"], code
+    for told in (*pages.values(), call("repair", "--help")[1]):
+        assert "entry-removed" in told
+
+
+def test_progress_lines(damaged):
+    """-C on a descriptor that is no terminal: the pass and its names, at each thousandth name."""
+    for i in range(1500):
+        write(damaged.upper / f"many/{i}")
+    read_fd, write_fd = os.pipe()
+    done = subprocess.run(["fsck.reverlay", "-fy", "-C", str(write_fd), str(damaged.work)], executable=CTL,
+                          stdout=subprocess.DEVNULL, pass_fds=[write_fd], **NO_TERMINAL)
+    os.close(write_fd)
+    with open(read_fd, encoding="ascii") as file:
+        lines = file.read().splitlines()
+    assert done.returncode == 1
+    assert lines and all(re.fullmatch(r"\d [1-9]\d*000", line) for line in lines), lines
