@@ -139,23 +139,39 @@ static int workdir_options(const char *path, char **ret)
 	return f ? r : -ENOMEM;
 }
 
+/* By mount point; by source only if it is that of one line. */
 static int fstab_options(const char *operand, char **ret)
 {
+	_cleanup_free_ char *by_source = NULL;
 	struct mntent *entry;
 	FILE *f = setmntent("/etc/fstab", "r");
+	unsigned n_sources = 0;
 	int r = -ENOENT;
 
 	while (f && r == -ENOENT && (entry = getmntent(f))) {
+		bool is_dir = !strcmp(entry->mnt_dir, operand);
+
 		if (strcmp(entry->mnt_type, "fuse.reverlay") && strcmp(entry->mnt_type, "reverlay"))
 			continue;
-		if (strcmp(entry->mnt_fsname, operand) && strcmp(entry->mnt_dir, operand))
+		if (!is_dir && (strcmp(entry->mnt_fsname, operand) || n_sources++))
 			continue;
-		*ret = strdup(entry->mnt_opts);
-		r = *ret ? 0 : -ENOMEM;
+		*(is_dir ? ret : &by_source) = strdup(entry->mnt_opts);
+		if (!(is_dir ? *ret : by_source))
+			r = -ENOMEM;
+		else if (is_dir)
+			r = 0;
 	}
 	if (f)
 		endmntent(f);
-	return r;
+	if (r != -ENOENT || !n_sources)
+		return r;
+	if (n_sources > 1) {
+		rvl_error("%s: the source of %u overlays in /etc/fstab: give the mount point",
+			  operand, n_sources);
+		return -EINVAL;
+	}
+	*ret = rvl_take_ptr(by_source);
+	return 0;
 }
 
 int rvl_operand_options(const char *operand, char **ret, bool *ret_is_live)

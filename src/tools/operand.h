@@ -7,9 +7,10 @@
 
 /*
  * Options for an operand: options as they are ("lowerdir=…"); a mount point of ours (*ret_is_live);
- * a source or mount point in /etc/fstab; a workdir, whose state has the paths. Owned by the caller.
- * Errors are logged; -ENOENT: none of these; -ESTALE: a workdir that is not where its state says it
- * was, so that the paths are those of something else.
+ * a mount point in /etc/fstab, or a source that one line there has; a workdir, whose state has the
+ * paths. Owned by the caller. Errors are logged; -ENOENT: none of these; -EINVAL: several lines of
+ * /etc/fstab have the source; -ESTALE: a workdir that is not where its state says it was, so that
+ * the paths are those of something else.
  */
 int rvl_operand_options(const char *operand, char **ret, bool *ret_is_live);
 

@@ -95,6 +95,23 @@ def test_fsck8(damaged, scratch, installed):
         assert "objects in upper" in fsck8("-A", "-n")[1]
 
 
+def test_fstab(damaged, scratch):
+    """A line of fstab, by mount point or source; a source that two lines have is none."""
+    ov = damaged
+    options = ov.option_string()
+    with fstab(scratch, f"none {ov.base} fuse.reverlay lowerdir=/nowhere 0 2",
+               f"none {ov.mnt} fuse.reverlay {options} 0 2", f"{ov.work} /x ext4 rw 0 0"):
+        for operand, code, word in ((ov.mnt, 4, "stamp-wrong"), ("none", 8, "2 overlays"), (ov.work, 4, "stamp-wrong")):
+            found = fsck("-n", operand)
+            assert found[0] == code and word in found[1], found
+    with fstab(scratch, f"ovl {ov.mnt} fuse.reverlay {options} 0 2"):
+        assert fsck("-n", "ovl")[0] == 4
+        assert call("check", "ovl")[0] == 4
+        for command in ("rebind", "import"):
+            code, text = call(command, "ovl")
+            assert code in (1, 16) and "-o lowerdir=" in text
+
+
 def test_one_mode(damaged):
     """As e2fsck: one of -n, -p (or -a) and -y. What contradicts itself changes nothing, and calls nothing clean."""
     ov = damaged
