@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "check/check.h"
+#include "layer/path.h"
 #include "overlay/overlay.h"
 #include "tools/ask.h"
 #include "tools/commands.h"
@@ -170,7 +171,12 @@ static int open_layers(struct request *request, struct rvl_layers *layers)
 /* As e2fsck: what was stopped cleanly needs no look at every boot. */
 static bool is_clean(const struct rvl_layers *layers)
 {
-	return rvl_check_is_clean(&layers->stack);
+	struct statx st;
+
+	/* what a volatile mount has used may be mounted only when that was looked at */
+	return rvl_check_is_clean(&layers->stack) &&
+	       rvl_path_statx(layers->stack.work_fd, "work/incompat/volatile", STATX_TYPE, &st) ==
+		       -ENOENT;
 }
 
 /* What a server that died had begun: the recovery of a mount, without one. */
@@ -276,7 +282,7 @@ static bool common_option(struct request *request, int c)
 {
 	switch (c) {
 	case 'o':
-		request->options = optarg;
+		request->options = rvl_layers_add_options(optarg);
 		return true;
 	case 'v':
 		request->findings.has_notes = true;

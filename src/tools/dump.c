@@ -175,7 +175,7 @@ int rvl_command_dump(int argc, char **argv)
 			is_json = true;
 			break;
 		case 'o':
-			layers = optarg;
+			layers = rvl_layers_add_options(optarg);
 			break;
 		case 'w':
 			workdir = optarg;

@@ -315,7 +315,7 @@ int rvl_command_import(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "o:vCh", options, NULL)) != -1) {
 		switch (c) {
 		case 'o':
-			command.layers = optarg;
+			command.layers = rvl_layers_add_options(optarg);
 			break;
 		case OPTION_TO_KERNEL:
 			command.is_to_kernel = true;

@@ -216,6 +216,17 @@ static int parse_whole(struct names *names, char *text)
 	return r;
 }
 
+const char *rvl_layers_add_options(const char *more)
+{
+	static char *all;
+	char *before = all;
+
+	if (asprintf(&all, "%s%s%s", before ?: "", before ? "," : "", more) < 0)
+		all = NULL;
+	free(before);
+	return all;
+}
+
 int rvl_layers_check_options(const char *options, bool needs_upper)
 {
 	_cleanup_free_ struct names *names = calloc(1, sizeof(*names));

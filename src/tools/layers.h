@@ -13,6 +13,11 @@ struct rvl_layers {
 };
 
 /*
+ * One more -o of the command line: all of them as one list, as for the mount. Valid until the next call;
+ * NULL without memory.
+ */
+const char *rvl_layers_add_options(const char *more);
+/*
  * Is it known what is meant? -EINVAL (logged): an option that no mount has, one without its value, no
  * lowerdir, upperdir without workdir; needs_upper: also without upperdir. Opens nothing.
  */

@@ -158,7 +158,7 @@ int rvl_command_map(int argc, char **argv)
 			is_json = true;
 			break;
 		case 'o':
-			options = optarg;
+			options = rvl_layers_add_options(optarg);
 			break;
 		case 'h':
 			print_help();

@@ -245,7 +245,7 @@ int rvl_command_rebind(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "o:hnvC", options, NULL)) != -1) {
 		switch (c) {
 		case 'o':
-			command.layers = optarg;
+			command.layers = rvl_layers_add_options(optarg);
 			break;
 		case 'm':
 		case 'c':

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "layer/path.h"
 #include "tools/commands.h"
+#include "tools/layers.h"
 #include "tools/output.h"
 
 #define NUMBER_DIGITS_MAX 20
@@ -163,7 +164,7 @@ int rvl_command_resolve(int argc, char **argv)
 			is_json = true;
 			break;
 		case 'o':
-			options = optarg;
+			options = rvl_layers_add_options(optarg);
 			break;
 		case 'i':
 			if (rvl_nfs_export_id_parse(optarg, &export_id) < 0)

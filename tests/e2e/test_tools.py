@@ -343,6 +343,32 @@ def test_wrong_options(damaged):
     assert fsck("-fp", f"{KNOWN},{good}")[0] == 1
 
 
+def test_options_in_parts(damaged):
+    """-o given again adds to it, as for the mount."""
+    parts = [part for option in damaged.option_string().split(",") for part in ("-o", option)]
+    assert call("check", *parts)[0] == 4
+    assert call("check", "-o", "rw", *parts, "-o", "rw")[0] == 4
+    assert fsck("-fp", *parts)[0] == 1
+    assert call("import", "--dry-run", *parts)[0] == 0
+    assert call("rebind", "--dry-run", *parts)[0] == 0
+    assert call("map", "--show", *parts)[0] == 0
+    assert call("resolve", *parts, "1")[0] == 0
+    assert call("dump", *parts, "1")[0] == 1  # a number that has no entry
+
+
+def test_volatile_is_not_clean(ov):
+    """What a volatile mount has used is looked at by fsck -p, since no mount takes it as it is."""
+    use(ov)
+    ov.umount()
+    assert fsck("-p", ov.work) == (0, "reverlay: clean\n")
+    ov.mount("volatile")
+    ov.umount()
+    code, text = fsck("-p", ov.work)
+    assert code == 8 and "volatile-mark" in text, text
+    assert fsck("-y", ov.work)[0] == 1
+    assert fsck("-p", ov.work) == (0, "reverlay: clean\n")
+
+
 # -- what they print ------------------------------------------------------------------------
 
 
