@@ -17,12 +17,15 @@ pytestmark = pytest.mark.reverlay_only("repair is of reverlay")
 # What takes several changes (docs/consistency.md, "Repair"); all with RVL_ALL_MOVES=1.
 SEVERAL = {"object-without-entry", "stamp-missing", "tombstone-alive", "directory-twice",
            "entry-without-name", "entry-hidden", "state-damaged", "index-lost"}
+# A death makes the last mount's end unknown: what was removed since comes back in lost+found.
+WITHOUT = {"entry-removed"}
 IS_ALL = bool(os.environ.get("RVL_ALL_MOVES"))
 
 
 @pytest.mark.slow
 @pytest.mark.seconds(1200 if IS_ALL else 200)
-@pytest.mark.parametrize("problem,name", [case for case in CASES if IS_ALL or case[0] in SEVERAL])
+@pytest.mark.parametrize("problem,name", [
+    case for case in CASES if case[0] not in WITHOUT and (IS_ALL or case[0] in SEVERAL)])
 def test_repair_killed_anywhere(ov, images, capsys, problem, name):
     """What it leaves, the next repair ends: the same tree, numbers and data."""
     disk = images.private(ov.base / "disk", "ext4", "16M")

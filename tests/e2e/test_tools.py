@@ -298,8 +298,8 @@ def test_commands_can_be_pasted(ov):
     assert done.returncode == 0 and "imported" in done.stdout, done.stdout
     run("rm", "-r", ov.work / "inodes")
     refused = mount_refused(ov)[1]
-    assert "reverlayctl repair --rebuild" in refused
-    assert paste(command_in(refused)).returncode == 1
+    (rebuild,) = [line for line in refused.splitlines() if "reverlayctl repair --rebuild" in line]
+    assert paste(command_in(rebuild)).returncode == 1
     ov.before = None
 
 
@@ -364,7 +364,7 @@ def test_volatile_is_not_clean(ov):
     ov.mount("volatile")
     ov.umount()
     code, text = fsck("-p", ov.work)
-    assert code == 8 and "volatile-mark" in text, text
+    assert code == 4 and "volatile-mark" in text, text
     assert fsck("-y", ov.work)[0] == 1
     assert fsck("-p", ov.work) == (0, "reverlay: clean\n")
 
