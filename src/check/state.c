@@ -272,7 +272,9 @@ static int check_state(struct rvl_check *check, const struct rvl_state *state, i
 	case -ENOENT:
 		return check_lost(check);
 	default:
-		if (rvl_problem_begin(check, RVL_P_STATE_DAMAGED, 0, NULL, NULL))
+		if (rvl_problem_begin(check, RVL_P_STATE_DAMAGED, 0, NULL,
+				      "workdir=%s; it takes reverlayctl repair --rebuild",
+				      check->stack->work_path ?: ""))
 			return rvl_problem_end(check, -EOPNOTSUPP);
 		return 0;
 	}

@@ -124,12 +124,14 @@ static void restore_workdir(const struct rvl_index *index, const struct workdir_
 
 void rvl_index_tell_state(const struct rvl_stack *stack, int r)
 {
+	_cleanup_free_ char *options = r == -EUCLEAN ? rvl_bind_options(stack) : NULL;
 	const char *work = stack->work_path;
 
 	if (r == -EPROTONOSUPPORT)
 		rvl_index_tell_newer("workdir", work, "inodes/state");
 	else if (r == -EUCLEAN)
-		rvl_error("workdir=%s: inodes/state is damaged. Run: reverlayctl repair", work);
+		rvl_error("workdir=%s: inodes/state is damaged. Run: reverlayctl repair --rebuild %s", work,
+			  options ?: "-o ...");
 	else if (r && r != -ENOENT)
 		rvl_error("workdir=%s: inodes/state cannot be read: %s", work, strerror(-r));
 }
