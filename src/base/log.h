@@ -16,7 +16,7 @@ enum rvl_log_target { RVL_LOG_STDERR, RVL_LOG_SYSLOG };
  * each line on stderr and must live for ever. */
 void rvl_log_setup(const char *program, enum rvl_log_target target, int max_priority);
 bool rvl_log_is_shown(int priority);
-/* Who is handed the text of each message that is shown, as it is shown, too; NULL: nobody. */
+/* observer gets the text of each message that is shown, just before it is; NULL: nobody does. */
 void rvl_log_observe(void (*observer)(int priority, const char *text));
 
 void rvl_log(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));

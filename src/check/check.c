@@ -189,7 +189,7 @@ void rvl_problem_defer(struct rvl_check *check)
 	check->n_deferred++;
 }
 
-static void report_later(struct rvl_check *check, const struct rvl_deferred *deferred,
+static void report_deferred(struct rvl_check *check, const struct rvl_deferred *deferred,
 			 enum rvl_outcome outcome, int error)
 {
 	check->problem = (struct rvl_problem){ .id = deferred->id, .detail = deferred->detail };
@@ -200,7 +200,7 @@ static void report_later(struct rvl_check *check, const struct rvl_deferred *def
 static void tell_deferred(struct rvl_check *check, enum rvl_outcome outcome, int error)
 {
 	for (unsigned i = 0; i < check->n_deferred; i++) {
-		report_later(check, &check->deferred[i], outcome, error);
+		report_deferred(check, &check->deferred[i], outcome, error);
 		free(check->deferred[i].detail);
 	}
 	check->n_deferred = 0;
@@ -208,7 +208,7 @@ static void tell_deferred(struct rvl_check *check, enum rvl_outcome outcome, int
 
 /* ---- the passes ---- */
 
-/* Where nothing is to be changed, which may have been decided only here, it is opened to look. */
+/* check->mode, not the config's: a mark of a volatile mount that stays has made a repair a look. */
 static int open_index(struct rvl_check *check)
 {
 	bool is_look = check->mode == RVL_CHECK_LOOK;
@@ -341,18 +341,18 @@ static int admit(const struct rvl_check_config *config)
 }
 
 /* The close has marked it clean, if it could. */
-static void tell_cleaned(struct rvl_check *check)
+static void tell_not_clean(struct rvl_check *check)
 {
 	const struct rvl_deferred deferred = { .id = RVL_P_NOT_CLEAN };
 	struct rvl_state *state = NULL;
 	bool is_clean;
 
-	if (!check->is_cleaned)
+	if (!check->is_to_be_clean)
 		return;
 	is_clean = !rvl_index_load_state(check->stack, &state) && state->flags & RVL_STATE_CLEAN;
 	rvl_state_free(state);
 	check->is_silent = false;
-	report_later(check, &deferred, is_clean ? RVL_MENDED : RVL_FOUND, 0);
+	report_deferred(check, &deferred, is_clean ? RVL_MENDED : RVL_FOUND, 0);
 }
 
 int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result *ret)
@@ -373,8 +373,7 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	if (check.index && (r || ret->n_left))
 		check.index->stays_unclean = true;
 	rvl_index_close(check.index);
-	tell_deferred(&check, RVL_FOUND, 0);
-	tell_cleaned(&check);
+	tell_not_clean(&check);
 	rvl_spool_free(check.spool);
 	rvl_sorter_free(check.sorter);
 	rvl_number_set_release(&check.pending);

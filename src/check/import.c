@@ -64,10 +64,9 @@ static int check_before(const struct rvl_stack *stack)
 		return -EINVAL;
 	}
 	r = rvl_index_admit(&config);
-	if (r == -ENOENT || r == -EUCLEAN) /* the open tells what there is to tell */
+	if (r == -ENOENT || r == -EUCLEAN) /* none yet; or damaged, which the open tells */
 		return 0;
-	r = r ?: check_log(stack);
-	return r;
+	return r ?: check_log(stack);
 }
 
 static int take_index(struct rvl_import *import, bool is_after)

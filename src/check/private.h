@@ -58,7 +58,7 @@ struct rvl_check {
 	char *problem_path, *problem_detail; /* owned */
 	struct rvl_deferred deferred[RVL_DEFERRED_MAX];
 	unsigned n_deferred;
-	bool is_cleaned; /* NOT_CLEAN was found, and is to be mended: told at the end of all */
+	bool is_to_be_clean; /* NOT_CLEAN was found and is to be mended: told after the close */
 	unsigned pass;
 	uint64_t n_names; /* in this pass */
 	uint64_t born_max; /* the highest number in use of the born counter's instance */

@@ -2,8 +2,9 @@
 /*
  * Pass 1: what an open of the index depends on, looked at before it is opened: is there an index,
  * can its state be read, is the log sound, what lies about in the workdir. Opening for repair then
- * does what a mount does (empties work/, writes the table, cuts the log), so for some problems
- * there is nothing more to do here.
+ * does what a mount does (empties work/, writes the table, cuts the log), so those problems are
+ * deferred (rvl_problem_defer) and told when the open has worked. A mark of a volatile mount that
+ * stays makes the whole run a look.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -214,7 +215,7 @@ static void check_clean(struct rvl_check *check, const struct rvl_state *state)
 	if (state->flags & RVL_STATE_CLEAN || check->config->is_online || check->is_silent)
 		return;
 	/* marked when all is done */
-	check->is_cleaned = rvl_problem_begin(check, RVL_P_NOT_CLEAN, 0, NULL, NULL);
+	check->is_to_be_clean = rvl_problem_begin(check, RVL_P_NOT_CLEAN, 0, NULL, NULL);
 }
 
 /* The state was written last: what has a later time was changed by somebody else. */
@@ -304,8 +305,7 @@ int rvl_check_state(struct rvl_check *check, bool *ret_has_index)
 		return inodes_fd;
 	error = inodes_fd < 0 ? inodes_fd : rvl_state_load(inodes_fd, &state);
 	if (error && error != -ENOENT && error != -EUCLEAN) {
-		rvl_error("workdir=%s: inodes/state cannot be read: %s", check->stack->work_path,
-			  strerror(-error));
+		rvl_index_tell_state(check->stack, error);
 		return error;
 	}
 	/* What may end the run comes before what is mended, and what forbids to mend before the rest. */

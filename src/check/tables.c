@@ -19,8 +19,8 @@
 #define PROBE_SECONDS 3600 /* whoever takes longer goes round in circles */
 #define COPIES_MAX 8 /* of a map that is written to meanwhile */
 
-/* Exit codes of the process that reads the file. Any other end is that of one that damaged pages led
- * astray. */
+/* Exit codes of the process that reads the file. Any other end means that damaged pages led it astray;
+ * but SIGKILL, which is want of memory, tells nothing of the file. */
 enum probe { PROBE_SOUND, PROBE_NONE = 64, PROBE_DAMAGED, PROBE_ERROR /* and above: the errno */ };
 
 static int probe(const struct rvl_check *check)

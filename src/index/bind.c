@@ -389,11 +389,11 @@ int rvl_bind_check_new(const struct rvl_index *index, bool is_silent)
 		"Give the workdir that belongs to it",
 		index->stack->layers[0].path, index->stack->work_path ?: "");
 	rvl_error(
-		"If that is lost, and the layers were copied or moved, run: reverlayctl rebind %s",
-		options ?: "");
-	rvl_error(
-		"If that is lost, and they are where they were, run: reverlayctl repair --rebuild %s",
-		options ?: "");
+		"workdir=%s: if it is lost, and the layers were copied or moved, run: reverlayctl rebind %s",
+		index->stack->work_path ?: "", options ?: "");
+	rvl_error("workdir=%s: if it is lost, and the layers are where they were, run: "
+		  "reverlayctl repair --rebuild %s",
+		  index->stack->work_path ?: "", options ?: "");
 	return -ESTALE;
 }
 

@@ -106,7 +106,7 @@ int rvl_index_prepare(const struct rvl_stack *stack, bool is_read_only, struct r
 /* What is needed to number objects, too; after the state was bound to the layers. */
 struct rvl_binding;
 int rvl_index_prepare_numbers(struct rvl_index *index, const struct rvl_binding *binding);
-/* Why the state cannot be loaded; nothing for 0 and -ENOENT. Private to src/index. */
+/* Why the state cannot be loaded; nothing for 0 and -ENOENT. */
 void rvl_index_tell_state(const struct rvl_stack *stack, int r);
 /* Save index->state. The caller holds its lock where there are threads. Private to src/index. */
 int rvl_index_save_state(struct rvl_index *index);

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "index/bind.h"
 #include "layer/path.h"
 
 #define INCOMPAT_NAME "incompat"
@@ -90,6 +91,7 @@ int rvl_workdir_check_incompat(const struct rvl_stack *stack, int temp_fd)
 {
 	int fd = openat(temp_fd, INCOMPAT_NAME, OPEN_FLAGS), r;
 	_cleanup_closedir_ DIR *dir = NULL;
+	_cleanup_free_ char *options = NULL;
 	const struct dirent *entry;
 
 	if (fd < 0)
@@ -98,9 +100,11 @@ int rvl_workdir_check_incompat(const struct rvl_stack *stack, int temp_fd)
 	r = r ?: rvl_dir_next(dir, &entry);
 	if (r <= 0)
 		return r;
-	rvl_error("workdir=%s: work/%s/%s is there: the last mount was %s, and what is in upper "
-		  "may not be whole. Throw upper and workdir away, or remove that directory",
-		  stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name);
+	options = rvl_bind_options(stack);
+	rvl_error("workdir=%s: work/%s/%s is there: a mount with %s has used upper, which may not be "
+		  "whole. Throw upper and workdir away, or run: reverlayctl repair -y %s",
+		  stack->work_path, INCOMPAT_NAME, entry->d_name, entry->d_name,
+		  options ?: "-o ...");
 	return -EINVAL;
 }
 

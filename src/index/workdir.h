@@ -14,7 +14,7 @@
 int rvl_workdir_open(const struct rvl_stack *stack, const char *name, bool is_create);
 
 /*
- * Is nothing in work/incompat/? Its name says how the last mount was. -EINVAL, logged: something is
+ * Is nothing in work/incompat/? Its name says what kind of mount left it. -EINVAL, logged: something is
  * (a volatile mount's mark): the upper may have lost data, as the kernel refuses
  * (fs/overlayfs/readdir.c, ovl_workdir_cleanup_recurse), also with "ro".
  */

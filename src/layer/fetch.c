@@ -25,7 +25,7 @@ enum {
 };
 #define NSEC_END 1000000000U
 
-size_t rvl_metacopy_encode(const struct rvl_kept *kept, uint8_t ret[RVL_METACOPY_VALUE_MAX])
+size_t rvl_fetch_encode(const struct rvl_kept *kept, uint8_t ret[RVL_METACOPY_VALUE_MAX])
 {
 	const size_t capability_len = kept->capability_len > 0 ? (size_t)kept->capability_len : 0;
 	const size_t len = AT_CAPABILITY + capability_len;
@@ -101,7 +101,7 @@ int rvl_fetch_begin(const struct rvl_xattr_names *names, int fd, struct rvl_kept
 	if (r || names->is_user)
 		return r;
 	r = read_value(names, fd, NULL);
-	len = r == RVL_METACOPY_PLAIN ? rvl_metacopy_encode(ret_kept, value) : 0;
+	len = r == RVL_METACOPY_PLAIN ? rvl_fetch_encode(ret_kept, value) : 0;
 	if (!len)
 		return r < 0 && r != -EUCLEAN ? r : 0;
 	r = rvl_xattr_set(names, fd, "", RVL_XATTR_METACOPY, value, len);

@@ -2,8 +2,8 @@
 /*
  * A metacopy file gets data of its own, in place (docs/consistency.md, "Data of a metacopy file in
  * upper"). What that takes from it (keep.h) is in the value of its overlay.metacopy from before the
- * first byte until the file is whole, so that a fetch that was cut short can be undone by who meets
- * it: docs/format.md. To the kernel such a value is that of a metacopy file without a digest
+ * first byte until the file is whole, so that who meets a fetch that was cut short can put it back:
+ * docs/format.md. To the kernel such a value is that of a metacopy file without a digest
  * (fs/overlayfs/util.c, ovl_check_metacopy_xattr).
  *
  * No locks: the caller sees to it that one thread at a time is at a file.
@@ -31,7 +31,7 @@ enum rvl_metacopy {
  * without the type, owner, group, mtime and size. */
 int rvl_metacopy_decode(const void *value, size_t len, struct rvl_kept *ret_kept);
 /* Of a fetch. Returns the length, 0 if the capability is too long to be one. */
-size_t rvl_metacopy_encode(const struct rvl_kept *kept, uint8_t ret[RVL_METACOPY_VALUE_MAX]);
+size_t rvl_fetch_encode(const struct rvl_kept *kept, uint8_t ret[RVL_METACOPY_VALUE_MAX]);
 
 /*
  * fd: the metacopy file, open for reading and writing. After begin, and the data, comes end: the

@@ -125,11 +125,10 @@ int rvl_overlay_setattr(struct rvl_overlay *ov, uint64_t number, const struct st
 	if (r == 0 && mask & RVL_SET_SIZE)
 		r = set_size(node, attr->st_size, mask & RVL_SET_OPEN);
 	if (r == 0) {
-		const bool is_turn = rvl_metacopy_begin_turn(node);
+		const bool is_turn = rvl_metacopy_turn_begin(node);
 
 		r = set_real(&real, attr, mask);
-		if (is_turn)
-			rvl_node_copy_end(node);
+		rvl_metacopy_turn_end(node, is_turn);
 	}
 	return r < 0 ? (r == -ENOENT ? -ESTALE : r) : rvl_node_stat(node, ret);
 }

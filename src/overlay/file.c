@@ -72,31 +72,31 @@ int rvl_file_pin(struct rvl_node *node, bool is_write, struct rvl_fd *ret)
  * fdatasync(2) need not wait for the name that a copy-up made, nor for the end of overlay.metacopy:
  * without them the data would not be found. So the first sync of a file waits for all.
  */
-static int sync_data(struct rvl_node *node, bool is_data_only)
+static int sync_file(struct rvl_node *node, bool is_data_only)
 {
 	struct rvl_pinned _cleanup_pinned_ file = { .ov = node->ov };
 	int r = rvl_file_pin(node, false, &file.fd);
 
 	if (r < 0)
 		return r;
-	r = is_data_only && atomic_load(&node->is_synced) ? fdatasync(file.fd.fd) :
+	r = is_data_only && atomic_load(&node->is_name_synced) ? fdatasync(file.fd.fd) :
 							    fsync(file.fd.fd);
 	if (r < 0)
 		return -errno;
-	atomic_store(&node->is_synced, true);
+	atomic_store(&node->is_name_synced, true);
 	return 0;
 }
 
-/* What is written by this open may be synced without a word to the server (passthrough). */
+/* What is written through this open may be synced without the server's knowledge (passthrough). */
 static int sync_before_writes(struct rvl_node *node, int flags)
 {
 	enum rvl_sync_mode mode = node->ov->config.sync;
 
 	if (mode == RVL_SYNC_VOLATILE || (mode != RVL_SYNC_STRICT && !(flags & O_DSYNC)) ||
 	    (flags & O_ACCMODE) == O_RDONLY || !has_upper_data(node) ||
-	    atomic_load(&node->is_synced) || rvl_number_is_born(node->ov->index, node->id.number))
+	    atomic_load(&node->is_name_synced) || rvl_number_is_born(node->ov->index, node->id.number))
 		return 0;
-	return sync_data(node, false);
+	return sync_file(node, false);
 }
 
 int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
@@ -268,7 +268,7 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 	if (r < 0)
 		return r;
 	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy))
-		return sync_data(node, is_data_only);
+		return sync_file(node, is_data_only);
 	if (!rvl_node_is_dir(node) && !S_ISREG(node->type))
 		return 0;
 	r = rvl_real_get(node, &real);

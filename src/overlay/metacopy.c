@@ -77,18 +77,24 @@ int rvl_metacopy_look(struct rvl_overlay *ov, int dirfd, const char *name, struc
 	r = rvl_metacopy_get(ov->stack, dirfd, name);
 	pthread_mutex_unlock(&ov->fetch_lock);
 	if (error)
-		rvl_warn_limited("%s: a copy of its data was cut short, and what that took from it "
-				 "(times, setuid, capability) could not be put back: %s", name,
-				 strerror(-error));
+		rvl_warn_limited("upperdir=%s: %s: a copy of its data was cut short, and what that took "
+				 "from it (time, setuid, capability) could not be put back: %s",
+				 ov->stack->layers[0].path, name, strerror(-error));
 	return r;
 }
 
-bool rvl_metacopy_begin_turn(struct rvl_node *node)
+bool rvl_metacopy_turn_begin(struct rvl_node *node)
 {
 	if (!atomic_load(&node->is_metacopy))
 		return false;
 	rvl_node_copy_begin(node);
 	return true;
+}
+
+void rvl_metacopy_turn_end(struct rvl_node *node, bool is_turn)
+{
+	if (is_turn)
+		rvl_node_copy_end(node);
 }
 
 static int copy(struct rvl_node *node, int from, int to, uint64_t size)
@@ -145,7 +151,7 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty)
 	end(ov, &fetching);
 	if (r < 0)
 		return r;
-	atomic_store(&node->is_synced, false);
+	atomic_store(&node->is_name_synced, false);
 	atomic_store(&node->is_metacopy, false);
 	rvl_fdcache_drop(ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	return 0;

@@ -16,16 +16,17 @@ int rvl_metacopy_fetch(struct rvl_node *node, bool is_empty);
 
 /*
  * Is the object of upper a metacopy file? As rvl_metacopy_get. What a fetch that was cut short has
- * taken is put back first, and *st, what its statx was, is read anew: so a look at an object that is
- * not in memory goes this way. May take ov->fetch_lock.
+ * taken is put back first, and *st, what its statx was, is read anew: so a look at an object that
+ * is not in memory goes this way. May take ov->fetch_lock.
  */
 int rvl_metacopy_look(struct rvl_overlay *ov, int dirfd, const char *name, struct statx *st);
 
 /*
- * Who changes what a fetch puts back (mode, times, ACL) waits for it. True: rvl_node_copy_end is due.
- * Without it no fetch is going on, nor will one be.
+ * Who changes what a fetch puts back (owner, mode, times, ACL) waits for it. end takes what begin gave.
+ * False: no fetch is going on, nor will one begin.
  */
-bool rvl_metacopy_begin_turn(struct rvl_node *node);
+bool rvl_metacopy_turn_begin(struct rvl_node *node);
+void rvl_metacopy_turn_end(struct rvl_node *node, bool is_turn);
 
 /*
  * overlay.redirect of a file at this place of the merged lower view: *ret is owned by the caller,

@@ -54,8 +54,8 @@ struct rvl_node {
 	_Atomic bool is_forgotten; /* dead, and the kernel knows it no more */
 	_Atomic bool is_metacopy; /* upper has the attributes alone, data are still to be had from
 				     rvl_node_data() */
-	_Atomic bool is_synced; /* upper has been synced since it got its name and its data: what
-				   is synced then are data alone, if that is asked for */
+	_Atomic bool is_name_synced; /* an fsync has succeeded since upper got its name and its
+					data: fdatasync is enough */
 	_Atomic bool has_redirect; /* metacopy: an absolute overlay.redirect leads to the data,
 				      whatever its names are */
 	_Atomic bool is_impure; /* directory: overlay.impure is known to be set */

@@ -26,24 +26,18 @@ static bool is_capability(const char *name)
 }
 
 /*
- * The capability of a file in upper is away for a moment while pages are written or data are fetched, in the
- * turn of a copier: who reads or changes it takes a turn as well. So does who changes an ACL, which
- * is a part of the mode, while data are fetched.
+ * The capability of a file in upper is away for a moment while pages are written or data are
+ * fetched, in the turn of a copier: who reads or changes it takes a turn as well. So does who
+ * changes an ACL, which is a part of the mode, while data are fetched.
  */
 static bool begin_turn(struct rvl_node *node, const char *name)
 {
 	if (!is_capability(name))
-		return is_acl(name) && rvl_metacopy_begin_turn(node);
+		return is_acl(name) && rvl_metacopy_turn_begin(node);
 	if (!S_ISREG(node->type) || !rvl_node_has_upper(node))
 		return false;
 	rvl_node_copy_begin(node);
 	return true;
-}
-
-static void end_turn(struct rvl_node *node, bool is_turn)
-{
-	if (is_turn)
-		rvl_node_copy_end(node);
 }
 
 static bool is_known_namespace(const char *name)
@@ -82,7 +76,7 @@ ssize_t rvl_overlay_getxattr(struct rvl_overlay *ov, uint64_t number, const char
 		return r;
 	is_turn = begin_turn(node, name);
 	n = get(&real, layer_name, buf, size);
-	end_turn(node, is_turn);
+	rvl_metacopy_turn_end(node, is_turn);
 	/* a lower that knows no xattrs has none; the overlay does know them */
 	if (n == -EOPNOTSUPP && !real.is_upper && is_known_namespace(name))
 		return -ENODATA;
@@ -108,7 +102,7 @@ ssize_t rvl_overlay_listxattr(struct rvl_overlay *ov, uint64_t number, char *buf
 		return -ENOMEM;
 	is_turn = begin_turn(node, RVL_CAPABILITY_NAME);
 	n = rvl_xattrat_list(real.dirfd, real.name, list, RVL_XATTR_LIST_MAX);
-	end_turn(node, is_turn);
+	rvl_metacopy_turn_end(node, is_turn);
 	if (n == -EOPNOTSUPP)
 		return 0;
 	if (n < 0)
@@ -177,7 +171,7 @@ int rvl_overlay_setxattr(struct rvl_overlay *ov, uint64_t number, const char *na
 			rvl_lift_unlock();
 		if (r == 0 && is_acl_kill_sgid)
 			r = kill_sgid(&real);
-		end_turn(node, is_turn);
+		rvl_metacopy_turn_end(node, is_turn);
 	}
 	if (node && is_acl(name))
 		atomic_store(&node->default_acl,
@@ -205,7 +199,7 @@ int rvl_overlay_removexattr(struct rvl_overlay *ov, uint64_t number, const char 
 	if (r == 0) {
 		is_turn = begin_turn(node, name);
 		r = rvl_xattrat_remove(real.dirfd, real.name, layer_name);
-		end_turn(node, is_turn);
+		rvl_metacopy_turn_end(node, is_turn);
 	}
 	return r == -ENOENT ? -ESTALE : r;
 }

@@ -28,8 +28,8 @@ void rvl_tools_handle_signals(void)
 	sigaction(SIGTERM, &action, NULL);
 }
 
-/* 1: a byte; 0: the end. `waiting`: the signals that are let through. */
-static int get_byte(const sigset_t *waiting, char *ret)
+/* 1: a byte; 0: the end. wait_mask: the signal mask while it waits, without our two. */
+static int get_byte(const sigset_t *wait_mask, char *ret)
 {
 	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
 	ssize_t n;
@@ -37,20 +37,20 @@ static int get_byte(const sigset_t *waiting, char *ret)
 	do {
 		if (atomic_load_explicit(&rvl_tools_stop, memory_order_relaxed))
 			return -ECANCELED;
-		n = ppoll(&in, 1, NULL, waiting);
+		n = ppoll(&in, 1, NULL, wait_mask);
 		if (n > 0)
 			n = read(STDIN_FILENO, ret, 1);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : (int)n;
 }
 
-static int get_line(const sigset_t *waiting, char *answer, size_t size)
+static int get_line(const sigset_t *wait_mask, char *answer, size_t size)
 {
 	size_t n = 0;
 	char c;
 	int r;
 
-	while ((r = get_byte(waiting, &c)) > 0 && c != '\n')
+	while ((r = get_byte(wait_mask, &c)) > 0 && c != '\n')
 		if (n < size - 1)
 			answer[n++] = c;
 	answer[n] = '\0';

@@ -42,8 +42,9 @@ struct request {
 
 static const char help_common[] =
 	"\n"
-	"OVERLAY is the options of the mount (-o lowerdir=…,upperdir=…,workdir=…), a workdir, or a\n"
-	"source or mount point in /etc/fstab. It must not be mounted%s.\n"
+	"OVERLAY is the options of the mount (-o lowerdir=…,upperdir=…,workdir=…), a workdir, or the\n"
+	"mount point of a line in /etc/fstab, or its source if no other line has it. It must not be\n"
+	"mounted%s.\n"
 	"\n";
 
 static void print_check_help(void)
@@ -168,17 +169,6 @@ static int open_layers(struct request *request, struct rvl_layers *layers)
 	return r < 0 ? FSCK_ERROR : FSCK_OK;
 }
 
-/* As e2fsck: what was stopped cleanly needs no look at every boot. */
-static bool is_clean(const struct rvl_layers *layers)
-{
-	struct statx st;
-
-	/* what a volatile mount has used may be mounted only when that was looked at */
-	return rvl_check_is_clean(&layers->stack) &&
-	       rvl_path_statx(layers->stack.work_fd, "work/incompat/volatile", STATX_TYPE, &st) ==
-		       -ENOENT;
-}
-
 /* What a server that died had begun: the recovery of a mount, without one. */
 static int recover(const struct rvl_stack *stack, struct rvl_index *index)
 {
@@ -202,8 +192,9 @@ static int run(struct request *request)
 
 	if (code)
 		return code;
+	/* as e2fsck: what was stopped cleanly needs no look at every boot */
 	if (request->is_fsck && request->config.mode == RVL_CHECK_PREEN && !request->is_forced &&
-	    is_clean(&layers)) {
+	    rvl_check_is_clean(&layers.stack)) {
 		if (!request->findings.is_quiet)
 			printf("reverlay: clean\n");
 		rvl_layers_close(&layers);

@@ -82,7 +82,7 @@ static json_t *decode_fetch(const struct rvl_kept *kept)
 {
 	json_t *object = json_object();
 
-	json_object_set_new(object, "fetch of", json_integer((json_int_t)kept->st.stx_size));
+	json_object_set_new(object, "fetch_size", json_integer((json_int_t)kept->st.stx_size));
 	json_object_set_new(object, "mode", json_sprintf("%04o", kept->st.stx_mode));
 	json_object_set_new(object, "uid", json_integer(kept->st.stx_uid));
 	json_object_set_new(object, "gid", json_integer(kept->st.stx_gid));

@@ -264,9 +264,9 @@ static int open_stack(const char *options, bool is_locked, struct rvl_layers *re
 	if (is_locked && (ret->stack.has_upper || ret->stack.work_fd >= 0))
 		r = rvl_stack_lock(&ret->stack, LOCK_TIMEOUT_MS, ret->lock_fds);
 	if (r == -EBUSY)
-		rvl_error(
-			"it is mounted: unmount it; check --online, map and resolve take the mount "
-			"point instead of -o");
+		rvl_error("workdir=%s: it is mounted: unmount it; check --online, map and resolve take "
+			  "the mount point instead of -o",
+			  ret->stack.work_path ?: "");
 	if (r < 0)
 		rvl_layers_close(ret);
 	return r;

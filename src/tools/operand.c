@@ -106,8 +106,8 @@ static int workdir_options(const char *path, char **ret)
 		rvl_error("%s: its inodes/state cannot be read: %s", path, strerror(-r));
 	if (!r && !is_recorded(work, state->work.path)) {
 		rvl_error(
-			"%s: a copy, or moved: by what is stored in it, it was at %s, and its layers are not "
-			"known. Name them with -o lowerdir=…,upperdir=…,workdir=…",
+			"workdir=%s: it was made at %s, so this is a copy, or was moved, and the paths stored "
+			"in it are not its own. Name the layers: -o lowerdir=…,upperdir=…,workdir=…",
 			path, state->work.path ?: "?");
 		r = -ESTALE;
 	}

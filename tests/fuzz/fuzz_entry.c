@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		FUZZ_CHECK(memcmp(place, data, size) == 0);
 	}
 	if (rvl_metacopy_decode(data, size, &kept) == RVL_METACOPY_FETCH) {
-		FUZZ_CHECK(rvl_metacopy_encode(&kept, metacopy) == size);
+		FUZZ_CHECK(rvl_fetch_encode(&kept, metacopy) == size);
 		FUZZ_CHECK(memcmp(metacopy, data, size) == 0);
 	}
 	if (size <= RVL_HANDLE_ENCODED_MAX && rvl_handle_decode(data, (unsigned)size, &handle) == 0)

@@ -153,7 +153,7 @@ static void in_memory_alone(void **state)
 	assert_int_equal(rvl_fetch_undo(&names, fd, &kept), 0);
 	check_attributes(fd);
 	assert_int_equal(value_of(fd, value), sizeof(digest));
-	len = rvl_metacopy_encode(&kept, forged);
+	len = rvl_fetch_encode(&kept, forged);
 	rvl_xattr_names_init(&names, true);
 	assert_int_equal(fchmod(fd, 0600), 0);
 	assert_int_equal(rvl_xattr_set(&names, fd, "", RVL_XATTR_METACOPY, forged, len), 0);
@@ -167,7 +167,7 @@ static void values(void **state)
 {
 	struct rvl_kept kept = { .capability_len = -ENODATA }, back;
 	uint8_t value[RVL_METACOPY_VALUE_MAX];
-	size_t len = rvl_metacopy_encode(&kept, value);
+	size_t len = rvl_fetch_encode(&kept, value);
 
 	assert_int_equal(rvl_metacopy_decode("", 0, NULL), RVL_METACOPY_PLAIN);
 	assert_int_equal(rvl_metacopy_decode("\0\4\0\0", 4, NULL), RVL_METACOPY_PLAIN);
@@ -175,7 +175,7 @@ static void values(void **state)
 	assert_int_equal(rvl_metacopy_decode(value, len, &back), RVL_METACOPY_FETCH);
 	assert_true(back.capability_len <= 0);
 	kept.capability_len = RVL_METACOPY_VALUE_MAX;
-	assert_int_equal(rvl_metacopy_encode(&kept, (uint8_t[RVL_METACOPY_VALUE_MAX]){ 0 }), 0);
+	assert_int_equal(rvl_fetch_encode(&kept, (uint8_t[RVL_METACOPY_VALUE_MAX]){ 0 }), 0);
 	for (size_t n = 1; n < len; n++)
 		if (n != RVL_METACOPY_VALUE_MIN)
 			assert_int_equal(rvl_metacopy_decode(value, n, NULL), -EUCLEAN);
