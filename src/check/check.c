@@ -40,6 +40,13 @@ void rvl_check_pass(struct rvl_check *check, const char *title)
 		check->config->sink->pass(check->config->sink->arg, check->pass, title);
 }
 
+static int check_stop(const struct rvl_check *check)
+{
+	const _Atomic bool *stop = check->config->stop;
+
+	return stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
+}
+
 int rvl_check_tick(struct rvl_check *check)
 {
 	const struct rvl_check_config *config = check->config;
@@ -48,9 +55,7 @@ int rvl_check_tick(struct rvl_check *check)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, check->n_names);
-	return config->stop && atomic_load_explicit(config->stop, memory_order_relaxed) ?
-		       -ECANCELED :
-		       0;
+	return check_stop(check);
 }
 
 uint64_t rvl_place_hash(uint64_t parent, const char *name)
@@ -176,10 +181,15 @@ int rvl_problem_end(struct rvl_check *check, int r)
 	return is_fatal(r) ? r : 0;
 }
 
-void rvl_problem_defer(struct rvl_check *check)
+void rvl_problem_defer(struct rvl_check *check, bool is_to_be_mended)
 {
 	struct rvl_deferred *deferred = &check->deferred[check->n_deferred];
 
+	if (!is_to_be_mended) {
+		if (!check->index)
+			check->mode = RVL_CHECK_LOOK;
+		return;
+	}
 	if (check->index || check->n_deferred == RVL_DEFERRED_MAX) { /* an open has not mended it */
 		report(check, RVL_FOUND, 0);
 		return;
@@ -208,11 +218,14 @@ static void tell_deferred(struct rvl_check *check, enum rvl_outcome outcome, int
 
 /* ---- the passes ---- */
 
-/* check->mode, not the config's: a mark of a volatile mount that stays has made a repair a look. */
+/* check->mode, not the config's: what is to stay and an open would mend has made a repair a look. */
 static int open_index(struct rvl_check *check)
 {
 	bool is_look = check->mode == RVL_CHECK_LOOK;
-	int r;
+	int r = check_stop(check);
+
+	if (r)
+		return r;
 	const struct rvl_index_config config = {
 		.stack = check->stack,
 		.is_read_only = is_look,
@@ -365,7 +378,9 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	int r = admit(config);
 
 	*ret = (struct rvl_check_result){ 0 };
-	if (!r && (config->is_rebuild || config->is_rebind) && config->mode != RVL_CHECK_LOOK)
+	/* where the mark of a volatile mount stays nothing is mended */
+	if (!r && (config->is_rebuild || config->is_rebind) && config->mode != RVL_CHECK_LOOK &&
+	    (config->mode == RVL_CHECK_ALL || !rvl_check_has_mark(config->stack)))
 		r = rvl_rebuild(config);
 	r = r ?: run_rounds(&check);
 	if (!r && check.index && check.index->is_writable)

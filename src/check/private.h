@@ -90,10 +90,13 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 /* Returns 0, or an error for which there is no going on (-ENOSPC, -EROFS, -EIO…). */
 int rvl_problem_end(struct rvl_check *check, int r);
 /*
- * It is mended by the open of the index, which is still to come: it is told when that has worked, or
- * has not.
+ * One that the open of the index mends, which is still to come; after rvl_problem_begin, with its
+ * answer. True: it is told when the open has worked, or has not. False: it is to be left, so the run
+ * only looks from here on, as an open for more would mend it.
  */
-void rvl_problem_defer(struct rvl_check *check);
+void rvl_problem_defer(struct rvl_check *check, bool is_to_be_mended);
+/* state.c: has a volatile mount left its mark, or can that not be told? */
+bool rvl_check_has_mark(const struct rvl_stack *stack);
 /* One that is told and left alone. path, detail: or NULL. */
 void rvl_problem_note(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
 		      const char *path, const char *detail);

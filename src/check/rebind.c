@@ -13,6 +13,7 @@
 #include "index/entry.h"
 #include "index/stamp.h"
 #include "index/state.h"
+#include "index/workdir.h"
 #include "layer/identity.h"
 #include "layer/path.h"
 
@@ -234,6 +235,14 @@ static int is_index_lost(const struct rvl_stack *stack)
 	return !r && is_begun ? refuse_without_attributes(stack) : r;
 }
 
+/* Before the index is made again, which would take the mark for something to be mended. */
+static int check_volatile(const struct rvl_stack *stack)
+{
+	_cleanup_close_ int fd = rvl_workdir_open(stack, "work", false);
+
+	return fd < 0 ? (fd == -ENOENT ? 0 : fd) : rvl_workdir_check_incompat(stack, fd);
+}
+
 int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 		     struct rvl_check_rebind_result *ret)
 {
@@ -245,7 +254,7 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 	int r;
 
 	*ret = (struct rvl_check_rebind_result){ 0 };
-	r = is_index_lost(config->stack);
+	r = check_volatile(config->stack) ?: is_index_lost(config->stack);
 	if (r < 0)
 		return r;
 	if (r) {

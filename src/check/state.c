@@ -73,8 +73,9 @@ static int check_table(struct rvl_check *check, const struct rvl_state *state)
 	for (unsigned i = 0; !what && i < state->n_instances; i++)
 		if (!table_has(&table, &state->instances[i]))
 			what = "out of step";
-	if (what && rvl_problem_begin(check, RVL_P_TABLE_DAMAGED, 0, NULL, "%s", what))
-		rvl_problem_defer(check); /* written at the open */
+	if (what) /* written at the open */
+		rvl_problem_defer(check, rvl_problem_begin(check, RVL_P_TABLE_DAMAGED, 0, NULL,
+							   "%s", what));
 	return 0;
 }
 
@@ -117,9 +118,9 @@ static int check_log(struct rvl_check *check, int inodes_fd)
 		return r;
 	n = rvl_log_pending(log);
 	r = rvl_check_note_pending(check, log);
-	if (!r && rvl_log_is_torn(log) && !check->config->is_online &&
-	    rvl_problem_begin(check, RVL_P_LOG_DAMAGED, 0, NULL, "its end is torn"))
-		rvl_problem_defer(check); /* cut at the open */
+	if (!r && rvl_log_is_torn(log) && !check->config->is_online) /* cut at the open */
+		rvl_problem_defer(check, rvl_problem_begin(check, RVL_P_LOG_DAMAGED, 0, NULL,
+							   "its end is torn"));
 	/* a repair finishes them when the index is open */
 	if (!r && n && !check->config->is_online &&
 	    (check->mode == RVL_CHECK_LOOK || !check->config->recover))
@@ -145,9 +146,10 @@ static int check_work(struct rvl_check *check)
 		n += strcmp(entry->d_name, "incompat") && strcmp(entry->d_name, "whiteout");
 	if (r)
 		return r;
-	if (n && rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL, "work/: %u object%s",
-				   n, n == 1 ? "" : "s"))
-		rvl_problem_defer(check); /* emptied at the open */
+	if (n) /* emptied at the open */
+		rvl_problem_defer(check, rvl_problem_begin(check, RVL_P_LEFTOVER_TEMPORARY, 0, NULL,
+							   "work/: %u object%s", n,
+							   n == 1 ? "" : "s"));
 	return 0;
 }
 
@@ -197,7 +199,7 @@ static int check_volatile(struct rvl_check *check)
 	return r;
 }
 
-static bool has_mark(const struct rvl_stack *stack)
+bool rvl_check_has_mark(const struct rvl_stack *stack)
 {
 	int fd = stack->work_fd < 0 ? -ENOENT :
 				      rvl_path_open(stack->work_fd, "work/incompat", DIR_FLAGS, 0);
@@ -331,7 +333,7 @@ bool rvl_check_is_clean(const struct rvl_stack *stack)
 	struct rvl_state *state = NULL;
 	struct rvl_log *log = NULL;
 	bool is_clean = fd >= 0 && !rvl_state_load(fd, &state) && state->flags & RVL_STATE_CLEAN &&
-			!rvl_index_admit(&config) && !has_mark(stack) &&
+			!rvl_index_admit(&config) && !rvl_check_has_mark(stack) &&
 			!rvl_log_open(fd, false, false, &log) && !rvl_log_pending(log) &&
 			!rvl_log_is_torn(log);
 

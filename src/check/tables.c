@@ -15,6 +15,7 @@
 #include "index/fsck.h"
 #include "index/map.h"
 #include "index/rebind.h"
+#include "index/workdir.h"
 
 #define PROBE_SECONDS 3600 /* whoever takes longer goes round in circles */
 #define COPIES_MAX 8 /* of a map that is written to meanwhile */
@@ -122,7 +123,7 @@ int rvl_check_map_file(struct rvl_check *check, const struct rvl_state *state, i
 		check->is_map_unusable = r;
 		return rvl_problem_end(check, r);
 	}
-	r = unlinkat(inodes_fd, names.data, 0) ? -errno : 0;
+	r = rvl_workdir_remove(inodes_fd, names.data);
 	if (!r && unlinkat(inodes_fd, names.seal, 0) && errno != ENOENT)
 		r = -errno;
 	check->is_map_unusable = r;

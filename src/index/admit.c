@@ -21,6 +21,23 @@ void rvl_index_tell_newer(const char *option, const char *path, const char *what
 		  what);
 }
 
+/*
+ * With userxattr and without it are two sets of attributes. An upper that has a table in the other
+ * one has its numbers, whiteouts and redirects there: with this one all would seem lost.
+ */
+static int check_namespace(const struct rvl_stack *stack, bool is_silent)
+{
+	struct rvl_xattr_names other;
+
+	rvl_xattr_names_init(&other, !stack->xattr.is_user);
+	if (rvl_xattr_get(&other, stack->layers[0].fd, "", RVL_XATTR_INSTANCES, NULL, 0) < 0)
+		return 0;
+	if (!is_silent)
+		rvl_error("upperdir=%s: it was made %s userxattr: give the options that it was made with",
+			  stack->layers[0].path, other.is_user ? "with" : "without");
+	return -EINVAL;
+}
+
 int rvl_admit_formats(const struct rvl_stack *stack, int inodes_fd, bool is_silent)
 {
 	struct rvl_table table;
@@ -31,12 +48,16 @@ int rvl_admit_formats(const struct rvl_stack *stack, int inodes_fd, bool is_sile
 			rvl_index_tell_newer("workdir", stack->work_path, "inodes/log");
 		return r;
 	}
-	if (!stack->has_upper ||
-	    rvl_bind_read_table(stack, &stack->layers[0], &table) != -EPROTONOSUPPORT)
+	if (!stack->has_upper)
+		return 0;
+	r = rvl_bind_read_table(stack, &stack->layers[0], &table);
+	if (r == -ENODATA)
+		return check_namespace(stack, is_silent);
+	if (r != -EPROTONOSUPPORT)
 		return 0;
 	if (!is_silent)
 		rvl_index_tell_newer("upperdir", stack->layers[0].path, "its instance table");
-	return -EPROTONOSUPPORT;
+	return r;
 }
 
 /* What the kernel's overlayfs has in use has no entries here. */

@@ -339,9 +339,13 @@ int rvl_bind_check(const struct rvl_index *index, const struct rvl_binding *bind
 	if (is_adopted ? !is_same_root(&state->work, &binding->work) :
 			 !rvl_bind_is_same_place(state, binding))
 		r = -ESTALE;
-	if (!r && binding->upper.ino)
-		r = is_adopted ? rvl_bind_check_new(index, is_silent) :
-				 rvl_bind_check_pair(index->stack, state);
+	if (!r && is_adopted) {
+		r = rvl_bind_check_new(index, is_silent);
+		if (r)
+			return r;
+	} else if (!r && binding->upper.ino) {
+		r = rvl_bind_check_pair(index->stack, state);
+	}
 	if (r == -ESTALE && is_silent)
 		return r;
 	if (r == -ESTALE) {

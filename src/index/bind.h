@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Binding: which layers belong to which instances, and whether a stored state is that of these
- * layers. Called once, by rvl_index_open, in this order; single-threaded. Private to src/index.
+ * layers. For opening, admitting and rebinding an index, in this order; single-threaded.
  */
 #ifndef RVL_INDEX_BIND_H
 #define RVL_INDEX_BIND_H
@@ -39,7 +39,11 @@ int rvl_bind_read_table(const struct rvl_stack *stack, const struct rvl_layer *l
 /* An upper with a table needs its index. 0: it has no table. -ESTALE. */
 int rvl_bind_check_new(const struct rvl_index *index, bool is_silent);
 
-/* admit.c: of formats that are known? -EPROTONOSUPPORT, logged: the log or upper's table is not. */
+/*
+ * admit.c: of formats that are known, and of this kind of attributes? Logged: -EPROTONOSUPPORT: the log
+ * or upper's table is newer; -EINVAL: upper was made with userxattr, and this is without, or the
+ * other way round.
+ */
 int rvl_admit_formats(const struct rvl_stack *stack, int inodes_fd, bool is_silent);
 /* rvl_bind_check, and is it ours to use? Errors as rvl_index_open. */
 int rvl_admit_state(const struct rvl_index *index, const struct rvl_binding *binding,

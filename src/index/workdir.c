@@ -94,10 +94,13 @@ int rvl_workdir_check_incompat(const struct rvl_stack *stack, int temp_fd)
 	_cleanup_free_ char *options = NULL;
 	const struct dirent *entry;
 
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	r = rvl_dir_stream(fd, &dir);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	r = fd < 0 ? -errno : rvl_dir_stream(fd, &dir);
 	r = r ?: rvl_dir_next(dir, &entry);
+	if (r < 0)
+		rvl_error("workdir=%s: work/%s cannot be read: %s", stack->work_path, INCOMPAT_NAME,
+			  strerror(-r));
 	if (r <= 0)
 		return r;
 	options = rvl_bind_options(stack);

@@ -380,3 +380,56 @@ def test_the_workdir_of_a_copy(ov, how):
     restore(ov)
     ov.base = original
     shutil.rmtree(work.parent)
+
+
+# -- found on the way -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_user", [True, False])
+def test_other_attributes(ov, is_user):
+    """Without the userxattr that it was made with, or with one, all would seem lost: refused, and untouched."""
+    made, other = (["userxattr", "redirect_dir=on"], []) if is_user else ([], ["userxattr"])
+    ov.options = made
+    use(ov)
+    before = snapshot(ov.mnt), numbers(ov.mnt)
+    ov.umount()
+    layers = [snapshot(path, private=True) for path in (ov.upper, ov.work)]
+    ov.options = other
+    for args in (["check"], ["repair", "-p"], ["repair", "-y"], ["repair", "--rebuild"]):
+        code, found = ov.ctl(*args)
+        assert code == 8 and "userxattr" in found["stderr"], (args, found)
+    for args in (["import"], ["rebind"]):
+        done = run(CTL, *args, "-o", ov.option_string(), check=False)
+        assert done.returncode and "userxattr" in done.stdout, (args, done.stdout)
+    done = run(*ov.command(), check=False)
+    assert done.returncode and "userxattr" in done.stdout, done.stdout
+    assert [snapshot(path, private=True) for path in (ov.upper, ov.work)] == layers
+    ov.options = made
+    mnt = ov.mount()
+    assert (snapshot(mnt), numbers(mnt)) == before
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_rebind_of_a_volatile_one(ov, has_index):
+    """The mark is not for a rebind to take away, whether it has to make the index again or not."""
+    use(ov)
+    ov.umount()
+    ov.mount("volatile")
+    ov.umount()
+    if not has_index:
+        shutil.rmtree(ov.work / "inodes")
+    for args in (["--dry-run"], []):
+        done = run(CTL, "rebind", *args, "-o", ov.option_string(), check=False)
+        assert done.returncode == 1 and "volatile" in done.stdout, done.stdout
+    assert (ov.work / "work/incompat/volatile").exists()
+    code, found = ov.ctl("repair", "--rebuild", "-p")
+    assert code == 4 and (has_index or not (ov.work / "inodes/state").exists()), found
+    shutil.rmtree(ov.work / "work/incompat")
+    if has_index:
+        (ov.work / "work/incompat").write_bytes(b"")
+        done = run(*ov.command(), check=False)
+        assert done.returncode and "work/incompat cannot be read" in done.stdout, done.stdout
+        (ov.work / "work/incompat").unlink()
+    ov.ctl("repair", "--rebuild")
+    ov.before = None
+    ov.mount()
