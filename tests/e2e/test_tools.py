@@ -209,6 +209,23 @@ def test_end_of_input_is_no(twice_damaged):
     assert len(twice_damaged.ctl("repair", "-y")[1]["problems"]) == 1
 
 
+@pytest.mark.parametrize("answer", ["n\n", "\3", "\4"])
+def test_no_to_what_the_open_mends(ov, answer):
+    """What is in work/ goes when a repair opens the index: a no, or none, keeps it, and the clean end."""
+    use(ov)
+    ov.umount()
+    (ov.work / "work/left").write_bytes(b"")
+    state = (ov.work / "inodes/state").read_bytes()
+    tool = Terminal("repair", ov.work)
+    tool.expect(QUESTION)
+    tool.type(answer)
+    code, text = tool.end()
+    assert code == (32 if answer == "\3" else 0), text
+    assert text.count(QUESTION) == 1 and "0 mended" in text or code == 32, text
+    assert (ov.work / "work/left").exists()
+    assert (ov.work / "inodes/state").read_bytes() == state
+
+
 def test_yes_to_all(twice_damaged):
     """One answer for all."""
     tool = Terminal("repair", twice_damaged.work)
