@@ -40,10 +40,8 @@ void rvl_check_pass(struct rvl_check *check, const char *title)
 		check->config->sink->pass(check->config->sink->arg, check->pass, title);
 }
 
-static int check_stop(const struct rvl_check *check)
+int rvl_check_stop(const _Atomic bool *stop)
 {
-	const _Atomic bool *stop = check->config->stop;
-
 	return stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
 }
 
@@ -55,7 +53,7 @@ int rvl_check_tick(struct rvl_check *check)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, check->n_names);
-	return check_stop(check);
+	return rvl_check_stop(config->stop);
 }
 
 uint64_t rvl_place_hash(uint64_t parent, const char *name)
@@ -222,7 +220,7 @@ static void tell_deferred(struct rvl_check *check, enum rvl_outcome outcome, int
 static int open_index(struct rvl_check *check)
 {
 	bool is_look = check->mode == RVL_CHECK_LOOK;
-	int r = check_stop(check);
+	int r = rvl_check_stop(check->config->stop);
 
 	if (r)
 		return r;

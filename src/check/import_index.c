@@ -233,7 +233,7 @@ static int tick(struct rvl_import *import)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, import->n_names);
-	return config->stop && *config->stop ? -ECANCELED : 0;
+	return rvl_check_stop(config->stop);
 }
 
 int rvl_import_index(struct rvl_import *import, bool is_after)

@@ -33,13 +33,6 @@ const char *rvl_rebind_text(enum rvl_rebind_told what)
 	return texts[what];
 }
 
-int rvl_rebind_check_stop(const struct rvl_check_rebind *rb)
-{
-	const _Atomic bool *stop = rb->config->stop;
-
-	return stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
-}
-
 void rvl_rebind_tell(struct rvl_check_rebind *rb, enum rvl_rebind_told what, uint64_t number,
 		     const char *path)
 {
@@ -101,7 +94,7 @@ static void note(void *arg, enum rvl_rebind_note what, uint64_t number, const ch
 
 static int split(void *arg, const struct rvl_rebind_split *split)
 {
-	return rvl_rebind_check_stop(arg) ?: rvl_rebind_link_add(arg, split);
+	return rvl_check_stop(((struct rvl_check_rebind *)arg)->config->stop) ?: rvl_rebind_link_add(arg, split);
 }
 
 static int set_directory_origin(struct rvl_check_rebind *rb, uint64_t number, const void *value,
@@ -129,7 +122,7 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 	enum rvl_entry_kind kind;
 	struct rvl_handle handle;
 	struct statx st;
-	int len, r = rvl_rebind_check_stop(rb);
+	int len, r = rvl_check_stop(rb->config->stop);
 
 	if (r || rb->config->is_dry_run)
 		return r;
@@ -175,7 +168,7 @@ static int run(struct rvl_check_rebind *rb)
 	}
 	r = r ?: rvl_rebind_lowers(rb->rebind, &sink, &rb->result->lower);
 	r = r ?: rvl_rebind_link(rb);
-	r = r ?: rvl_rebind_check_stop(rb);
+	r = r ?: rvl_check_stop(rb->config->stop);
 	rb->result->has_map = rvl_rebind_has_map(rb->rebind);
 	if (r || rb->config->is_dry_run)
 		return r;

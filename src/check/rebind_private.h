@@ -20,8 +20,6 @@ struct rvl_check_rebind {
 	void *dirs; /* owned; tsearch(3): number of an upper directory -> its path in upper */
 };
 
-/* -ECANCELED if it is to end, else 0. */
-int rvl_rebind_check_stop(const struct rvl_check_rebind *rb);
 void rvl_rebind_tell(struct rvl_check_rebind *rb, enum rvl_rebind_told what, uint64_t number,
 		     const char *path);
 

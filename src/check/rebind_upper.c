@@ -338,7 +338,7 @@ static int tick(struct walk *walk)
 
 	if (++walk->n_names % PROGRESS_NAMES == 0 && config->progress)
 		config->progress(config->arg, walk->n_names);
-	return rvl_rebind_check_stop(walk->rb);
+	return rvl_check_stop(walk->rb->config->stop);
 }
 
 static int walk_names(struct walk *walk)
@@ -506,7 +506,7 @@ static int walk_all(struct walk *walk)
 		free(walk->dir.path);
 	}
 	for (size_t i = 0; !r && i < walk->n_unequal; i++)
-		r = rvl_rebind_check_stop(walk->rb) ?: settle_unequal(walk, &walk->unequal[i]);
+		r = rvl_check_stop(walk->rb->config->stop) ?: settle_unequal(walk, &walk->unequal[i]);
 	return r;
 }
 

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "check/private.h"
+#include "index/bind.h"
 #include "index/log.h"
 #include "index/state.h"
 #include "index/table.h"
@@ -31,21 +32,6 @@ static int open_inside(const struct rvl_check *check, const char *name)
 }
 
 /* ---- the table on upper's root ---- */
-
-/* 0: sound, -ENODATA: none, -EUCLEAN, -EPROTONOSUPPORT. */
-static int read_table(const struct rvl_check *check, struct rvl_table *ret)
-{
-	uint8_t buf[RVL_TABLE_MAX_BYTES];
-	ssize_t n;
-
-	if (!check->stack->has_upper)
-		return -ENODATA;
-	n = rvl_xattr_get(&check->stack->xattr, check->stack->layers[0].fd, "", RVL_XATTR_INSTANCES,
-			  buf, sizeof(buf));
-	if (n == -ERANGE)
-		return -EUCLEAN;
-	return n < 0 ? (int)n : rvl_table_decode(buf, (size_t)n, ret);
-}
 
 static bool table_has(const struct rvl_table *table, const struct rvl_state_instance *instance)
 {
@@ -63,7 +49,7 @@ static int check_table(struct rvl_check *check, const struct rvl_state *state)
 
 	if (!check->stack->has_upper || !state->upper.ino)
 		return 0;
-	r = read_table(check, &table);
+	r = rvl_bind_read_table(check->stack, &check->stack->layers[0], &table);
 	if (r == -ENODATA)
 		what = "missing";
 	else if (r == -EUCLEAN)
@@ -235,7 +221,9 @@ static void note_clean_end(struct rvl_check *check, const struct rvl_state *stat
 static int check_lost(struct rvl_check *check)
 {
 	struct rvl_table table;
-	int r = read_table(check, &table);
+	int r = !check->stack->has_upper ?
+			-ENODATA :
+			rvl_bind_read_table(check->stack, &check->stack->layers[0], &table);
 
 	if (r == -ENODATA)
 		return 0; /* never mounted by us */

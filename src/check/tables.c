@@ -80,28 +80,15 @@ static int tell_unreadable(const struct rvl_check *check, const char *data, int 
 	return r;
 }
 
-/* Names of the map's file and of its seal. */
-struct map_names {
-	char data[32], seal[32];
-};
-
-static struct map_names names_of(const struct rvl_state *state)
-{
-	const uint32_t serial = state->map_serial;
-	struct map_names names;
-
-	snprintf(names.data, sizeof(names.data), serial ? "map.mdb.%u" : "map.mdb", serial);
-	snprintf(names.seal, sizeof(names.seal), serial ? "map.seal.%u" : "map.seal", serial);
-	return names;
-}
-
 int rvl_check_map_probe(struct rvl_check *check, const struct rvl_state *state, int inodes_fd)
 {
-	const struct map_names names = names_of(state);
-	int r = run_probe(check, inodes_fd, names.data);
+	char name[RVL_MAP_FILE_NAME_SIZE];
+	int r;
 
+	rvl_map_file_name(state->map_serial, RVL_MAP_FILE_DATA, name);
+	r = run_probe(check, inodes_fd, name);
 	if (r < 0)
-		return tell_unreadable(check, names.data, r);
+		return tell_unreadable(check, name, r);
 	check->has_map = r == PROBE_SOUND;
 	check->is_map_unusable = r == PROBE_DAMAGED ||
 				 (state->flags & RVL_STATE_MAP_IS_TRUTH && r == PROBE_NONE);
@@ -110,21 +97,23 @@ int rvl_check_map_probe(struct rvl_check *check, const struct rvl_state *state, 
 
 int rvl_check_map_file(struct rvl_check *check, const struct rvl_state *state, int inodes_fd)
 {
-	const struct map_names names = names_of(state);
+	char data[RVL_MAP_FILE_NAME_SIZE], seal[RVL_MAP_FILE_NAME_SIZE];
 	bool is_truth = state->flags & RVL_STATE_MAP_IS_TRUTH;
 	int r;
 
+	rvl_map_file_name(state->map_serial, RVL_MAP_FILE_DATA, data);
+	rvl_map_file_name(state->map_serial, RVL_MAP_FILE_SEAL, seal);
 	if (!check->is_map_unusable ||
 	    !rvl_problem_begin(check, is_truth ? RVL_P_MAP_LOST : RVL_P_MAP_DAMAGED, 0, NULL,
-			       "inodes/%s", names.data))
+			       "inodes/%s", data))
 		return 0;
 	if (is_truth) {
 		r = rvl_rebind_retire(check->stack);
 		check->is_map_unusable = r;
 		return rvl_problem_end(check, r);
 	}
-	r = rvl_workdir_remove(inodes_fd, names.data);
-	if (!r && unlinkat(inodes_fd, names.seal, 0) && errno != ENOENT)
+	r = rvl_workdir_remove(inodes_fd, data);
+	if (!r && unlinkat(inodes_fd, seal, 0) && errno != ENOENT)
 		r = -errno;
 	check->is_map_unusable = r;
 	return rvl_problem_end(check, r);

@@ -61,7 +61,7 @@ int rvl_to_kernel_tick(struct rvl_to_kernel *tk)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, tk->n_names);
-	return config->stop && *config->stop ? -ECANCELED : 0;
+	return rvl_check_stop(config->stop);
 }
 
 /* ---- AUFS whiteouts ---- */

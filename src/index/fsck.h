@@ -9,6 +9,12 @@
 #include "index/map.h"
 #include "index/state.h"
 
+/* The files of the map, in inodes/. A rebind makes new ones beside those that are in force, and the
+ * state says which these are. */
+enum rvl_map_file { RVL_MAP_FILE_DATA, RVL_MAP_FILE_SEAL, RVL_MAP_FILE_JOURNAL, RVL_MAP_FILE_N };
+#define RVL_MAP_FILE_NAME_SIZE 24
+void rvl_map_file_name(uint32_t serial, enum rvl_map_file which, char ret[RVL_MAP_FILE_NAME_SIZE]);
+
 /*
  * Read all of the map's file in a workdir that has a state. 0: sound; -ENOENT: there is no map;
  * -EUCLEAN: it is damaged; others tell nothing of the file: -EPROTONOSUPPORT, -ENOMEM, -EIO… LMDB

@@ -9,16 +9,12 @@
 
 #include <pthread.h>
 
+#include "index/fsck.h"
 #include "index/map.h"
 #include "index/store.h"
 
 struct rvl_map_walk;
 
-/* The files of the map, in inodes/. A rebind makes new ones beside those that are in force, and the
- * state says which these are. */
-enum rvl_map_file { RVL_MAP_FILE_DATA, RVL_MAP_FILE_SEAL, RVL_MAP_FILE_JOURNAL, RVL_MAP_FILE_N };
-#define RVL_MAP_FILE_NAME_SIZE 24
-void rvl_map_file_name(uint32_t serial, enum rvl_map_file which, char ret[RVL_MAP_FILE_NAME_SIZE]);
 /* Remove those of one serial. Best effort. */
 void rvl_map_remove(struct rvl_index *index, uint32_t serial);
 /* Remove what a rebind replaced, or began and did not end. Best effort. */

@@ -21,15 +21,6 @@
 #include "tools/layers.h"
 #include "tools/operand.h"
 
-enum fsck_exit { /* fsck(8) */
-		 FSCK_OK = 0,
-		 FSCK_MENDED = 1,
-		 FSCK_LEFT = 4,
-		 FSCK_ERROR = 8,
-		 FSCK_USAGE = 16,
-		 FSCK_CANCELLED = 32,
-};
-
 struct request {
 	const char *options; /* of -o; NULL */
 	const char *operand; /* NULL */
@@ -114,12 +105,12 @@ static void print_fsck_help(void)
 static int exit_code(const struct request *request, int r, const struct rvl_check_result *result)
 {
 	if (r == -ECANCELED)
-		return FSCK_CANCELLED;
+		return RVL_EXIT_CANCELLED;
 	if (r < 0 || request->findings.error)
-		return FSCK_ERROR;
+		return RVL_EXIT_ERROR;
 	if (result->n_left)
-		return FSCK_LEFT;
-	return result->n_mended ? FSCK_MENDED : FSCK_OK;
+		return RVL_EXIT_LEFT;
+	return result->n_mended ? RVL_EXIT_MENDED : RVL_EXIT_OK;
 }
 
 static void say_error(int r)
@@ -157,16 +148,16 @@ static int open_layers(struct request *request, struct rvl_layers *layers)
 	else
 		r = rvl_operand_options(request->operand, &options, &is_live);
 	if (r < 0 || !options)
-		return FSCK_ERROR;
+		return RVL_EXIT_ERROR;
 	if (rvl_layers_check_options(options, request->config.is_rebuild))
-		return FSCK_USAGE;
+		return RVL_EXIT_USAGE;
 	if (is_live && !request->config.is_online) {
 		rvl_error("%s: it is mounted: unmount it, or use check --online", request->operand);
-		return FSCK_ERROR;
+		return RVL_EXIT_ERROR;
 	}
 	r = request->config.is_online ? rvl_layers_open_unlocked(options, layers) :
 					rvl_layers_open_stack(options, layers);
-	return r < 0 ? FSCK_ERROR : FSCK_OK;
+	return r < 0 ? RVL_EXIT_ERROR : RVL_EXIT_OK;
 }
 
 /* What a server that died had begun: the recovery of a mount, without one. */
@@ -198,7 +189,7 @@ static int run(struct request *request)
 		if (!request->findings.is_quiet)
 			printf("reverlay: clean\n");
 		rvl_layers_close(&layers);
-		return FSCK_OK;
+		return RVL_EXIT_OK;
 	}
 	rvl_tools_handle_signals();
 	request->config.stack = &layers.stack;
@@ -212,7 +203,7 @@ static int run(struct request *request)
 	code = exit_code(request, r, &result);
 	rvl_findings_end(&request->findings, &result, code, NULL);
 	rvl_layers_close(&layers);
-	return request->findings.error ? FSCK_ERROR : code;
+	return request->findings.error ? RVL_EXIT_ERROR : code;
 }
 
 /* ---- command lines ---- */
@@ -220,7 +211,7 @@ static int run(struct request *request)
 static int usage(const char *program, const char *what)
 {
 	rvl_error("%s; see %s --help", what, program);
-	return FSCK_USAGE;
+	return RVL_EXIT_USAGE;
 }
 
 static int take_operand(struct request *request, int argc, char **argv, const char *program)
@@ -228,7 +219,7 @@ static int take_operand(struct request *request, int argc, char **argv, const ch
 	if (request->options ? argc != optind : argc != optind + 1)
 		return usage(program, "one overlay is expected, by -o OPTIONS or as an operand");
 	request->operand = request->options ? NULL : argv[optind];
-	return FSCK_OK;
+	return RVL_EXIT_OK;
 }
 
 /* -n, -p, -y: how much is mended. As of e2fsck only one of them. */
@@ -240,7 +231,7 @@ static int take_mode(struct request *request, int c, const char *program)
 	request->config.mode = c == 'n' ? RVL_CHECK_LOOK :
 			       c == 'p' ? RVL_CHECK_PREEN :
 					  RVL_CHECK_ALL;
-	return FSCK_OK;
+	return RVL_EXIT_OK;
 }
 
 static struct request new_request(enum rvl_check_mode mode)
@@ -309,9 +300,9 @@ int rvl_command_check(int argc, char **argv)
 			break;
 		case 'h':
 			print_check_help();
-			return FSCK_OK;
+			return RVL_EXIT_OK;
 		default:
-			return c == '?' ? FSCK_USAGE : usage(program, "check mends nothing");
+			return c == '?' ? RVL_EXIT_USAGE : usage(program, "check mends nothing");
 		}
 	}
 	code = take_operand(&request, argc, argv, program);
@@ -340,9 +331,9 @@ int rvl_command_repair(int argc, char **argv)
 			break;
 		case 'h':
 			print_repair_help();
-			return FSCK_OK;
+			return RVL_EXIT_OK;
 		default:
-			return c == '?' ? FSCK_USAGE :
+			return c == '?' ? RVL_EXIT_USAGE :
 					  usage(program, "a live mount cannot be repaired");
 		}
 	}
@@ -384,7 +375,7 @@ int rvl_command_fsck(int argc, char **argv)
 			continue;
 		case 'V':
 			printf("fsck.reverlay %s\n", RVL_VERSION);
-			return FSCK_OK;
+			return RVL_EXIT_OK;
 		case 'a':
 		case 'n':
 		case 'p':
@@ -403,11 +394,11 @@ int rvl_command_fsck(int argc, char **argv)
 			continue;
 		case 'h':
 			print_fsck_help();
-			return FSCK_OK;
+			return RVL_EXIT_OK;
 		default:
 			if (common_option(&request, c))
 				continue;
-			return c == '?' ? FSCK_USAGE : usage(program, "an option of reverlayctl");
+			return c == '?' ? RVL_EXIT_USAGE : usage(program, "an option of reverlayctl");
 		}
 	}
 	code = take_operand(&request, argc, argv, program);

@@ -10,9 +10,8 @@
 #include <unistd.h>
 
 #include "tools/ask.h"
+#include "tools/commands.h"
 #include "tools/output.h"
-
-#define EXIT_FAILED 8 /* of fsck(8): this and above say that it was not done */
 
 void rvl_findings_clear_progress(struct rvl_findings *f)
 {
@@ -199,7 +198,7 @@ void rvl_findings_end(struct rvl_findings *f, const struct rvl_check_result *res
 		rvl_output_begin();
 		printf("%s],\n", f->n_printed ? "" : "{\"problems\": [");
 		print_more(more);
-		if (exit_code >= EXIT_FAILED)
+		if (exit_code >= RVL_EXIT_ERROR)
 			error = rvl_output_errors();
 		if (error)
 			print_member("error", error);

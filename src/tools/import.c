@@ -170,12 +170,12 @@ static void on_progress(void *arg, uint64_t n_names)
 static int exit_code(int r, const struct rvl_to_kernel_result *result)
 {
 	if (r == -ECANCELED)
-		return 32;
+		return RVL_EXIT_CANCELLED;
 	if (r < 0)
-		return 8;
+		return RVL_EXIT_ERROR;
 	for (unsigned i = 0; i < RVL_KERNEL_TOLD_N; i++)
 		if (result->n_told[i])
-			return 4;
+			return RVL_EXIT_LEFT;
 	return result->import.check.n_left ? 4 : 0;
 }
 
@@ -272,7 +272,7 @@ static int run(struct command *command)
 	int r = rvl_layers_open_stack(command->layers, &layers), code;
 
 	if (r < 0)
-		return 8;
+		return RVL_EXIT_ERROR;
 	rvl_tools_handle_signals();
 	command->findings_sink = rvl_findings_sink(&command->findings);
 	command->told = json_array();
@@ -339,19 +339,19 @@ int rvl_command_import(int argc, char **argv)
 			print_help();
 			return EXIT_SUCCESS;
 		default:
-			return 16;
+			return RVL_EXIT_USAGE;
 		}
 	}
 	if (!command.layers || argc != optind) {
 		rvl_error("import: the layers are expected, as -o lowerdir=…,upperdir=…,workdir=…; "
 			  "see reverlayctl import --help");
-		return 16;
+		return RVL_EXIT_USAGE;
 	}
 	if (command.is_nfs_export && !command.is_to_kernel) {
 		rvl_error("import: --nfs-export goes with --to-kernel");
-		return 16;
+		return RVL_EXIT_USAGE;
 	}
 	if (rvl_layers_check_options(command.layers, true))
-		return 16;
+		return RVL_EXIT_USAGE;
 	return run(&command);
 }

@@ -18,20 +18,23 @@ struct command {
 };
 
 static const struct command fsck_command = { .run = rvl_command_fsck,
-					     .failure = 8,
+					     .failure = RVL_EXIT_ERROR,
 					     .has_problems = true };
 
 static const struct command commands[] = {
-	{ "check", rvl_command_check, "check an overlay: index, stamps, upper, map", 8, true },
+	{ "check", rvl_command_check, "check an overlay: index, stamps, upper, map",
+	  RVL_EXIT_ERROR, true },
 	{ "dump", rvl_command_dump, "show an index entry, or what a layer's object carries", 1,
 	  false },
 	{ "export", rvl_command_export, "print NFS configuration for a live mount", 1, false },
-	{ "import", rvl_command_import, "take over an upper of the kernel's overlayfs", 8, true },
+	{ "import", rvl_command_import, "take over an upper of the kernel's overlayfs",
+	  RVL_EXIT_ERROR, true },
 	{ "map", rvl_command_map, "make the map of the lower layers, or show what it is", 1,
 	  false },
 	{ "rebind", rvl_command_rebind,
 	  "make the index that of layers that were copied, moved or replaced", 1, false },
-	{ "repair", rvl_command_repair, "check it and mend what is found", 8, true },
+	{ "repair", rvl_command_repair, "check it and mend what is found", RVL_EXIT_ERROR,
+	  true },
 	{ "resolve", rvl_command_resolve,
 	  "number, path or NFS handle -> the object, its names and handles", 1, false },
 	{ "stat", rvl_command_stat, "show configuration and counters of a live mount", 1, false },

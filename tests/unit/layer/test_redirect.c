@@ -2,6 +2,8 @@
 /* What is taken as a redirect and as a metacopy mark, and what is damage. */
 #include "fixture.h"
 
+#include "layer/fetch.h"
+
 #include "base/cleanup.h"
 #include "base/counters.h"
 
@@ -71,9 +73,9 @@ static void metacopy_values(void **state)
 		size_t len;
 		int result;
 	} cases[] = {
-		{ "", 0, 1 },
-		{ "\0\4\0\0", 4, 1 },
-		{ "\0\6\0\1dd", 6, 1 },
+		{ "", 0, RVL_METACOPY_PLAIN },
+		{ "\0\4\0\0", 4, RVL_METACOPY_PLAIN },
+		{ "\0\6\0\1dd", 6, RVL_METACOPY_DIGEST },
 		{ "\0\4\0", 3, -EUCLEAN },
 		{ "\1\4\0\0", 4, -EUCLEAN },
 		{ "\0\5\0\0", 4, -EUCLEAN },
