@@ -2,10 +2,9 @@
 /* What is taken as a redirect and as a metacopy mark, and what is damage. */
 #include "fixture.h"
 
-#include "layer/fetch.h"
-
 #include "base/cleanup.h"
 #include "base/counters.h"
+#include "layer/fetch.h"
 
 static struct rvl_stack stack;
 
