@@ -677,7 +677,7 @@ def syncs_of(mnt, log):
 @pytest.mark.layouts("xfs")
 @pytest.mark.parametrize("value,attributes,data,asked", [
     ("auto", [], ["sync_file_range"], ["fsync"]), ("1", [], ["sync_file_range"], ["fsync"]),
-    ("strict", ["fsync"], ["fsync"], ["fsync"]),
+    ("strict", ["fsync"], ["fsync", "fsync"], ["fsync"]),  # the data; then, for who writes, the name
     ("volatile", [], [], []), ("0", [], [], [])])
 def test_sync_policy(ov, value, attributes, data, asked):
     """What a copy-up syncs before it publishes, and what fsync(2) does, by each value of fsync=."""
