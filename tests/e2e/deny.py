@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""deny.py NUMBER COMMAND...: runs a command to which the system call with this number is denied (EPERM)."""
+"""deny.py NUMBER[:FIRST] COMMAND...: runs a command to which a system call, with this first argument, is denied (EPERM)."""
 
 import ctypes
 import os
@@ -14,12 +14,14 @@ EPERM = 1
 
 
 def main():
-    number = int(sys.argv[1])
-    program = b"".join((
-        struct.pack("HBBI", 0x20, 0, 0, 0),  # the number of the system call
-        struct.pack("HBBI", 0x15, 0, 1, number),
-        struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | EPERM),
-        struct.pack("HBBI", 0x06, 0, 0, 0x7fff0000)))
+    number, _, first = sys.argv[1].partition(":")
+    tests = [(0, int(number))] + ([(16, int(first))] if first else [])  # offsets in struct seccomp_data
+    program = b""
+    for left, (offset, value) in zip(range(len(tests) - 1, -1, -1), tests):
+        program += struct.pack("HBBI", 0x20, 0, 0, offset)
+        program += struct.pack("HBBI", 0x15, 0, 2 * left + 1, value)
+    program += struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | EPERM)
+    program += struct.pack("HBBI", 0x06, 0, 0, 0x7fff0000)
     text = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(text)))
     libc = ctypes.CDLL(None, use_errno=True)
