@@ -198,7 +198,7 @@ void rvl_problem_defer(struct rvl_check *check, bool is_to_be_mended)
 }
 
 static void report_deferred(struct rvl_check *check, const struct rvl_deferred *deferred,
-			 enum rvl_outcome outcome, int error)
+			    enum rvl_outcome outcome, int error)
 {
 	check->problem = (struct rvl_problem){ .id = deferred->id, .detail = deferred->detail };
 	report(check, outcome, error);

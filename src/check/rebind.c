@@ -3,7 +3,6 @@
 #include "check/rebind_private.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,7 +93,9 @@ static void note(void *arg, enum rvl_rebind_note what, uint64_t number, const ch
 
 static int split(void *arg, const struct rvl_rebind_split *split)
 {
-	return rvl_check_stop(((struct rvl_check_rebind *)arg)->config->stop) ?: rvl_rebind_link_add(arg, split);
+	struct rvl_check_rebind *rb = arg;
+
+	return rvl_check_stop(rb->config->stop) ?: rvl_rebind_link_add(rb, split);
 }
 
 static int set_directory_origin(struct rvl_check_rebind *rb, uint64_t number, const void *value,

@@ -338,7 +338,7 @@ static int tick(struct walk *walk)
 
 	if (++walk->n_names % PROGRESS_NAMES == 0 && config->progress)
 		config->progress(config->arg, walk->n_names);
-	return rvl_check_stop(walk->rb->config->stop);
+	return rvl_check_stop(config->stop);
 }
 
 static int walk_names(struct walk *walk)

@@ -13,7 +13,6 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "check/check.h"
-#include "layer/path.h"
 #include "overlay/overlay.h"
 #include "tools/ask.h"
 #include "tools/commands.h"
