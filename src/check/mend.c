@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "check/group.h"
 #include "index/nlink.h"
+#include "index/place.h"
 #include "index/stamp.h"
 #include "index/state.h"
 #include "layer/merge.h"
@@ -178,6 +179,27 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 		ret->number = 0;
 }
 
+/*
+ * Where the merged directory of a new record is in lower; ret: in, where it is in upper. Of copied
+ * layers the numbers of lower's directories are not known yet: its place is in itself then, where nothing
+ * is looked for, until the rebind has found it by its handle.
+ */
+static int find_place(struct rvl_check *check, uint64_t number, const struct rvl_upper_at *at,
+		      struct rvl_name_at *ret)
+{
+	_cleanup_free_ char *redirect = NULL;
+	int r = rvl_redirect_get(check->stack, at->dirfd, at->name, &redirect);
+
+	if (!redirect)
+		return r == -EUCLEAN ? 0 : r;
+	if (check->config->is_rebind && *redirect == '/') {
+		ret->parent = number;
+		return 0;
+	}
+	r = rvl_place_of_redirect(check->index, redirect, ret);
+	return r == -ENOENT ? 0 : r;
+}
+
 int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,
 		    uint64_t lower_item, const struct rvl_name_at *place)
 {
@@ -202,6 +224,10 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 			return r;
 		record.is_merged = true;
 		record.place = place ? *place : record.path;
+		if (!place)
+			r = find_place(check, number, &at, &record.place);
+		if (r)
+			return r;
 		layer = rvl_lower_item_parse(check, lower, &path);
 		fd = layer ? rvl_path_open(layer->fd, path, O_PATH | O_DIRECTORY, 0) : -EINVAL;
 		if (fd >= 0)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "index/map.h"
+#include "index/place.h"
 #include "index/stamp.h"
 #include "layer/path.h"
 #include "overlay/nlink.h"
@@ -36,46 +37,6 @@ static struct rvl_overlay *overlay_of(const struct stranger *s)
 	return s->dir->node->ov;
 }
 
-/* The number of a directory of the merged lower view; path of len bytes begins with a slash. */
-static int number_of_view(struct rvl_overlay *ov, const char *path, size_t len, uint64_t *ret)
-{
-	struct rvl_found _cleanup_found_ found = {};
-	struct rvl_id id = { .number = RVL_NUMBER_ROOT };
-	char name[NAME_MAX + 1];
-	int r = 0;
-
-	for (size_t at = 1, n; r == 0 && at < len; at += n + 1) {
-		struct rvl_found _cleanup_found_ parent = found;
-
-		found = (struct rvl_found){};
-		n = strcspn(path + at, "/");
-		snprintf(name, sizeof(name), "%.*s", (int)n, path + at);
-		r = rvl_merge_lookup(ov->stack, at == 1 ? &ov->root->lower : &parent.places, name, NULL,
-				     NULL, &found);
-		if (r == 0 && (!found.places.n || !S_ISDIR(found.st.stx_mode)))
-			r = -ENOENT;
-	}
-	if (r == 0 && found.places.n)
-		r = rvl_number_of_lower(ov->index, found.places.v[0].layer,
-					found.places.v[0].layer->fd, found.places.v[0].path,
-					&found.st, &id);
-	*ret = id.number;
-	return r;
-}
-
-/* Where a directory with a redirect, which the kernel or somebody offline renamed, is in lower. */
-static void place_of_redirect(const struct stranger *s, struct rvl_name_at *place)
-{
-	const char *redirect = s->upper->redirect, *name = strrchr(redirect, '/');
-	uint64_t parent = place->parent;
-
-	/* one that cannot be found stays where the directory is now: see reverlayctl check */
-	if (name && number_of_view(overlay_of(s), redirect, (size_t)(name - redirect), &parent) < 0)
-		return;
-	place->parent = parent;
-	snprintf(place->name, sizeof(place->name), "%s", name ? name + 1 : redirect);
-}
-
 static int put_directory(const struct stranger *s, uint64_t number, bool is_replace)
 {
 	struct rvl_overlay *ov = overlay_of(s);
@@ -86,8 +47,10 @@ static int put_directory(const struct stranger *s, uint64_t number, bool is_repl
 	if (s->lower->places.n) {
 		entry.is_merged = true;
 		entry.place = entry.path;
+		/* the kernel, or somebody offline, renamed it; one that cannot be found stays where
+		 * the directory is now: see reverlayctl check */
 		if (s->upper->redirect)
-			place_of_redirect(s, &entry.place);
+			(void)rvl_place_of_redirect(ov->index, s->upper->redirect, &entry.place);
 		rvl_handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path,
 			  &entry.lower);
 	}

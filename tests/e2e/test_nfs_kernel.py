@@ -23,7 +23,7 @@ pytestmark = pytest.mark.reverlay_only("the kernel's overlay is not what is test
 BOOT_SECONDS = 900
 N_LARGE = 100_000
 NAMES = ["linux", "view", "copy_up", "hard_links", "rename", "stale", "resolve", "locks", "view-again",
-         "held_open", "large_directory"]
+         "held_open", "moved", "large_directory"]
 VERSIONS = ["3", "4.2"]
 
 BOOT = r"""
@@ -61,6 +61,10 @@ def fill(top):
         held = top / "held" / client
         for path in ("read", "write", "gone", "dir/in1", "dir/in2"):
             write(held / path, "held " * 10)
+        moved = top / "moved" / client
+        for path in ("plain", "copied", "h1", "renamed", "dir/in1", "dir/in2"):
+            write(moved / path, "moved " * 10)
+        os.link(moved / "h1", moved / "h2")
     (top / "large").mkdir()
     fd = os.open(top / "large", os.O_RDONLY)
     for i in range(N_LARGE):

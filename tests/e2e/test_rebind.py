@@ -610,6 +610,36 @@ def test_both_ways_out_are_named(ov, move, way):
         assert numbers(mnt) == {name: info["ino"] for name, info in before.items()}
 
 
+@pytest.mark.parametrize("way", ["copied", "rebuilt, then copied"])
+def test_a_directory_at_the_place_of_a_file(ov, move, way):
+    """Without the workdir it is known where a renamed directory was in lower, and the place is the file's that was there."""
+    with ov.lower() as low:
+        write(low / "here/file", "file\n")
+        os.link(low / "here/file", low / "alias")
+        for name in ("there/a dir", "a sibling"):
+            write(low / name / "inner", f"{name}\n")
+    mnt = ov.mount()
+    sysc.renameat2(mnt / "here/file", mnt / "there/a dir", 2)
+    os.rename(mnt / "a sibling", mnt / "renamed sibling")
+    seen = {name: ino(mnt / name) for name in ("there/a dir", "alias", "here/file", "renamed sibling")}
+    assert seen["alias"] == seen["there/a dir"]
+    ov.umount()
+    if way == "copied":
+        move.all("xfs", "ext4", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    if way != "copied":
+        assert ov.ctl("repair", "--rebuild", "-p")[0] == 1
+        run(CTL, "map", ov.mount())
+        ov.umount()
+        move.all("xfs", "ext4", by_rsync)
+    assert rebind(ov)["told"] == []
+    ov.mount()
+    assert {name: ino(mnt / name) for name in seen} == seen
+    assert (mnt / "here/file/inner").read_text() == "there/a dir\n"
+    check_tree(mnt)
+
+
 @pytest.mark.parametrize("target", ["xfs", "tmpfs"])
 def test_attributes_beside_the_inode(ov, move, target):
     """With userxattr symlinks and the like have their stamps beside them: these go to the inodes of the copy."""

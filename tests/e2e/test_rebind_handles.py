@@ -7,6 +7,7 @@ pair of filesystems; else it is a few.
 """
 
 import os
+import shutil
 
 import pytest
 
@@ -15,17 +16,27 @@ from test_handles import PROGRAM, run_cells
 from test_nfs_ganesha import ROWS, Row, Wire, fill, nfsbox
 from test_rebind import WAYS as WAYS_TO_COPY
 from test_rebind import Move, by_rsync, by_rsync_without_links, rebind
+from trees import write
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
 SECONDS = 200
 
-WAYS = {**WAYS_TO_COPY, "rsync without -H": by_rsync_without_links}
+
+
+def by_newer(source, target):
+    """Another version of the tree: equal files with another time, and a file more in every directory."""
+    run("rsync", "-rlpogDHAX", f"{source}/", target)
+    for path, _, _ in os.walk(target):
+        write(os.path.join(path, "newer"))
+
+
+WAYS = {**WAYS_TO_COPY, "rsync without -H": by_rsync_without_links, "newer lower": by_rsync}
 FILESYSTEMS = ["ext4", "xfs", "btrfs", "tmpfs"]
 FEW = [("rsync", "ext4", "xfs", "ext4"), ("cp", "xfs", "btrfs", "tmpfs"),
        ("rsync without -H", "ext4", "tmpfs", "ext4"), ("tar", "tmpfs", "xfs", "btrfs"),
-       ("rsync", "xfs", "ext4", "squashfs")]
+       ("rsync", "xfs", "ext4", "squashfs"), ("newer lower", "ext4", "xfs", "btrfs")]
 ALL = [(way, upper, fs, lower) for way in WAYS for upper in FILESYSTEMS for fs in FILESYSTEMS
-       for lower in [*FILESYSTEMS, "squashfs"]]
+       for lower in [*FILESYSTEMS, "squashfs"] if (way, lower) != ("newer lower", "squashfs")]
 
 
 @pytest.fixture
@@ -40,6 +51,7 @@ class Moving:
         self.ov = ov
         self.move = move
         self.copy = WAYS[way]
+        self.copy_lower = by_newer if way == "newer lower" else self.copy
         self.places = places
         self.n_moves = 0
         self.mnt = ov.mnt
@@ -52,7 +64,7 @@ class Moving:
         if lower == "squashfs":
             self.lower_becomes_an_image()
         else:
-            self.move.lowers(lower, self.copy)
+            self.move.lowers(lower, self.copy_lower)
         report = rebind(self.ov)
         assert report["told"] == [] and report["had_map"], report
         self.ov.mount(*options)
@@ -68,6 +80,15 @@ class Moving:
         self.ov.kill_remount(*options)
 
 
+def run_moves(moving, arguments, capsys, title):
+    code, said = run_cells(moving, arguments, SECONDS, [])
+    with capsys.disabled():
+        print(f"\nhandles: {title}: {moving.n_moves} moves: " + (said or ["nothing"])[-1])
+    counts = dict(part.split("=") for part in (said or [""])[-1].split(" ") if "=" in part)
+    assert code == 0 and counts.get("failed") == "0", "\n".join(said[-45:])
+    assert int(counts["ok"]) > 100 and int(counts["stale"]) > 50 and moving.n_moves >= 2
+
+
 @pytest.mark.seconds(SECONDS + 20)
 @pytest.mark.parametrize("way,upper,fs,lower", ALL if os.environ.get("RVL_ALL_MOVES") else FEW)
 def test_single_events(ov, move, capsys, way, upper, fs, lower):
@@ -79,13 +100,42 @@ def test_single_events(ov, move, capsys, way, upper, fs, lower):
     ov.mount()
     ov.check_remount = False
     moving = Moving(ov, move, way, [(fs, lower), (upper, fs)])
-    code, said = run_cells(moving, arguments, SECONDS, [])
-    with capsys.disabled():
-        print(f"\nhandles: {way}, {upper} to {fs}, lower {lower}: {moving.n_moves} moves: "
-              + (said or ["nothing"])[-1])
-    counts = dict(part.split("=") for part in (said or [""])[-1].split(" ") if "=" in part)
-    assert code == 0 and counts.get("failed") == "0", "\n".join(said[-45:])
-    assert int(counts["ok"]) > 100 and int(counts["stale"]) > 50 and moving.n_moves >= 2
+    run_moves(moving, arguments, capsys, f"{way}, {upper} to {fs}, lower {lower}")
+
+
+class Losing(Moving):
+    """The workdir is not copied: the index is made again from upper, and lower's objects have new numbers."""
+
+    def remount(self, *options):
+        self.ov.umount()
+        fs, lower = self.places[self.n_moves % len(self.places)]
+        shutil.rmtree(self.ov.work)
+        self.ov.work.mkdir()
+        self.move.upper(fs, self.copy)
+        self.move.lowers(lower, self.copy_lower)
+        self.link()
+        rebind(self.ov)
+        self.ov.mount(*options)
+        self.n_moves += 1
+
+    def link(self):
+        """Where the program finds upper."""
+        where = self.ov.mnt.with_name(self.ov.mnt.name + ".upper")
+        where.unlink(missing_ok=True)
+        where.symlink_to(self.ov.upper)
+        return where
+
+
+@pytest.mark.seconds(SECONDS + 20)
+def test_workdir_lost(ov, move, capsys):
+    """What is in upper keeps numbers, links and handles; no old handle of what is not opens anything."""
+    with ov.lower() as top:
+        run(PROGRAM, "lower", top)
+    ov.mount()
+    ov.check_remount = False
+    ov.check_links = False  # what lost a name in the index alone is a lower object again, with its links
+    losing = Losing(ov, move, "rsync", [("xfs", "btrfs"), ("ext4", "xfs")])
+    run_moves(losing, ["--lossy", losing.link()], capsys, "workdir lost")
 
 
 @pytest.fixture

@@ -298,11 +298,35 @@ static void check_stale(struct cell *cell)
 		cell_fail(cell, "gone: %s instead of ESTALE", error_name(errno));
 }
 
+/* Under any of its names. */
+static bool is_in_upper(const struct cell *cell)
+{
+	char path[PATH_SIZE], full[2 * PATH_SIZE];
+	struct stat st;
+
+	for (unsigned i = 0; i < cell->n_names; i++) {
+		snprintf(full, sizeof(full), "%s/%s", cell->world->upper, name_path(cell, &cell->names[i], path));
+		if (lstat(full, &st) == 0)
+			return true;
+	}
+	return false;
+}
+
+void cell_lose(struct cell *cell)
+{
+	if (cell->is_failed || !cell->is_taken || cell->n_names == 0 || is_in_upper(cell))
+		return;
+	check_stale(cell);
+	cell->is_lost |= cell->n_names < cell->kind->n_names;
+	if (!cell->is_failed)
+		cell_take(cell);
+}
+
 void cell_check(struct cell *cell)
 {
 	int r = 0;
 
-	if (cell->is_failed)
+	if (cell->is_failed || cell->is_lost)
 		return;
 	if (cell_exists(cell))
 		r = check_handle(cell);

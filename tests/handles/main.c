@@ -8,6 +8,7 @@
  *
  *   --kind NAME, --event NAME   only these; twice --event for one pair
  *   --without NAME              not this kind: its cells are counted as senseless
+ *   --lossy UPPER               each remount loses the index and the map: what is not in this layer has new numbers
  *
  * Who starts it mounts: it writes "remount" or "kill" to stdout, and waits for a line "ok" on stdin. At the end come a line
  * "FAIL ..." for each failed cell (at most FAILURES_SHOWN) and one of counts: cells, ok (the object is there), stale (it is
@@ -147,6 +148,9 @@ static void happen_to_all(struct plan *plan, enum scope scope)
 	if (scope == KILL)
 		for (unsigned i = 0; i < plan->n; i++)
 			cell_close(&plan->cells[i]);
+	if (scope == REMOUNT && plan->world.upper)
+		for (unsigned i = 0; i < plan->n; i++)
+			cell_lose(&plan->cells[i]);
 }
 
 /* ---- running ---- */
@@ -270,6 +274,7 @@ int main(int argc, char **argv)
 		{ "kind", required_argument, NULL, 'k' },
 		{ "event", required_argument, NULL, 'e' },
 		{ "without", required_argument, NULL, 'w' },
+		{ "lossy", required_argument, NULL, 'l' },
 		{},
 	};
 	struct plan plan = { .world.fd = -1 };
@@ -282,6 +287,8 @@ int main(int argc, char **argv)
 			plan.kind = optarg;
 		else if (c == 'w')
 			plan.without = optarg;
+		else if (c == 'l')
+			plan.world.upper = optarg;
 		else if (c == 'e' && plan.n_events < EVENTS_MAX)
 			plan.events[plan.n_events++] = optarg;
 		else

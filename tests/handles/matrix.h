@@ -43,6 +43,7 @@ union handle {
 struct world {
 	const char *path; /* borrowed; absolute, no symlinks */
 	int fd;		  /* of its root */
+	const char *upper; /* a remount loses what index and map alone know, and here is what is left; NULL: it loses nothing */
 };
 
 struct cell;
@@ -97,6 +98,7 @@ struct cell {
 	uint64_t ino;
 	union handle handle;
 
+	bool is_lost; /* its names, and what was written, were in the index alone */
 	bool is_failed;
 	char why[WHY_SIZE];
 };
@@ -134,6 +136,9 @@ const struct event *event_find(const char *name);
 
 /* ---- check.c ---- */
 int cell_take(struct cell *cell);
+/* After a remount that loses the index: a handle of what is in lower alone is stale, and is taken anew. What
+ * has lost a name before is a lower object again. */
+void cell_lose(struct cell *cell);
 /* Everything that must be true of the cell now. Closes what it holds open. */
 void cell_check(struct cell *cell);
 

@@ -84,7 +84,7 @@ def wait_gone(pid):
         os.close(fd)
 
 
-def restart(kill=False, has_lock=False):
+def restart(kill=False, has_lock=False, meanwhile=None):
     """By the recipe; the clients wait meanwhile, and must not notice."""
     old = os.lstat(EXPORT).st_dev
     stop, go_on = recipe("knfsd-restart").split("umount /srv/export\n")
@@ -99,6 +99,8 @@ def restart(kill=False, has_lock=False):
     where = Path(f"/run/device{old}")
     where.mkdir()
     run(f"mount -t tmpfs tmpfs {where}")  # takes the device number that is free now
+    if meanwhile:
+        meanwhile()
     run(go_on)
     if has_lock:
         end_grace_after_locks()
@@ -281,6 +283,56 @@ def check_held_open(top):
     assert sorted(os.listdir(EXPORT / f"held/{top.name}")) == ["born", "dir2", "read", "write"]
 
 
+LAYERS = "lowerdir=/srv/base,upperdir=/srv/upper,workdir=/srv/work"
+
+
+def move_layers():
+    """Copies take the place of all layers, but for the many files of one directory, which stays itself."""
+    before = [os.lstat(f"/srv/{name}").st_ino for name in ("base", "upper", "work")]
+    run("""
+        mkdir /srv/old /srv/new
+        rsync -aHAX /srv/upper /srv/work /srv/new
+        rsync -aHAX --exclude=/base/large /srv/base /srv/new
+        mv /srv/base/large /srv/new/base
+        mv /srv/base /srv/upper /srv/work /srv/old
+        mv /srv/new/* /srv
+    """, CHECK_SECONDS)
+    assert not set(before) & {os.lstat(f"/srv/{name}").st_ino for name in ("base", "upper", "work")}
+    report = json.loads(run(f"reverlayctl rebind --json -o {LAYERS}", CHECK_SECONDS))
+    assert report["told"] == [] and report["had_map"], report
+    run("rm -rf /srv/old /srv/new")
+
+
+def check_moved(top):
+    """Open files and a directory outlive a move of all layers: other inodes, the same numbers."""
+    where = top / f"moved/{top.name}"
+    files = {name: open(where / name, "r+b", buffering=0) for name in ("plain", "copied", "h1", "renamed")}
+    born = open(where / "born", "w+b", buffering=0)
+    directory = os.open(where / "dir", os.O_RDONLY)
+    files["copied"].write(b"UP")
+    files["h1"].write(b"ONE")
+    os.rename(where / "renamed", where / "other")
+    for file in (*files.values(), born):
+        os.fsync(file.fileno())
+    numbers = [os.fstat(f.fileno()).st_ino for f in (*files.values(), born)]
+    tree = view(where)
+    run("reverlayctl map /srv/export", CHECK_SECONDS)
+    restart(meanwhile=move_layers)
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    assert [os.fstat(f.fileno()).st_ino for f in (*files.values(), born)] == numbers
+    assert sorted(os.listdir(directory)) == ["in1", "in2"]
+    assert view(where) == tree
+    for file in (*files.values(), born):
+        os.pwrite(file.fileno(), b"MOVED", 2)
+        os.fsync(file.fileno())
+    for name in ("plain", "copied", "h1", "h2", "other", "born"):
+        assert (EXPORT / f"moved/{top.name}/{name}").read_bytes()[2:7] == b"MOVED", name
+    assert (where / "h1").stat().st_nlink == 2
+    for file in (*files.values(), born):
+        file.close()
+    os.close(directory)
+
+
 def check_large_directory(top):
     """What was there all the time is listed exactly once, with changes and a restart meanwhile."""
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
@@ -310,7 +362,8 @@ def check_large_directory(top):
 
 
 CHECKS = [check_linux, check_view, check_copy_up, check_hard_links, check_rename, check_stale,
-          check_resolve, check_locks, check_view, check_held_open, check_large_directory]
+          check_resolve, check_locks, check_view, check_held_open, check_moved,
+          check_large_directory]
 
 
 def alarm(*_):
