@@ -9,13 +9,16 @@
 #include "overlay/fdcache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
 #define N_SHARDS 16
 #define N_BUCKETS 256 /* a shard */
+#define OTHER_FDS 1024 /* beside those of the cache: layers, requests */
 
 struct rvl_fd_slot {
 	uint64_t number;
@@ -106,6 +109,16 @@ static void slot_free(struct rvl_fd_slot *slot)
 	free(slot);
 }
 
+/*
+ * The kernel's table of descriptors doubles when it is full, and in a process with threads whoever opens
+ * the next one waits until all CPUs have let go of the old one (expand_fdtable in fs/file.c), some
+ * milliseconds each time. So it has its size from the start, where the process's limit allows.
+ */
+static void make_room(unsigned limit)
+{
+	rvl_close(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, limit + OTHER_FDS));
+}
+
 int rvl_fdcache_new(unsigned limit, struct rvl_fdcache **ret)
 {
 	struct rvl_fdcache *cache = calloc(1, sizeof(*cache));
@@ -115,6 +128,7 @@ int rvl_fdcache_new(unsigned limit, struct rvl_fdcache **ret)
 	for (unsigned i = 0; i < N_SHARDS; i++)
 		pthread_mutex_init(&cache->shards[i].lock, NULL);
 	cache->limit = limit / N_SHARDS ? limit / N_SHARDS : 1;
+	make_room(limit);
 	*ret = cache;
 	return 0;
 }
