@@ -113,6 +113,7 @@ class Race:
         self.sizes = sizes
         self.build = build
         self.samples = {}
+        self.requests = {}
         self.skipped = {}  # (side, group): reason
         self.failed = {}
 
@@ -120,9 +121,11 @@ class Race:
         """One side, one group."""
         values = []
 
-        def on_value(benchmark, value):
+        def on_value(benchmark, value, n_asked):
             if benchmark in self.groups[name]:
                 self.samples.setdefault(benchmark, {}).setdefault(side.name, []).append(value)
+                if n_asked is not None:
+                    self.requests.setdefault(benchmark, {}).setdefault(side.name, []).append(n_asked)
                 values.append(f"{benchmark} {value:.4g}")
 
         try:
@@ -255,7 +258,7 @@ def race(args, build):
                 if lines:
                     say("the servers said: " + "\n".join(lines[-20:]))
                 log.unlink()
-    data = {"machine": about, "samples": run_.samples,
+    data = {"machine": about, "samples": run_.samples, "requests": run_.requests,
             "skipped": [[*k, v] for k, v in run_.skipped.items()],
             "failed": [[*k, v] for k, v in run_.failed.items()]}
     return data

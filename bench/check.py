@@ -93,7 +93,11 @@ class Duel:
 
     def heat(self, side, name):
         values = {}
-        workloads.run_group(GROUPS[name], side, *self.place, values.__setitem__)
+
+        def on_value(benchmark, value, _):
+            values[benchmark] = value
+
+        workloads.run_group(GROUPS[name], side, *self.place, on_value)
         return values
 
     def round(self, name, rng):

@@ -2,6 +2,7 @@
 """The contestants: how each is mounted, unmounted, and why it may have to be left out."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -118,6 +119,10 @@ class Side:
             time.sleep(0.01)
         return last - begin
 
+    def requests(self, mnt):  # pylint: disable=unused-argument
+        """How many somebody has waited for; None: it does not say."""
+        return None
+
     def unmount(self, mnt):
         for _ in range(20):
             if not is_mounted(mnt):
@@ -210,6 +215,13 @@ class Reverlay(Server):
         if self.options:
             options += "," + self.options
         return [self.program, "-f", "-o", options, str(mnt)]
+
+    def requests(self, mnt):
+        program = Path(self.program).with_name("reverlayctl")
+        if not program.exists():
+            return None
+        counters = json.loads(run([program, "stat", "--json", mnt]))["counters"]
+        return counters["requests"] - counters["req_forget"] - counters.get("req_forget_multi", 0)
 
 
 class FuseOverlayfs(Server):

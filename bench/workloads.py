@@ -72,6 +72,8 @@ class Stage:
         self.plain_root = self.mnt
         self.env = git_environment(scratch)
         self.is_mounted = False
+        self.n_requests = None  # since the mount
+        self.n_asked = None  # requests of a turn of what was timed last
 
     def mount(self, lowers=None, cwd="/", writes=None):
         """Mounts with caches empty. writes: what the plain filesystem needs a copy of; None: it may use lower."""
@@ -89,6 +91,7 @@ class Stage:
                             str(self.base / "work"), cwd)
             self.is_mounted = True
             self.side.settle()
+            self.n_requests = self.side.requests(self.mnt)
         os.sync()
 
     @property
@@ -110,11 +113,16 @@ class Stage:
         finally:
             run(["rm", "-rf", "--one-file-system", self.base])
 
-    def timed(self, args, env=None):
+    def timed(self, args, env=None, turns=1):
+        """Seconds a turn."""
         os.sync()
         begin = time.perf_counter()
         run(args, timeout=TIMEOUT, env=env, cwd="/")
-        return time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        if self.n_requests is not None:
+            before, self.n_requests = self.n_requests, self.side.requests(self.mnt)
+            self.n_asked = (self.n_requests - before) / turns
+        return seconds / turns
 
     def shell(self, text):
         return self.timed(["sh", "-c", text])
@@ -208,7 +216,7 @@ def do_start(stage):
 
     def loop(n, command):
         text = f"i=0; while [ $i -lt {n} ]; do {command} || exit 1; i=$((i+1)); done"
-        return stage.timed(["chroot", tree, "/bin/sh", "-c", text]) / n
+        return stage.timed(["chroot", tree, "/bin/sh", "-c", text], turns=n)
 
     yield "python-first", loop(1, python)
     yield "python-start", loop(stage.sizes.python_starts, python)
@@ -356,11 +364,12 @@ def do_walk(stage):
 
 
 def run_group(which, side, scratch, sizes, build, on_value):
-    """Calls on_value(benchmark, value) for each. Skip and Failed are the caller's; all is put away."""
+    """Calls on_value(benchmark, value, requests or None) for each. Skip and Failed are the caller's; all is put away."""
     stage = Stage(side, scratch, sizes, build)
     try:
         for name, value in which.fn(stage):
-            on_value(name, value)
+            on_value(name, value, stage.n_asked)
+            stage.n_asked = None
     finally:
         with contextlib.suppress(subprocess.TimeoutExpired):
             stage.close()

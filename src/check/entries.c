@@ -232,8 +232,10 @@ static int add_place(struct rvl_check *check, uint64_t number,
 				 .type = DT_DIR,
 				 .key = rvl_place_hash(record->place.parent, record->place.name) };
 
-	/* one that the kernel had renamed is recorded where it was met */
-	if (fact.key == rvl_place_hash(record->path.parent, record->path.name))
+	/* one that the kernel had renamed may be recorded where it was met, and one whose place is not
+	 * known in itself */
+	if (record->place.parent == number ||
+	    fact.key == rvl_place_hash(record->path.parent, record->path.name))
 		return 0;
 	return rvl_sorter_add(check->sorter, &fact);
 }

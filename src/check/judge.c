@@ -519,6 +519,9 @@ int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group)
 	 */
 	if (fact->item && !is_malformed)
 		return 0;
+	/* lower gives it another number than it has in upper, and so may its place's parent have */
+	if (fact->type == DT_DIR && group->has_merged && !group->n_views)
+		return 0;
 	if (fact->item)
 		path = rvl_item_path(check, fact->item);
 	if (!rvl_problem_begin(check, RVL_P_PLACE_STALE, group->number, path, "%s",

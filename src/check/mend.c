@@ -181,8 +181,8 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 
 /*
  * Where the merged directory of a new record is in lower; ret: in, where it is in upper. Of copied
- * layers the numbers of lower's directories are not known yet: its place is in itself then, where nothing
- * is looked for, until the rebind has found it by its handle.
+ * layers the numbers of lower's directories are not known yet: its place is in itself then, which says
+ * nothing, and the rebind finds it by its handle.
  */
 static int find_place(struct rvl_check *check, uint64_t number, const struct rvl_upper_at *at,
 		      struct rvl_name_at *ret)
@@ -190,14 +190,11 @@ static int find_place(struct rvl_check *check, uint64_t number, const struct rvl
 	_cleanup_free_ char *redirect = NULL;
 	int r = rvl_redirect_get(check->stack, at->dirfd, at->name, &redirect);
 
-	if (!redirect)
-		return r == -EUCLEAN ? 0 : r;
-	if (check->config->is_rebind && *redirect == '/') {
+	if (!r && redirect && check->config->is_rebind && *redirect == '/')
 		ret->parent = number;
-		return 0;
-	}
-	r = rvl_place_of_redirect(check->index, redirect, ret);
-	return r == -ENOENT ? 0 : r;
+	else if (!r && redirect)
+		r = rvl_place_of_redirect(check->index, redirect, ret);
+	return rvl_merge_is_local_error(r) ? 0 : r;
 }
 
 int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,

@@ -33,7 +33,8 @@ int rvl_mend_number(struct rvl_check *check, uint64_t item);
 int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent);
 /*
  * Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED
- * fact, 0: none; place: what it keeps of overlay.place, or NULL (its own place).
+ * fact, 0: none; place: what it keeps of overlay.place, or NULL (where its redirect
+ * leads, else its own place).
  */
 int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,
 		    uint64_t lower_item, const struct rvl_name_at *place);

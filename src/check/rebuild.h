@@ -7,7 +7,8 @@
 
 /*
  * Make a new state where it is lost or damaged, for a rebind in any case; 0 also where there was nothing
- * to do. The passes that follow make the entries. Errors are logged: -EINVAL without upper and workdir.
+ * to do. The passes that follow make the entries. Errors are logged: -EINVAL without upper and workdir;
+ * -ESTALE: the state is lost, and the lower layers are not those that upper was used with.
  */
 int rvl_rebuild(const struct rvl_check_config *config);
 

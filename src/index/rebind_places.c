@@ -116,7 +116,8 @@ int rvl_old_place_of_entry(struct rvl_index *old, uint64_t number, struct rvl_na
 
 	if (!r && kind == RVL_ENTRY_DIRECTORY) {
 		r = rvl_entry_get_directory(old, number, &dir);
-		if (r || !dir.is_merged)
+		/* in itself: it is not known (docs/format.md) */
+		if (r || !dir.is_merged || dir.place.parent == number)
 			return r ?: -ENODATA;
 		*ret = dir.place;
 		ret_about->type = DT_DIR;

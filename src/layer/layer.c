@@ -404,6 +404,16 @@ bool rvl_stack_is_hidden(const struct rvl_stack *stack, uint64_t dev, uint64_t i
 	return stack->work_fd >= 0 && stack->work_ino == ino && stack->work_dev == dev;
 }
 
+/* The kernel tells "/" also of what lies beside the root of a mount that is attached nowhere. */
+static int check_is_root(const struct rvl_layer *layer, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_ino == layer->ino && st.st_dev == layer->dev ? 0 : -ESTALE;
+}
+
 int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret)
 {
 	char root[PATH_MAX], dir[PATH_MAX];
@@ -424,6 +434,12 @@ int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, 
 	if (strncmp(root, dir, len) || (dir[len] && dir[len] != '/'))
 		return -ESTALE;
 	inside = dir + len + (dir[len] == '/');
+	if (!*inside) {
+		int r = check_is_root(layer, dirfd);
+
+		if (r < 0)
+			return r;
+	}
 	*ret = rvl_path_join(inside, name);
 	return *ret ? 0 : -ENOMEM;
 }

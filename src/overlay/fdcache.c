@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -116,7 +117,12 @@ static void slot_free(struct rvl_fd_slot *slot)
  */
 static void make_room(unsigned limit)
 {
-	rvl_close(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, limit + OTHER_FDS));
+	rlim_t n = (rlim_t)limit + OTHER_FDS;
+	struct rlimit max;
+
+	if (getrlimit(RLIMIT_NOFILE, &max) == 0 && n >= max.rlim_cur)
+		n = max.rlim_cur - 1;
+	rvl_close(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, (int)n));
 }
 
 int rvl_fdcache_new(unsigned limit, struct rvl_fdcache **ret)

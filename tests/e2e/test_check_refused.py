@@ -18,6 +18,7 @@ from snapshots import assert_same, numbers, snapshot
 from test_check import flip, ids, use
 from test_check_run import fsck, newer
 from test_faults import newer_version, seal
+from test_rebind import Move, by_rsync
 from trees import write
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")
@@ -407,6 +408,44 @@ def test_other_attributes(ov, is_user):
     ov.options = made
     mnt = ov.mount()
     assert (snapshot(mnt), numbers(mnt)) == before
+
+
+@pytest.mark.parametrize("way", ["beside the originals", "to another filesystem"])
+def test_rebuild_of_copied_layers(ov, images, way):
+    """Without an index --rebuild goes by handles, which lead nowhere in a copy: refused, and the command helps."""
+    before = used(ov)
+    if way == "beside the originals":
+        copy(ov)
+        lower = ov.lower_base / "copied"
+        run("cp", "-a", ov.lowers[0], lower)
+        ov.lowers, ov.before = [lower], None
+    else:
+        Move(ov, images).all("xfs", "xfs", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    tree = snapshot(ov.base, private=True, ctime=True)
+    code, said = ctl("repair", "--rebuild", "-y", "-o", ov.option_string())
+    assert code == 8 and "copied or replaced" in said, said
+    assert_same(tree, snapshot(ov.base, private=True, ctime=True), "after the refusal")
+    command = said[said.index("reverlayctl rebind"):].splitlines()[0]
+    run("sh", "-c", command.replace("reverlayctl", CTL, 1))
+    after = numbers(ov.mount())
+    kept = [name for name in before if os.path.lexists(ov.upper / name)]
+    assert len(kept) > 3 and all(after[name] == before[name] for name in kept)
+    ov.check_links = False  # what was in the index alone
+
+
+def test_rebuild_without_a_table(ov, images):
+    """Nor could a rebind go on without the table of upper's root: what there is is made of it, as it lies."""
+    used(ov)
+    Move(ov, images).all("xfs", "xfs", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    os.removexattr(ov.upper, "trusted.overlay.instances")
+    code, _ = ctl("repair", "--rebuild", "-y", "-o", ov.option_string())
+    assert code == 1
+    ov.mount()
+    ov.check_links = False
 
 
 @pytest.mark.parametrize("has_index", [True, False])

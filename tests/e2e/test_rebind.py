@@ -640,6 +640,54 @@ def test_a_directory_at_the_place_of_a_file(ov, move, way):
     check_tree(mnt)
 
 
+def test_a_directory_named_as_what_is_in_it(ov, move):
+    """Nor is its place, which is not known, taken for that of a file in it with its name."""
+    with ov.lower() as low:
+        write(low / "tool/tool", "file\n")
+        os.link(low / "tool/tool", low / "alias")
+        (low / "bin").mkdir()
+    mnt = ov.mount()
+    write(mnt / "tool/tool", "changed\n")
+    os.rename(mnt / "tool", mnt / "bin/tool")
+    seen = {name: ino(mnt / name) for name in ("bin/tool", "bin/tool/tool", "alias")}
+    assert seen["alias"] == seen["bin/tool/tool"]
+    ov.umount()
+    move.all("xfs", "ext4", by_rsync)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    assert rebind(ov)["told"] == []
+    ov.mount()
+    assert {name: ino(mnt / name) for name in seen} == seen
+    assert (mnt / "alias").read_text() == "changed\n"
+    check_tree(mnt)
+
+
+def test_rebuilt_after_a_move(ov, move):
+    """A renamed directory has another number than lower gives to where it was: the check ends, clean."""
+    with ov.lower() as low:
+        write(low / "dir/inner/file", "file\n")
+        write(low / "other/file", "other\n")
+    mnt = ov.mount()
+    os.rename(mnt / "dir/inner", mnt / "renamed")
+    os.rename(mnt / "other", mnt / "another")
+    run(CTL, "map", mnt)
+    ov.umount()
+    move.all("xfs", "ext4", by_rsync)
+    assert rebind(ov)["told"] == []
+    seen = numbers(ov.mount())
+    ov.umount()
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    assert ov.ctl("repair", "--rebuild", "-p")[0] == 1
+    code, found = ov.ctl("check")
+    assert code == 0, found
+    mnt = ov.mount()
+    for name in ("renamed", "another"):
+        assert ino(mnt / name) == seen[name]
+    assert (mnt / "renamed/file").read_text() == "file\n"
+    check_tree(mnt)
+
+
 @pytest.mark.parametrize("target", ["xfs", "tmpfs"])
 def test_attributes_beside_the_inode(ov, move, target):
     """With userxattr symlinks and the like have their stamps beside them: these go to the inodes of the copy."""

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
 SECONDS = 200
 
 
-
 def by_newer(source, target):
     """Another version of the tree: equal files with another time, and a file more in every directory."""
     run("rsync", "-rlpogDHAX", f"{source}/", target)
@@ -114,7 +113,7 @@ class Losing(Moving):
         self.move.upper(fs, self.copy)
         self.move.lowers(lower, self.copy_lower)
         self.link()
-        rebind(self.ov)
+        assert rebind(self.ov)["rebuilt"]
         self.ov.mount(*options)
         self.n_moves += 1
 

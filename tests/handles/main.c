@@ -193,7 +193,7 @@ static void run_group(struct plan *plan, enum scope first, enum scope second)
 	for (unsigned i = 0; i < EVENTS_MAX; i++) {
 		happen_to_all(plan, scopes[i]);
 		for (cell = plan->cells; cell < end; cell++)
-			if (is_of(cell, first, second) && !cell->is_failed)
+			if (is_of(cell, first, second) && !cell->is_failed && !cell->is_lost)
 				step(cell, i);
 	}
 	for (cell = plan->cells; cell < end; cell++)
