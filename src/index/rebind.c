@@ -496,6 +496,7 @@ static int record_by_origin(void *arg, uint64_t number)
 	if (r == -EEXIST) /* the other one has its names in lower, this one is in upper alone */
 		return 0;
 	rebind->counts->n_kept += !r;
+	rebind->counts->n_old += !r && !has_place;
 	return r;
 }
 
