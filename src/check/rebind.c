@@ -242,7 +242,8 @@ int rvl_check_rebind(const struct rvl_check_rebind_config *config,
 {
 	struct rvl_rebind_config begin = { .stack = config->stack,
 						 .is_clone = config->is_clone,
-						 .is_dry_run = config->is_dry_run };
+						 .is_dry_run = config->is_dry_run,
+						 .stop = config->stop };
 	struct rvl_check_rebind rb = { .config = config, .result = ret };
 	uint64_t entries = 0;
 	int r;

@@ -41,8 +41,8 @@ struct rvl_check_rebind_config {
 	/* Now and then, in the walk of upper: names so far. May be NULL. Of lower the log tells. */
 	void (*progress)(void *arg, uint64_t n_names);
 	/*
-	 * Becomes true: end soon, with -ECANCELED. May be NULL. It is looked at at each name of upper,
-	 * each lower object that was copied up, each hard link, and before the commit.
+	 * Becomes true: end soon, with -ECANCELED. May be NULL. It is looked at at each name of upper and of
+	 * the lowers, each hard link, and before the commit.
 	 */
 	const _Atomic bool *stop;
 };

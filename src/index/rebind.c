@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <search.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -389,12 +390,19 @@ static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *
 	return r ?: rvl_real_number(rebind->next, &real, ret);
 }
 
+static int check_stop(const struct rvl_rebind *rebind)
+{
+	const _Atomic bool *stop = rebind->config.stop;
+
+	return stop && atomic_load(stop) ? -ECANCELED : 0;
+}
+
 static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)
 {
 	struct rvl_rebind *rebind = arg;
 	const struct rvl_state *state = rebind->next->state;
 	struct rvl_old_place *place;
-	int r = find_recorded(rebind, visit, ret);
+	int r = check_stop(rebind) ?: find_recorded(rebind, visit, ret);
 
 	if (r != -ENOENT)
 		return r;
@@ -569,7 +577,8 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 		return r;
 	tell_gone(rebind);
 	r = rvl_bind_claims(rebind->next);
-	r = r ?: rvl_map_build(rebind->next, NULL);
+	r = r ?: rvl_map_build(rebind->next, rebind->config.stop);
+	r = r ?: check_stop(rebind);
 	if (!r && (rebind->has_origins || rebind->config.is_rebuilt) && !rebind->config.is_dry_run)
 		r = rvl_entry_each(rebind->next, renew_place, rebind);
 	ret->n_names = rvl_counters.map_names;

@@ -32,6 +32,7 @@ struct rvl_rebind_config {
 	/* The old map is lost and all layers are at their place: -ESTALE where not all that was
 	 * copied up is found in them again. */
 	bool is_retiring;
+	const _Atomic bool *stop; /* borrowed; becomes true: end the walk with -ECANCELED. May be NULL */
 };
 
 /* What is told of places. */

@@ -477,6 +477,29 @@ def test_rebind_stopped(large, number, is_rebuilt):
     large.umount()
 
 
+def test_rebind_stopped_in_lower(ov):
+    """The walk of the lowers, which is most of it where they are large, ends at a signal too."""
+    with ov.lower() as low:
+        for i in range(100):
+            write(low / f"{i}/file")
+    write(ov.mount() / "born")
+    ov.umount()
+    copy, lower = ov.base / "copy", ov.lower_base / "copy"
+    copy.mkdir()
+    run("rsync", "-aHAX", ov.upper, ov.work, copy)
+    run("cp", "-a", ov.lowers[0], lower)
+    ov.upper, ov.work, ov.lowers, ov.before = copy / "upper", copy / "work", [lower], None
+    options = ov.option_string()
+    log = ov.base / "calls"
+    done = run("strace", "-f", "-o", log, "-e", "trace=getdents64", "-e",
+               "inject=getdents64:signal=SIGINT:when=120", CTL, "rebind", "-o", options, check=False)
+    assert done.returncode == 1 and "run it again" in done.stdout and "bound" not in done.stdout, done
+    assert log.read_text().split("--- SIGINT")[1].count("getdents64") < 10
+    code, text = call("rebind", "-o", options)
+    assert code == 0 and "bound to these layers" in text, text
+    assert len(os.listdir(ov.mount())) == 101
+
+
 def test_rebind_progress(large):
     """How far it is: a line on a terminal, which is gone at the end; else as fsck -C has it, if it is asked for."""
     options = large.option_string()
