@@ -435,6 +435,23 @@ def test_rebuild_of_copied_layers(ov, images, way):
     ov.check_links = False  # what was in the index alone
 
 
+@pytest.mark.layouts()
+def test_rebuild_where_they_were(ov):
+    """What is where it was is not taken for a copy, whatever filesystems the lowers are on."""
+    before = used(ov)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    code, said = ctl("repair", "--rebuild", "-p", "-o", ov.option_string())
+    assert code == 1, said
+    code, found = ov.ctl("check")
+    assert code == 0, found
+    after = numbers(ov.mount())
+    for name in before:
+        if os.path.lexists(ov.upper / name):
+            assert after[name] == before[name], name
+    ov.check_links = False  # what was in the index alone
+
+
 def test_rebuild_without_a_table(ov, images):
     """Nor could a rebind go on without the table of upper's root: what there is is made of it, as it lies."""
     used(ov)
