@@ -72,7 +72,7 @@ struct rvl_rebind_sink {
 };
 
 struct rvl_rebind_counts {
-	uint64_t n_old; /* places of the old index */
+	uint64_t n_old; /* places of the old index, and what it knows by a handle alone */
 	uint64_t n_kept; /* of these, still there and with their numbers */
 	uint64_t n_gone, n_other_kind, n_joined, n_split;
 	uint64_t n_unknown_generation; /* kept, but handles of them are not */
