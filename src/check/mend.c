@@ -154,7 +154,7 @@ static bool is_broken_link(struct rvl_check *check, const struct rvl_upper_at *a
 
 /*
  * The number of what an unstamped object was copied up from, or is merged with; 0: nothing is
- * known.
+ * known, as in a rebind, where lower's numbers are not yet what they will be.
  */
 static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at *at,
 			     struct rvl_id *ret)
@@ -163,7 +163,10 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 	struct rvl_handle origin;
 	struct statx st;
 
-	*ret = (struct rvl_id){ .number = rvl_number_set_get(&check->merged, at->st.stx_ino) };
+	*ret = (struct rvl_id){ 0 };
+	if (check->config->is_rebind)
+		return;
+	ret->number = rvl_number_set_get(&check->merged, at->st.stx_ino);
 	if (ret->number) {
 		ret->generation =
 			(uint32_t)rvl_number_set_get(&check->merged_generations, at->st.stx_ino);

@@ -22,6 +22,8 @@
 #include "layer/listing.h"
 #include "layer/path.h"
 
+#define NUMBER_APART (1ULL << 63) /* no number has it (rvl_number_is_valid) */
+
 struct directory {
 	char *upper; /* owned; path from upper's root; NULL: not in upper */
 	struct rvl_places lower; /* owned */
@@ -78,6 +80,16 @@ static int add_fact(struct walk *walk, const struct rvl_fact *fact)
 
 /* ---- lower names ---- */
 
+/*
+ * Where a rebind makes an index again, what lower's objects are numbered with says nothing of stamps,
+ * and may be the stamp of another object: the copy may be on the filesystem that an original was on.
+ * So the facts of both are kept apart.
+ */
+static uint64_t fact_number(const struct walk *walk, uint64_t lower_number)
+{
+	return walk->check->config->is_rebind ? lower_number | NUMBER_APART : lower_number;
+}
+
 static int lower_number(struct walk *walk, const struct rvl_found *found, struct rvl_id *ret)
 {
 	const struct rvl_place *top = &found->places.v[0];
@@ -117,7 +129,7 @@ static int lower_name(struct walk *walk, const struct directory *dir,
 	if (r == -EAGAIN && (check->index || entry->type == DT_DIR))
 		r = look_up(walk, dir, lower, name, &found, &id);
 	if (!r) {
-		fact.number = id.number;
+		fact.number = fact_number(walk, id.number);
 		fact.key = rvl_place_hash(dir->number, name);
 		r = rvl_spool_add(check->spool, dir->item, name, &fact.item);
 	}
@@ -191,8 +203,8 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 		place = NULL;
 		return -ENOMEM;
 	}
-	fact.key = id.number;
-	if (!object->stamp.number && check->mode != RVL_CHECK_LOOK) {
+	fact.key = fact_number(walk, id.number);
+	if (!object->stamp.number && check->mode != RVL_CHECK_LOOK && !check->config->is_rebind) {
 		r = rvl_number_set_add(&check->merged, object->st->stx_ino, id.number,
 				       RVL_NUMBER_SET_MAX);
 		r = r	  ?:
@@ -205,7 +217,7 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 	if (!r && fact.number)
 		r = add_fact(walk, &fact);
 	fact.kind = RVL_FACT_ORIGIN;
-	fact.number = id.number;
+	fact.number = fact_number(walk, id.number);
 	fact.key = object->st->stx_ino;
 	fact.parent = object->stamp.number;
 	fact.item = object->item;

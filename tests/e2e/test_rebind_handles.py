@@ -20,6 +20,7 @@ from trees import write
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
 SECONDS = 200
+MOVES_AT_ONCE = 3  # without a workdir: each time with other inodes, some of which others had before
 
 
 def by_newer(source, target):
@@ -106,6 +107,10 @@ class Losing(Moving):
     """The workdir is not copied: the index is made again from upper, and lower's objects have new numbers."""
 
     def remount(self, *options):
+        for _ in range(MOVES_AT_ONCE):
+            self.lose(*options)
+
+    def lose(self, *options):
         self.ov.umount()
         fs, lower = self.places[self.n_moves % len(self.places)]
         shutil.rmtree(self.ov.work)
@@ -126,14 +131,19 @@ class Losing(Moving):
 
 
 @pytest.mark.seconds(SECONDS + 20)
-def test_workdir_lost(ov, move, capsys):
-    """What is in upper keeps numbers, links and handles; no old handle of what is not opens anything."""
+@pytest.mark.parametrize("places", [[("xfs", "btrfs"), ("ext4", "xfs")], [("ext4", "ext4")]],
+                         ids=["to others", "to the same"])
+def test_workdir_lost(ov, move, capsys, places):
+    """What is in upper keeps numbers, links and handles; no old handle of what is not opens anything.
+
+    On the same filesystem the copies get inodes that others had, which stamps in upper are made of.
+    """
     with ov.lower() as top:
         run(PROGRAM, "lower", top)
     ov.mount()
     ov.check_remount = False
     ov.check_links = False  # what lost a name in the index alone is a lower object again, with its links
-    losing = Losing(ov, move, "rsync", [("xfs", "btrfs"), ("ext4", "xfs")])
+    losing = Losing(ov, move, "rsync", places)
     run_moves(losing, ["--lossy", losing.link()], capsys, "workdir lost")
 
 
