@@ -662,6 +662,42 @@ def test_a_directory_named_as_what_is_in_it(ov, move):
     check_tree(mnt)
 
 
+@pytest.mark.layouts("xfs")
+def test_inodes_used_again(ov):
+    """Another version of lower, and the workdir is lost: its inodes may have been those of what is in upper now."""
+    with ov.lower() as low:
+        write(low / "file", "file\n")
+    mnt = ov.mount()
+    write(mnt / "file", "changed\n")
+    seen = ino(mnt / "file")
+    ov.umount()
+    lower, = ov.lowers
+    wanted = ino(lower / "file")
+    (lower / "file").unlink()
+    for _ in range(50):  # it is free as soon as the filesystem is done with it
+        os.sync()
+        names = [write(lower / str(i)) for i in range(200)]
+        again = next((path for path in names if ino(path) == wanted), None)
+        for i in (1, 2, 3) if again else ():
+            os.link(again, lower / f"other{i}")
+        for path in names:
+            path.unlink()
+        if again:
+            break
+    assert again
+    write(lower / "file", "file\n")
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    ov.before = None
+    assert rebind(ov)["rebuilt"]
+    mnt = ov.mount()
+    st = os.lstat(mnt / "file")
+    assert (st.st_ino, st.st_nlink, (mnt / "file").read_text()) == (seen, 1, "changed\n")
+    for path in mnt.glob("other?"):
+        assert path.read_text() == "data\n" and path.stat().st_nlink == 3 and ino(path) != seen
+    check_tree(mnt)
+
+
 def test_rebuilt_after_a_move(ov, move):
     """A renamed directory has another number than lower gives to where it was: the check ends, clean."""
     with ov.lower() as low:
