@@ -128,6 +128,34 @@ static bool wants(struct rvl_check *check)
 	}
 }
 
+/*
+ * A rebind that makes a lost index again needs none of these mends, and has not yet seen whether the
+ * lower layers are those of this upper: what is seen of them is not changed by it. A check after it
+ * tells them again.
+ */
+static bool is_left_by_rebind(enum rvl_problem_id id)
+{
+	switch (id) {
+	case RVL_P_MAP_STALE:
+	case RVL_P_ENTRY_WITHOUT_NAME:
+	case RVL_P_ENTRY_REMOVED:
+	case RVL_P_ENTRY_HIDDEN:
+	case RVL_P_PLACE_MISSING:
+	case RVL_P_NLINK_WRONG:
+	case RVL_P_DIRECTORY_TWICE:
+	case RVL_P_REDIRECT_VALUE:
+	case RVL_P_REDIRECT_DANGLING:
+	case RVL_P_REDIRECT_LOOP:
+	case RVL_P_REDIRECT_MISSING:
+	case RVL_P_METACOPY_VALUE:
+	case RVL_P_WHITEOUT_USELESS:
+	case RVL_P_WHITEOUT_IN_OPAQUE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t number,
 		       const char *path, const char *format, ...)
 {
@@ -150,7 +178,7 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 	check->is_tree_unsure |= id == RVL_P_DIRECTORY_TWICE || id == RVL_P_REDIRECT_LOOP ||
 				 id == RVL_P_REDIRECT_MISSING || id == RVL_P_REDIRECT_VALUE ||
 				 id == RVL_P_REDIRECT_DANGLING;
-	if (wants(check))
+	if (!(check->config->is_rebind && is_left_by_rebind(id)) && wants(check))
 		return true;
 	report(check, RVL_FOUND, 0);
 	return false;

@@ -280,7 +280,8 @@ static int judge_others(struct rvl_check *check, const struct rvl_group *group, 
 		const struct rvl_fact *fact = &group->objects[i].fact;
 		_cleanup_free_ char *path = NULL;
 
-		if ((int)i == owner)
+		/* names of a file that were links are compared by the rebind */
+		if ((int)i == owner || (check->config->is_rebind && !is_directory(fact)))
 			continue;
 		path = rvl_item_path(check, fact->item);
 		if (rvl_problem_begin(check, RVL_P_STAMP_TWICE, group->number, path, NULL))

@@ -404,6 +404,10 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 	struct rvl_old_place *place;
 	int r = check_stop(rebind) ?: find_recorded(rebind, visit, ret);
 
+	/* what an entry keeps of it is of the lower layers from before the copy */
+	if (r == 0)
+		r = rebind->sink->origin(rebind->sink->arg, ret->number, visit->layer,
+					 visit->dirfd, visit->path);
 	if (r != -ENOENT)
 		return r;
 	r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);

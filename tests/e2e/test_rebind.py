@@ -698,6 +698,32 @@ def test_inodes_used_again(ov):
     check_tree(mnt)
 
 
+def what_hides(upper):
+    """Whiteouts, opaque directories and redirects of an upper."""
+    return {name: (info["mode"], {key: value for key, value in info["xattrs"].items()
+                                  if key.endswith((".redirect", ".opaque"))})
+            for name, info in snapshot(upper, private=True).items()}
+
+
+def test_without_an_index_and_with_wrong_lowers(ov, used, move):
+    """Nothing that is seen in upper is mended by what the lowers show: with the right ones all is there again."""
+    move.upper("xfs", by_rsync)
+    before = what_hides(ov.upper)
+    right, wrong = ov.lowers, move.directory("ext4", "wrong")
+    for lowers in ([wrong], right):
+        shutil.rmtree(ov.work)
+        ov.work.mkdir()
+        ov.lowers, ov.before = lowers, None
+        run(CTL, "rebind", "-o", ov.option_string())
+        assert what_hides(ov.upper) == before
+    after = tree_of(ov.mount())
+    assert set(after) == set(used.tree)
+    for name, info in used.tree.items():
+        if "content" in info and info["nlink"] == 1:
+            assert after[name]["content"] == info["content"], name
+    ov.check_links = False  # what was in the index alone
+
+
 def test_rebuilt_after_a_move(ov, move):
     """A renamed directory has another number than lower gives to where it was: the check ends, clean."""
     with ov.lower() as low:
