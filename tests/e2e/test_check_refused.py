@@ -19,6 +19,7 @@ from test_check import flip, ids, use
 from test_check_run import fsck, newer
 from test_faults import newer_version, seal
 from test_rebind import Move, by_rsync
+from test_rebind_rebuilt import lose_workdir
 from trees import write
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")
@@ -421,8 +422,7 @@ def test_rebuild_of_copied_layers(ov, images, way):
         ov.lowers, ov.before = [lower], None
     else:
         Move(ov, images).all("xfs", "xfs", by_rsync)
-    shutil.rmtree(ov.work)
-    ov.work.mkdir()
+    lose_workdir(ov)
     tree = snapshot(ov.base, private=True, ctime=True)
     code, said = ctl("repair", "--rebuild", "-y", "-o", ov.option_string())
     assert code == 8 and "copied or replaced" in said, said
@@ -439,8 +439,7 @@ def test_rebuild_of_copied_layers(ov, images, way):
 def test_rebuild_where_they_were(ov):
     """What is where it was is not taken for a copy, whatever filesystems the lowers are on."""
     before = used(ov)
-    shutil.rmtree(ov.work)
-    ov.work.mkdir()
+    lose_workdir(ov)
     code, said = ctl("repair", "--rebuild", "-p", "-o", ov.option_string())
     assert code == 1, said
     code, found = ov.ctl("check")
@@ -456,8 +455,7 @@ def test_rebuild_without_a_table(ov, images):
     """Nor could a rebind go on without the table of upper's root: what there is is made of it, as it lies."""
     used(ov)
     Move(ov, images).all("xfs", "xfs", by_rsync)
-    shutil.rmtree(ov.work)
-    ov.work.mkdir()
+    lose_workdir(ov)
     os.removexattr(ov.upper, "trusted.overlay.instances")
     code, _ = ctl("repair", "--rebuild", "-y", "-o", ov.option_string())
     assert code == 1

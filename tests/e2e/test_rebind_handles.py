@@ -7,7 +7,6 @@ pair of filesystems; else it is a few.
 """
 
 import os
-import shutil
 
 import pytest
 
@@ -16,6 +15,7 @@ from test_handles import PROGRAM, run_cells
 from test_nfs_ganesha import ROWS, Row, Wire, fill, nfsbox
 from test_rebind import WAYS as WAYS_TO_COPY
 from test_rebind import Move, by_rsync, by_rsync_without_links, rebind
+from test_rebind_rebuilt import lose_workdir
 from trees import write
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
@@ -113,8 +113,7 @@ class Losing(Moving):
     def lose(self, *options):
         self.ov.umount()
         fs, lower = self.places[self.n_moves % len(self.places)]
-        shutil.rmtree(self.ov.work)
-        self.ov.work.mkdir()
+        lose_workdir(self.ov)
         self.move.upper(fs, self.copy)
         self.move.lowers(lower, self.copy_lower)
         self.link()

@@ -10,8 +10,9 @@ import sysc
 from imports import EVERY, kill_anywhere
 from rvl import CTL, run
 from snapshots import check_tree, numbers, xattrs_of
-from test_rebind import (aliases_without_workdir, by_cp, by_rsync, by_rsync_without_links,
-                         check_aliases, move, rebind, used)  # noqa: F401: fixtures
+from test_rebind import (by_cp, by_rsync, by_rsync_without_links, move, rebind,
+                         used)  # noqa: F401: fixtures
+from test_rebind_rebuilt import aliases_without_workdir, check_aliases
 from trees import ino, listing, write
 
 pytestmark = pytest.mark.reverlay_only("it refuses copied layers")
