@@ -5,11 +5,9 @@ An overlay that is a copy, of other layers, of two overlays, of a newer version 
 anything of it is judged: with exit code 8, by each command and also where it had ended cleanly.
 """
 
-import ctypes
 import os
 import shutil
 import struct
-import subprocess
 
 import pytest
 
