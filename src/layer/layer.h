@@ -51,6 +51,9 @@ struct rvl_stack {
 	uint64_t work_ino;
 	struct rvl_xattr_names xattr; /* trusted. or user. */
 	bool can_redirect_follow;     /* redirect_dir != nofollow */
+	/* A look-up takes a file in the last layer to have data, and who needs them asks
+	 * rvl_merge_check_data: for who looks up many and reads few. Off until it is set. */
+	bool is_data_checked_late;
 };
 
 struct rvl_stack_config {

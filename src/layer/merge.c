@@ -11,8 +11,9 @@
  * The name changes on the way: a redirect met in one layer is the name in those below. The steps
  * are those of ovl_lookup, ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect in
  * fs/overlayfs/namei.c, and AUFS names on top of them. Differences from the kernel: a directory
- * that is the root of upper or work is absent (there: ELOOP), and what is damaged is EUCLEAN
- * (there: EINVAL or EIO).
+ * that is the root of upper or work is absent (there: ELOOP), what is damaged is EUCLEAN (there:
+ * EINVAL or EIO), and a metacopy file in the last layer may be found (there: EIO), though its data
+ * are not (rvl_merge_check_data).
  */
 #include "layer/merge.h"
 
@@ -225,7 +226,8 @@ static int search_component(struct search *s, const struct rvl_layer *layer, int
 			return 0;
 		}
 		r = 0;
-		if (S_ISREG(ret->stx_mode) && layer->has_xattrs)
+		if (S_ISREG(ret->stx_mode) && layer->has_xattrs &&
+		    !(s->is_last && s->stack->is_data_checked_late))
 			r = rvl_metacopy_get(s->stack, dirfd, component);
 		if (r < 0)
 			return r;
@@ -411,6 +413,13 @@ static int search_data_only(const struct search *s, struct rvl_place *ret)
 	return 0;
 }
 
+static int no_data(const char *name)
+{
+	rvl_count(damaged);
+	rvl_warn_limited("%s: overlay.metacopy, but there is no data in the layers below", name);
+	return -EIO;
+}
+
 /* After the search for an object without data of its own: 0 with data, or -EIO without. Data that
  * should be in a data-only layer may be missing if the caller can wait for it: as in the kernel,
  * the object has its attributes then, and only opening it is an error. */
@@ -427,9 +436,18 @@ static int search_finish_data(const struct search *s, const char *name, bool may
 		return r < 0 ? r : 0;
 	if (may_be_missing && s->is_redirect_absolute && s->stack->n_data > 0)
 		return 0;
-	rvl_count(damaged);
-	rvl_warn_limited("%s: overlay.metacopy, but there is no data in the layers below", name);
-	return -EIO;
+	return no_data(name);
+}
+
+int rvl_merge_check_data(const struct rvl_stack *stack, const struct rvl_place *place, int dirfd,
+			 const char *name)
+{
+	int r = 0;
+
+	if (stack->is_data_checked_late && place->layer->has_xattrs &&
+	    place->layer->index < rvl_stack_data_start(stack))
+		r = rvl_metacopy_get(stack, dirfd, name);
+	return r > 0 ? no_data(place->path) : r;
 }
 
 int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent,

@@ -86,6 +86,14 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 			  struct rvl_place *ret);
 
 /*
+ * Has the file at this place, where the data of an object were found, data of its own? It is opened,
+ * or named, by dirfd and name. 0, or -EIO: it is a metacopy file, which is logged; -EUCLEAN as
+ * rvl_metacopy_get. Asks only where a look-up may have left it (is_data_checked_late in layer.h).
+ */
+int rvl_merge_check_data(const struct rvl_stack *stack, const struct rvl_place *place, int dirfd,
+			 const char *name);
+
+/*
  * For walks of the whole view: is this error of a look-up, a stat or an open one of that object
  * alone, which users get there too, so that the walk goes on without it? Not so what says
  * that the walk itself cannot go on: memory, descriptors, a disk that fails.

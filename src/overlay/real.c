@@ -420,12 +420,14 @@ int rvl_lower_data_open(struct rvl_node *node, int flags)
 		return node->is_data_missing ? -EIO : -ESTALE;
 	fd = rvl_retry_emfile(node->ov, rvl_path_open_noatime(data->layer->fd, data->path,
 							      O_RDONLY | flags));
-	if (fd == -EUCLEAN)
-		return -EIO;
-	if (fd >= 0 && is_metacopy)
+	if (fd >= 0)
+		r = rvl_merge_check_data(node->ov->stack, data, fd, "");
+	if (fd == -EUCLEAN || r == -EUCLEAN)
+		r = -EIO;
+	else if (fd >= 0 && r == 0 && is_metacopy)
 		r = check_data_size(node, fd);
 	if (r < 0)
-		close(fd);
+		rvl_close(fd);
 	return r < 0 ? r : fd;
 }
 

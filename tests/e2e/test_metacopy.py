@@ -245,6 +245,35 @@ def test_data_of_another_size(ov):
     assert (ov.mount() / "f").read_bytes() == DATA
 
 
+@pytest.mark.kernel_differs("it refuses the name too")
+def test_no_data_in_the_last_layer(ov):
+    """Half an overlay: the file has its attributes, but nobody gets the hole where its data should be."""
+    with ov.layer() as low:
+        for name in ("f", "truncated", "removed"):
+            write(low / name, b"")
+            os.truncate(low / name, 5000)
+            os.setxattr(low / name, METACOPY, b"")
+        os.link(low / "f", low / "other")
+    ov.may_complain = True
+    mnt = ov.mount()
+    for _ in range(2):
+        assert (mnt / "f").stat().st_size == 5000
+        for name in ("f", "other"):
+            sysc.fails(errno.EIO, (mnt / name).read_bytes)
+            sysc.fails(errno.EIO, open, mnt / name, "a")
+        assert "no data in the layers below" in ov.messages()
+        write(mnt / "truncated", b"new")
+        assert (mnt / "truncated").read_bytes() == b"new"
+        ov.remount()
+        ov.log.write_bytes(b"")
+    os.unlink(mnt / "removed")
+    os.chmod(mnt / "f", 0o600)  # its attributes are copied up
+    sysc.fails(errno.EIO, (mnt / "other").read_bytes)
+    assert stat.S_IMODE((mnt / "other").stat().st_mode) == 0o600
+    write(mnt / "f", b"whole")
+    assert (mnt / "other").read_bytes() == b"whole"
+
+
 @pytest.mark.reverlay_only("the kernel does not undo it")
 @pytest.mark.parametrize("meet", ["name", "number", "listing", "other name", "read-only"])
 def test_fetch_cut_short(ov, meet):
