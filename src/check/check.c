@@ -21,6 +21,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "check/private.h"
 #include "check/rebuild.h"
 #include "index/log.h"
@@ -38,11 +39,6 @@ void rvl_check_pass(struct rvl_check *check, const char *title)
 	check->n_names = 0;
 	if (!check->is_silent && check->config->sink->pass)
 		check->config->sink->pass(check->config->sink->arg, check->pass, title);
-}
-
-int rvl_check_stop(const _Atomic bool *stop)
-{
-	return stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
 }
 
 int rvl_check_tick(struct rvl_check *check)

@@ -71,7 +71,4 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
  */
 bool rvl_check_is_clean(const struct rvl_stack *stack);
 
-/* -ECANCELED if it is to end, else 0. stop: or NULL. */
-int rvl_check_stop(const _Atomic bool *stop);
-
 #endif

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/stop.h"
 #include "check/import_private.h"
 #include "check/mend.h"
 #include "index/nlink.h"
@@ -116,7 +117,7 @@ static int take_directory(struct name *n, const struct rvl_handle *origin)
 		_cleanup_close_ int fd = rvl_handle_open(upper->fd, &handle);
 
 		if (fd >= 0 && !rvl_path_statx(fd, "", RVL_STATX_MASK, &st) &&
-		    S_ISDIR(st.stx_mode) && st.stx_nlink && rvl_fd_is_inside(upper, fd)) {
+		    S_ISDIR(st.stx_mode) && st.stx_nlink && rvl_layer_has(upper, fd)) {
 			n->import->result->n_directories++;
 			return drop(n);
 		}

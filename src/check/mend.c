@@ -52,13 +52,6 @@ int rvl_upper_at_open(struct rvl_check *check, uint64_t item, struct rvl_upper_a
 	return r;
 }
 
-bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd)
-{
-	_cleanup_free_ char *place = NULL;
-
-	return !rvl_layer_place(layer, fd, "", &place);
-}
-
 int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
 			const struct rvl_layer **ret_layer, struct statx *ret_st)
 {
@@ -73,10 +66,7 @@ int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *
 		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, ret_st) < 0 ||
 		    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT) || !ret_st->stx_nlink)
 			continue;
-		/*
-		 * a descriptor of a file may be known by a name that is gone or was never looked up
-		 */
-		if (S_ISDIR(type) && !rvl_fd_is_inside(layer, fd))
+		if (S_ISDIR(type) && !rvl_layer_has(layer, fd))
 			continue;
 		*ret_layer = layer;
 		return rvl_take_fd(&fd);

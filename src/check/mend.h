@@ -56,8 +56,6 @@ int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64
 /* A whiteout over a lower name. -ENOENT: its directory is not in upper. */
 int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
 
-/* Does a descriptor lie inside a layer? Handles open anything on the filesystem. */
-bool rvl_fd_is_inside(const struct rvl_layer *layer, int fd);
 /* The lower object that a handle opens: an O_PATH descriptor (owned by the caller) and its layer.
  * -ESTALE: none; -EPERM: may not be tried. */
 int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,

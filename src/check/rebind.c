@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "check/check.h"
 #include "index/entry.h"
 #include "index/stamp.h"

@@ -23,6 +23,7 @@
 
 #include "base/array.h"
 #include "base/cleanup.h"
+#include "base/stop.h"
 #include "check/check.h"
 #include "check/rebind_private.h"
 #include "index/entry.h"

@@ -26,6 +26,7 @@
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "check/mend.h"
 #include "index/entry.h"
 #include "index/stamp.h"

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "check/import_private.h"
 #include "check/to_kernel_private.h"
 #include "index/workdir.h"

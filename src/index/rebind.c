@@ -12,7 +12,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <search.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "index/bind.h"
 #include "index/companion.h"
 #include "index/map_private.h"
@@ -390,19 +390,12 @@ static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *
 	return r ?: rvl_real_number(rebind->next, &real, ret);
 }
 
-static int check_stop(const struct rvl_rebind *rebind)
-{
-	const _Atomic bool *stop = rebind->config.stop;
-
-	return stop && atomic_load(stop) ? -ECANCELED : 0;
-}
-
 static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)
 {
 	struct rvl_rebind *rebind = arg;
 	const struct rvl_state *state = rebind->next->state;
 	struct rvl_old_place *place;
-	int r = check_stop(rebind) ?: find_recorded(rebind, visit, ret);
+	int r = rvl_check_stop(rebind->config.stop) ?: find_recorded(rebind, visit, ret);
 
 	/* what an entry keeps of it is of the lower layers from before the copy */
 	if (r == 0)
@@ -466,7 +459,10 @@ static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origi
 		if (rebind->next->state->lowers[i - 1].flags & RVL_ROOT_UNSTABLE)
 			return -ENODATA;
 		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &stx) ||
-		    IFTODT(stx.stx_mode) != type)
+		    IFTODT(stx.stx_mode) != type || !stx.stx_nlink)
+			continue;
+		/* where a file lies is not always known */
+		if (type == DT_DIR && !rvl_layer_has(layer, fd))
 			continue;
 		r = rvl_real_of_lower(rebind->next, layer, fd, "", &stx, &real);
 		if (r)
@@ -582,7 +578,7 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 	tell_gone(rebind);
 	r = rvl_bind_claims(rebind->next);
 	r = r ?: rvl_map_build(rebind->next, rebind->config.stop);
-	r = r ?: check_stop(rebind);
+	r = r ?: rvl_check_stop(rebind->config.stop);
 	if (!r && (rebind->has_origins || rebind->config.is_rebuilt) && !rebind->config.is_dry_run)
 		r = rvl_entry_each(rebind->next, renew_place, rebind);
 	ret->n_names = rvl_counters.map_names;

@@ -443,3 +443,10 @@ int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, 
 	*ret = rvl_path_join(inside, name);
 	return *ret ? 0 : -ENOMEM;
 }
+
+bool rvl_layer_has(const struct rvl_layer *layer, int fd)
+{
+	_cleanup_free_ char *place = NULL;
+
+	return !rvl_layer_place(layer, fd, "", &place);
+}

@@ -94,6 +94,11 @@ static inline struct rvl_layer *rvl_stack_upper(const struct rvl_stack *stack)
  * not inside the layer; -ENOMEM; errors of rvl_fd_read_path.
  */
 int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
+/*
+ * Does the directory of a descriptor lie inside the layer? Handles open anything on the filesystem. Not
+ * for files: a descriptor of one may be known by a name that is gone, or was never looked up.
+ */
+bool rvl_layer_has(const struct rvl_layer *layer, int fd);
 
 /* Index of the first data-only layer; lowers with a merged view are 1 … this - 1. */
 static inline unsigned rvl_stack_data_start(const struct rvl_stack *stack)

@@ -237,11 +237,15 @@ def test_read_only_is_refused(ov, rebound):
 
 
 @pytest.mark.layouts("ext4")
-def test_what_is_not_found_again(ov, rebound):
-    """Where the lower object of a copied-up file is not found, nothing is retired: its other names would part."""
+@pytest.mark.parametrize("how", ["removed", "moved out"])
+def test_what_is_not_found_again(ov, rebound, how):
+    """Where the lower object of what was copied up is not found, nothing is retired: its other names would part."""
     pages(2, 3)(map_of(ov))
     ov.may_complain = True
-    shutil.rmtree(ov.lowers[0] / "old/parent")
+    if how == "removed":
+        shutil.rmtree(ov.lowers[0] / "old/parent")
+    else:  # its handles still open it
+        os.rename(ov.lowers[0] / "chmodded.d", ov.lowers[0].parent / "beside")
     ov.before = None
     state = (ov.work / "inodes/state").read_bytes()
     result = run(*ov.command(flags=()), check=False)
@@ -249,7 +253,8 @@ def test_what_is_not_found_again(ov, rebound):
     assert (ov.work / "inodes/state").read_bytes() == state
     run(CTL, "rebind", "-o", ov.option_string())
     ov.mount()
-    ov.check_links = ov.check_clean = False  # alias is no hard link any more, and parts from the copy
+    ov.check_clean = False
+    ov.check_links = how != "removed"  # alias is no hard link any more, and parts from the copy
 
 
 def test_repair(ov, rebound):
