@@ -24,6 +24,7 @@
 	X(copy_ups, "objects", "objects copied up")                                               \
 	X(copy_up_bytes, "bytes", "data copied up")                                               \
 	X(listings, "directories", "merged directory listings built")                             \
+	X(listed_attributes, "names", "names of listings given with the attributes")              \
 	X(listing_bytes, "bytes", "memory of the listings of directories that are kept")          \
 	X(stamped_on_sight, "objects", "upper objects without a valid stamp that were given one") \
 	X(stamps_refused, "objects", "stamps not believed, since the index disagrees")            \

@@ -11,6 +11,7 @@
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/debt.h"
+#include "overlay/given.h"
 #include "overlay/prot.h"
 
 static int open_upper(struct rvl_node *node, bool is_write)
@@ -146,8 +147,12 @@ static int pin_number(struct rvl_overlay *ov, uint64_t number, bool is_write, of
 	struct rvl_entry entry;
 	int prot, r = rvl_node_get(ov, number, &node);
 
-	if (r < 0 || !is_write)
-		return r < 0 ? r : rvl_file_pin(node, false, ret);
+	if (r < 0)
+		return r;
+	if (!is_write) {
+		rvl_given_is_read(node);
+		return rvl_file_pin(node, false, ret);
+	}
 	prot = rvl_prot_get(node);
 	if (prot < 0)
 		return prot;

@@ -21,6 +21,8 @@
  *                 3 takes given_to; a notice, if it was set to others
  *
  * So who changes and does not find given_to set is seen by who gives in his step 4.
+ *
+ * What the kernel has by its own account of all this it need not be given again (rvl_given_has).
  */
 #ifndef RVL_OVERLAY_GIVEN_H
 #define RVL_OVERLAY_GIVEN_H
@@ -40,6 +42,8 @@ static inline bool rvl_given_set(struct rvl_node *node, pid_t asker, uint64_t be
 	do {
 		new = asker > 0 && (old == 0 || old == asker) ? asker : RVL_GIVEN_TO_MANY;
 	} while (old != new && !atomic_compare_exchange_weak(&node->given_to, &old, new));
+	if (atomic_load_explicit(&node->is_read, memory_order_relaxed))
+		atomic_store_explicit(&node->is_read, false, memory_order_relaxed);
 	return atomic_load(&node->ov->n_changes) != begun;
 }
 
@@ -51,6 +55,26 @@ static inline bool rvl_given_changed(struct rvl_node *node, pid_t changer)
 	atomic_fetch_add(&node->ov->n_changes, 1);
 	old = atomic_exchange(&node->given_to, 0);
 	return old != 0 && old != changer;
+}
+
+/* The kernel is about to read it, and will ask for the access time again (fuse_invalidate_atime). */
+static inline void rvl_given_is_read(struct rvl_node *node)
+{
+	if (!atomic_load_explicit(&node->is_read, memory_order_relaxed))
+		atomic_store_explicit(&node->is_read, true, memory_order_relaxed);
+}
+
+/*
+ * Has the kernel this name, and attributes that it keeps? A guess: if it has not, it asks. Not of what
+ * is in upper, whose attributes it voids with each write, nor of a file that it may know by another
+ * name alone.
+ */
+static inline bool rvl_given_has(struct rvl_node *node)
+{
+	return !rvl_node_has_upper(node) && (rvl_node_is_dir(node) || node->lower_nlink == 1) &&
+	       atomic_load_explicit(&node->given_to, memory_order_relaxed) != 0 &&
+	       !atomic_load_explicit(&node->is_read, memory_order_relaxed) &&
+	       rvl_node_is_known(node);
 }
 
 #endif

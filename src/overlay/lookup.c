@@ -408,8 +408,9 @@ static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *no
 	return 0;
 }
 
-int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
-			    struct rvl_node **ret, struct rvl_entry *ret_entry)
+/* ret_is_kept: or NULL; true: the kernel has the entry, which is not filled then. */
+static int look_up_entry(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
+			 struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
 	struct rvl_upper_name _cleanup_upper_name_ upper = {};
 	struct rvl_found _cleanup_found_ lower = {};
@@ -422,6 +423,10 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 		return r;
 	if (!node)
 		return -ENOENT;
+	if (ret_is_kept)
+		*ret_is_kept = rvl_given_has(node);
+	if (ret_is_kept && *ret_is_kept)
+		ret_entry = NULL;
 	if (ret_entry && rvl_given_set(node, asker, begun))
 		r = rvl_node_stat(node, ret_entry);
 	else if (ret_entry)
@@ -429,6 +434,18 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 	if (r == 0)
 		*ret = rvl_take_ptr(node);
 	return r;
+}
+
+int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
+			    struct rvl_node **ret, struct rvl_entry *ret_entry)
+{
+	return look_up_entry(dir, asker, name, NULL, ret, ret_entry);
+}
+
+int rvl_lookup_listed(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
+		      struct rvl_node **ret, struct rvl_entry *ret_entry)
+{
+	return look_up_entry(dir, asker, name, ret_is_kept, ret, ret_entry);
 }
 
 int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret)

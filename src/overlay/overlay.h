@@ -232,8 +232,9 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
  * full (that entry is then not consumed). "." and ".." have the offsets 1 and 2 (RVL_OFFSET_DOTS).
  * offset is the value after the last entry consumed (0: from the start), also of another open,
  * another server's life, or after changes. with_attr: entry is filled and counts as a look-up when
- * fn returns true. Without (entry NULL) are "." and "..", a name whose attributes cannot be had, and
- * one in RVL_ATTR_GAP: who looks at the names asks for that one. */
+ * fn returns true. Without (entry NULL) are "." and "..", a name whose attributes cannot be had, what
+ * the kernel has already (is_kept), and one in RVL_ATTR_GAP: who looks at the names asks for that one.
+ */
 #define RVL_OFFSET_DOTS 2
 #define RVL_ATTR_GAP 64
 struct rvl_dirent {
@@ -242,6 +243,7 @@ struct rvl_dirent {
 	unsigned char type; /* DT_* */
 	uint64_t next_offset;
 	const struct rvl_entry *entry; /* with_attr only, else NULL */
+	bool is_kept;
 };
 typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
 int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,

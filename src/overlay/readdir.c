@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "layer/path.h"
+#include "overlay/given.h"
 #include "overlay/lookup.h"
 
 /* From so many names on, who goes on keeps his snapshot though names have changed. With fewer a new one
@@ -141,13 +142,14 @@ static int number_of(struct pass *p, size_t i, struct rvl_dirent *dirent, struct
 					 name->type, &dirent->number);
 	if (r != -EAGAIN)
 		return r;
-	r = rvl_lookup_entry_locked(&p->dir, p->asker, dirent->name, ret,
-				    with_attr ? entry : NULL);
+	r = with_attr ? rvl_lookup_listed(&p->dir, p->asker, dirent->name, &dirent->is_kept, ret,
+					  entry) :
+			rvl_lookup_entry_locked(&p->dir, p->asker, dirent->name, ret, NULL);
 	if (r < 0)
 		return r;
 	dirent->number = (*ret)->id.number;
 	dirent->type = IFTODT((*ret)->type);
-	if (with_attr)
+	if (with_attr && !dirent->is_kept)
 		dirent->entry = entry;
 	return 0;
 }
@@ -202,6 +204,8 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	 * set */
 	if (r == 0 && !atomic_load(&node->are_names_given))
 		atomic_store(&node->are_names_given, true);
+	if (r == 0)
+		rvl_given_is_read(node);
 	if (r == 0)
 		r = p.dir.fd.fd.fd < 0 ? lower_listing(node, &p.listing) :
 					 merged_listing(&p.dir, asker, offset <= OFFSET_PARENT,

@@ -30,7 +30,7 @@ struct filling {
 	size_t size, used;
 	uint64_t *counted; /* numbers that the reply counts as looked up; NULL: without attributes */
 	size_t n_counted;
-	unsigned n_without; /* names without attributes, but for "." and ".." */
+	unsigned n_without; /* names that the kernel has to ask for, but for "." and ".." */
 };
 
 static bool fill(void *arg, const struct rvl_dirent *dirent)
@@ -52,7 +52,7 @@ static bool fill(void *arg, const struct rvl_dirent *dirent)
 		return false;
 	if (param.ino)
 		f->counted[f->n_counted++] = param.ino;
-	else if (!is_dot)
+	else if (!is_dot && !dirent->is_kept)
 		f->n_without++;
 	f->used += need;
 	return true;
@@ -100,6 +100,7 @@ void rvl_req_readdirplus(fuse_req_t req, fuse_ino_t number, size_t size, off_t o
 	if (f.used == 0)
 		end_pass(req, number);
 	rvl_lister_has_listed(asker, number, (uint64_t)offset, f.n_without);
+	rvl_count_n(listed_attributes, f.n_counted);
 	rvl_count(requests);
 	if (fuse_reply_buf(req, f.buf, f.used) != 0)
 		for (size_t i = 0; i < f.n_counted; i++)

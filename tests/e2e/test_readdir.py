@@ -499,3 +499,33 @@ def test_mount_point_parent(ov):
     entries = {name: number for name, number, _, _ in sysc.readdir_all(mnt / "d")}
     assert entries[".."] == ino(mnt)
     assert entries["."] == ino(mnt / "d")
+
+
+@pytest.mark.reverlay_only("what is looked at are its counters")
+def test_attributes_that_the_kernel_has(ov):
+    """A listing leaves out what was looked up, unless the kernel will ask for it again, having read it."""
+    names = [f"f{i}" for i in range(40)] + ["d", "link"]
+    with ov.lower() as low:
+        for name in names[:40]:
+            write(low / "top" / name, name)
+        write(low / "top/d/inner")
+        os.symlink("f1", low / "top/link")
+        write(low / "top/two names")
+        os.link(low / "top/two names", low / "top/another name")
+    mnt = ov.mount()
+    looked_up = [name for name in names if name not in ("f0", "f1")]
+    for name in looked_up + ["two names"]:
+        os.lstat(mnt / "top" / name)
+    (mnt / "top/f5").read_bytes()
+    os.readlink(mnt / "top/link")
+    os.listdir(mnt / "top/d")
+    asked = counters_of(mnt)
+    listed = os.listdir(mnt / "top")
+    given = counters_of(mnt)["listed_attributes"] - asked["listed_attributes"]
+    assert len(listed) == 44
+    assert given == len(["f0", "f1", "f5", "d", "link", "two names", "another name"])
+    for name in listed:
+        os.lstat(mnt / "top" / name)
+    now = counters_of(mnt)
+    for kind in ("req_lookup", "req_getattr"):
+        assert now[kind] == asked[kind], kind
