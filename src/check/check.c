@@ -143,6 +143,8 @@ static bool is_left_by_rebind(enum rvl_problem_id id)
 	case RVL_P_REDIRECT_DANGLING:
 	case RVL_P_REDIRECT_LOOP:
 	case RVL_P_REDIRECT_MISSING:
+	case RVL_P_OPAQUE_VALUE:
+	case RVL_P_OPAQUE_MISSING:
 	case RVL_P_METACOPY_VALUE:
 	case RVL_P_WHITEOUT_USELESS:
 	case RVL_P_WHITEOUT_IN_OPAQUE:
@@ -173,6 +175,7 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 					       .detail = check->problem_detail };
 	check->is_tree_unsure |= id == RVL_P_DIRECTORY_TWICE || id == RVL_P_REDIRECT_LOOP ||
 				 id == RVL_P_REDIRECT_MISSING || id == RVL_P_REDIRECT_VALUE ||
+				 id == RVL_P_OPAQUE_MISSING ||
 				 id == RVL_P_REDIRECT_DANGLING;
 	if (!(check->config->is_rebind && is_left_by_rebind(id)) && wants(check))
 		return true;
@@ -293,13 +296,12 @@ static int run_passes(struct rvl_check *check)
 	if (clock_gettime(CLOCK_REALTIME_COARSE, &check->begin))
 		return -errno;
 	check->born_max = 0;
-	check->is_map_stale = check->is_tree_unsure = false;
+	check->is_map_stale = check->is_tree_unsure = check->is_merged_lost = false;
 	check->n_late = 0;
 	rvl_number_set_release(&check->pending);
 	rvl_number_set_release(&check->known);
 	rvl_number_set_release(&check->companions);
 	rvl_number_set_release(&check->merged);
-	rvl_number_set_release(&check->merged_generations);
 	rvl_spool_free(rvl_take_ptr(check->spool));
 	rvl_sorter_free(rvl_take_ptr(check->sorter));
 	r = rvl_spool_new(&check->spool);
@@ -417,7 +419,6 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	rvl_number_set_release(&check.known);
 	rvl_number_set_release(&check.companions);
 	rvl_number_set_release(&check.merged);
-	rvl_number_set_release(&check.merged_generations);
 	rvl_number_set_release(&check.suspects);
 	rvl_close(check.lost_fd);
 	free(check.late);

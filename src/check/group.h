@@ -9,7 +9,7 @@
 #include "check/private.h"
 
 #define RVL_GROUP_OBJECTS_MAX 1024 /* objects with one stamp, of which more is for the next run */
-#define RVL_GROUP_DIRECTORIES_MAX 64 /* upper directories with one lower part, likewise */
+#define RVL_GROUP_FACTS_MAX 64 /* upper directories with one lower part, stray files of one, likewise */
 
 struct rvl_group_object {
 	struct rvl_fact fact; /* of its first name */
@@ -26,6 +26,8 @@ struct rvl_group {
 	struct rvl_fact merged; /* own: of the lower directory with this number */
 	struct rvl_fact *directories; /* owned; ORIGIN facts */
 	unsigned n_directories;
+	struct rvl_fact *strays; /* owned; one of each file */
+	unsigned n_strays;
 	uint64_t n_seen;
 	struct rvl_fact seen; /* the first */
 	uint64_t n_views;
@@ -42,6 +44,7 @@ struct rvl_group {
 /* judge.c: an object that is there and has an entry. */
 int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
 		     const struct rvl_group_object *object);
+int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group);
 int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names);
 /* An entry whose object has no name of its own. */
 int rvl_judge_unnamed(struct rvl_check *check, const struct rvl_group *group);

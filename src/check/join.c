@@ -74,18 +74,17 @@ static int add_object(struct rvl_group *group, const struct rvl_fact *fact)
 	return 0;
 }
 
-static int add_directory(struct rvl_group *group, const struct rvl_fact *fact)
+static int append(struct rvl_fact **facts, unsigned *n, const struct rvl_fact *fact)
 {
-	struct rvl_fact *directories;
+	struct rvl_fact *more;
 
-	if (group->n_directories == RVL_GROUP_DIRECTORIES_MAX)
+	if (*n == RVL_GROUP_FACTS_MAX)
 		return 0;
-	directories =
-		reallocarray(group->directories, group->n_directories + 1, sizeof(*directories));
-	if (!directories)
+	more = reallocarray(*facts, *n + 1, sizeof(*more));
+	if (!more)
 		return -ENOMEM;
-	group->directories = directories;
-	directories[group->n_directories++] = *fact;
+	*facts = more;
+	more[(*n)++] = *fact;
 	return 0;
 }
 
@@ -147,7 +146,12 @@ static int add_fact(struct join *join, const struct rvl_fact *fact)
 		group->has_own_merged |= fact->key == fact->number;
 		return 0;
 	case RVL_FACT_ORIGIN:
-		return add_directory(group, fact);
+		return append(&group->directories, &group->n_directories, fact);
+	case RVL_FACT_STRAY:
+		/* by another of its names */
+		if (group->n_strays && group->strays[group->n_strays - 1].key == fact->key)
+			return 0;
+		return append(&group->strays, &group->n_strays, fact);
 	case RVL_FACT_SEEN:
 		if (!group->n_seen++)
 			group->seen = *fact;
@@ -162,6 +166,7 @@ static void group_release(struct rvl_group *group)
 {
 	free(group->objects);
 	free(group->directories);
+	free(group->strays);
 	*group = (struct rvl_group){ 0 };
 }
 
@@ -234,11 +239,10 @@ static int find_owner(struct rvl_check *check, const struct rvl_group *group)
 static int make_entry(struct rvl_check *check, const struct rvl_group *group,
 		      const struct rvl_fact *fact)
 {
-	uint64_t parent = rvl_parent_number(check, fact->item);
-
 	if (!is_directory(fact))
-		return rvl_mend_entry(check, group->number, fact->item, parent);
-	return rvl_mend_record(check, group->number, fact->item, parent,
+		return rvl_mend_entry(check, group->number, fact->item);
+	return rvl_mend_record(check, group->number, fact->item,
+			       rvl_parent_number(check, fact->item),
 			       group->has_merged ? group->merged.item : 0, NULL);
 }
 
@@ -341,6 +345,7 @@ static int judge(struct rvl_check *check, const struct rvl_group *group)
 	}
 	r = r ?: judge_others(check, group, owner);
 	r = r ?: rvl_judge_place(check, group);
+	r = r ?: rvl_judge_strays(check, group);
 	return r ?: rvl_judge_directories(check, group);
 }
 

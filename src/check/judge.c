@@ -10,14 +10,13 @@
 
 #include "base/array.h"
 #include "base/cleanup.h"
+#include "check/data.h"
 #include "check/group.h"
 #include "check/mend.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
 #include "layer/path.h"
-
-#define COMPARE_BYTES (1 << 16)
 
 /* ---- the record of a directory ---- */
 
@@ -71,24 +70,34 @@ static int check_upper(struct record *record, const struct rvl_upper_at *at)
 	return stale(record, RVL_P_UPPER_STALE);
 }
 
-static int check_lower(struct record *record)
+/*
+ * Lower is shown beneath a directory that hid it: a new one, made where lower's had been removed. A
+ * record that has lost one of overlay.place and overlay.fh has the other; and what was copied up from
+ * this very directory has its number.
+ */
+static bool has_lost_opaque(const struct record *record)
+{
+	return !record->stored.is_merged && !record->stored.lower.len &&
+	       !record->group->has_own_merged && !record->check->config->is_rebind;
+}
+
+static int check_lower(struct record *record, const struct rvl_upper_at *at)
 {
 	struct rvl_check *check = record->check;
-	_cleanup_free_ char *text = NULL;
+	const struct rvl_group *group = record->group;
 	const struct rvl_layer *layer;
 	struct rvl_handle handle;
-	const char *path;
-	int r;
 
-	if (!record->group->has_merged)
+	if (!group->has_merged)
 		return 0;
-	r = rvl_spool_name(check->spool, record->group->merged.item, &text, NULL);
-	if (r)
-		return r;
-	layer = rvl_lower_item_parse(check, text, &path);
-	if (!layer)
-		return -EIO;
-	_cleanup_close_ int fd = rvl_path_open(layer->fd, path, O_PATH | O_DIRECTORY, 0);
+	if (has_lost_opaque(record)) {
+		if (!rvl_problem_begin(check, RVL_P_OPAQUE_MISSING, group->number, record->path,
+				       NULL))
+			return 0;
+		return rvl_problem_end(check, rvl_mend_opaque(check, at->dirfd, at->name,
+							      group->number));
+	}
+	_cleanup_close_ int fd = rvl_lower_item_open(check, group->merged.item, &layer);
 
 	if (fd < 0)
 		return 0;
@@ -143,8 +152,33 @@ int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
 		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
 	r = check_path(&record, &at);
 	r = r ?: check_upper(&record, &at);
-	r = r ?: check_lower(&record);
+	r = r ?: check_lower(&record, &at);
 	return r ?: check_redirect(&record, &at);
+}
+
+/* ---- metacopy files ---- */
+
+int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < group->n_strays; i++) {
+		const struct rvl_fact *fact = &group->strays[i];
+		enum rvl_problem_id id = fact->what == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE :
+									     RVL_P_METACOPY_DATA;
+		_cleanup_free_ char *path = rvl_item_path(check, fact->item);
+		_cleanup_free_ char *view =
+			group->n_views ? rvl_item_path(check, group->view.item) : NULL;
+
+		if (!view)
+			rvl_problem_note(check, id, fact->parent, path,
+					 "no name of lower leads to what it was copied up from");
+		else if (rvl_problem_begin(check, id, fact->parent, path, "it is a copy of /%s",
+					   view))
+			r = rvl_problem_end(check,
+					    rvl_mend_data_redirect(check, fact->item, view));
+	}
+	return r;
 }
 
 /* ---- link counts ---- */
@@ -299,25 +333,6 @@ int rvl_check_link_counts(struct rvl_check *check)
 
 /* ---- entries without a name ---- */
 
-static bool is_same_data(int a, int b)
-{
-	_cleanup_free_ char *buf = malloc(2 * COMPARE_BYTES);
-	off_t at = 0;
-
-	while (buf) {
-		ssize_t n = pread(a, buf, COMPARE_BYTES, at);
-
-		if (n < 0 || pread(b, buf + COMPARE_BYTES, COMPARE_BYTES, at) != n)
-			return false;
-		if (n == 0)
-			return true;
-		if (memcmp(buf, buf + COMPARE_BYTES, (size_t)n))
-			return false;
-		at += n;
-	}
-	return false;
-}
-
 /* Has the object of an entry nothing that the lower one has not? */
 static bool is_same_as_lower(struct rvl_check *check, const char *entry, const struct statx *st,
 			     const struct rvl_found *lower)
@@ -336,7 +351,7 @@ static bool is_same_as_lower(struct rvl_check *check, const char *entry, const s
 		return false;
 	a = rvl_path_open(check->index->inodes_fd, entry, O_RDONLY, 0);
 	b = rvl_path_open_noatime(place->layer->fd, place->path, O_RDONLY);
-	return a >= 0 && b >= 0 && is_same_data(a, b);
+	return a >= 0 && b >= 0 && rvl_is_same_data(a, b) > 0;
 }
 
 /* A name in lost+found, under a number of its own: each state between is an object with a name. */

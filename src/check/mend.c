@@ -74,16 +74,20 @@ int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *
 	return result;
 }
 
-const struct rvl_layer *rvl_lower_item_parse(struct rvl_check *check, const char *text,
-					     const char **ret_path)
+int rvl_lower_item_open(struct rvl_check *check, uint64_t item, const struct rvl_layer **ret_layer)
 {
+	_cleanup_free_ char *text = NULL;
+	unsigned long i;
 	char *end;
-	unsigned long i = strtoul(text, &end, 10);
+	int r = rvl_spool_name(check->spool, item, &text, NULL);
 
+	if (r)
+		return r;
+	i = strtoul(text, &end, 10);
 	if (*end != ':' || i >= check->stack->n)
-		return NULL;
-	*ret_path = end + 1;
-	return &check->stack->layers[i];
+		return -EIO;
+	*ret_layer = &check->stack->layers[i];
+	return rvl_path_open((*ret_layer)->fd, end + 1, O_PATH | O_DIRECTORY, 0);
 }
 
 bool rvl_number_is_of_lower(const struct rvl_check *check, uint64_t number)
@@ -149,6 +153,8 @@ static bool is_broken_link(struct rvl_check *check, const struct rvl_upper_at *a
 static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at *at,
 			     struct rvl_id *ret)
 {
+	const uint64_t merged = rvl_number_set_get(&check->merged, at->st.stx_ino);
+	_cleanup_close_ int fd = -EBADF;
 	const struct rvl_layer *layer;
 	struct rvl_handle origin;
 	struct statx st;
@@ -156,19 +162,16 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 	*ret = (struct rvl_id){ 0 };
 	if (check->config->is_rebind)
 		return;
-	ret->number = rvl_number_set_get(&check->merged, at->st.stx_ino);
-	if (ret->number) {
-		ret->generation =
-			(uint32_t)rvl_number_set_get(&check->merged_generations, at->st.stx_ino);
-		return;
+	if (merged) {
+		fd = rvl_lower_item_open(check, merged, &layer);
+		if (fd >= 0 && rvl_path_statx(fd, "", RVL_STATX_MASK, &st))
+			return;
+	} else if (!read_origin(check, at, &origin)) {
+		fd = rvl_lower_by_handle(check->stack, &origin, at->st.stx_mode, &layer, &st);
+		if (fd >= 0 && is_broken_link(check, at, &origin, &st))
+			return;
 	}
-	if (read_origin(check, at, &origin))
-		return;
-	_cleanup_close_ int fd =
-		rvl_lower_by_handle(check->stack, &origin, at->st.stx_mode, &layer, &st);
-
-	if (fd >= 0 && (is_broken_link(check, at, &origin, &st) ||
-			rvl_number_of_lower(check->index, layer, fd, "", &st, ret)))
+	if (fd >= 0 && rvl_number_of_lower(check->index, layer, fd, "", &st, ret))
 		ret->number = 0;
 }
 
@@ -195,9 +198,7 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 {
 	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
 	struct rvl_entry_directory record = { .path.parent = parent };
-	_cleanup_free_ char *lower = NULL;
 	const struct rvl_layer *layer;
-	const char *path;
 	int r = rvl_upper_at_open(check, item, &at);
 
 	if (r)
@@ -209,33 +210,26 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 	if (lower_item) {
 		_cleanup_close_ int fd = -EBADF;
 
-		r = rvl_spool_name(check->spool, lower_item, &lower, NULL);
-		if (r)
-			return r;
+		if (lower_item != RVL_ITEM_UNKNOWN)
+			fd = rvl_lower_item_open(check, lower_item, &layer);
 		record.is_merged = true;
 		record.place = place ? *place : record.path;
 		if (!place)
 			r = find_place(check, number, &at, &record.place);
 		if (r)
 			return r;
-		layer = rvl_lower_item_parse(check, lower, &path);
-		fd = layer ? rvl_path_open(layer->fd, path, O_PATH | O_DIRECTORY, 0) : -EINVAL;
 		if (fd >= 0)
 			rvl_handle_for_entry(fd, "", &record.lower);
 	}
 	return rvl_entry_put_directory(check->index, number, &record, true);
 }
 
-int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent)
+int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item)
 {
 	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
 	int r = rvl_upper_at_open(check, item, &at);
 
-	if (r)
-		return r;
-	if (S_ISDIR(at.st.stx_mode))
-		return rvl_mend_record(check, number, item, parent, 0, NULL);
-	return rvl_entry_link(check->index, at.dirfd, at.name, number);
+	return r ?: rvl_entry_link(check->index, at.dirfd, at.name, number);
 }
 
 /* The number of the directory of an item, which gets one if it has none. */
@@ -246,13 +240,19 @@ static int give_number(struct rvl_check *check, uint64_t item, unsigned depth)
 	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
 	struct rvl_index *index = check->index;
 	struct rvl_id origin, id;
-	uint64_t parent = 0;
+	uint64_t parent = 0, merged;
+	bool is_dir;
 	int r = rvl_upper_at_open(check, item, &at);
 
-	if (!r && S_ISDIR(at.st.stx_mode))
+	is_dir = !r && S_ISDIR(at.st.stx_mode);
+	if (is_dir)
 		r = number_of_parent(check, item, depth, &parent);
 	if (r)
 		return r;
+	/* the record of a merged one says so from the start: else it is one that hides lower */
+	merged = rvl_number_set_get(&check->merged, at.st.stx_ino);
+	if (!merged && check->is_merged_lost)
+		merged = RVL_ITEM_UNKNOWN;
 	number_of_origin(check, &at, &origin);
 	for (unsigned i = 0; !r && i < NUMBER_RETRIES; i++) {
 		r = !i && origin.number ? rvl_number_for_unstamped(index, &origin, &id) :
@@ -260,12 +260,14 @@ static int give_number(struct rvl_check *check, uint64_t item, unsigned depth)
 		r = r	  ?:
 			    rvl_stamp_set(index, at.dirfd, at.name, at.st.stx_mode, at.st.stx_ino,
 					  &id);
-		r = r ?: rvl_mend_entry(check, id.number, item, parent);
+		r = r ?: is_dir ?
+			    rvl_mend_record(check, id.number, item, parent, merged, NULL) :
+			    rvl_entry_link(index, at.dirfd, at.name, id.number);
 		if (r == -EEXIST) {
 			r = 0;
 			continue;
 		}
-		if (!r && !S_ISDIR(at.st.stx_mode))
+		if (!r && !is_dir)
 			r = rvl_nlink_change(check->index, at.dirfd, at.name, at.st.stx_mode,
 					     at.st.stx_ino, -1);
 		return r;

@@ -29,13 +29,14 @@ int rvl_mend_stamp(struct rvl_check *check, int dirfd, const char *name, const s
  * entry. The directories above get theirs first.
  */
 int rvl_mend_number(struct rvl_check *check, uint64_t item);
-/* Make the missing entry of an object. */
-int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent);
+/* Make the missing entry of an object that is no directory. */
+int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item);
 /*
  * Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED
- * fact, 0: none; place: what it keeps of overlay.place, or NULL (where its redirect
+ * fact, 0: none, RVL_ITEM_UNKNOWN: which is left for the next round; place: what it keeps of overlay.place, or NULL (where its redirect
  * leads, else its own place).
  */
+#define RVL_ITEM_UNKNOWN UINT64_MAX
 int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,
 		    uint64_t lower_item, const struct rvl_name_at *place);
 /* A name in lost+found for the object of an entry. */
@@ -46,6 +47,8 @@ int rvl_mend_lost_at(struct rvl_check *check, int dirfd, const char *name, const
 int rvl_mend_redirect(struct rvl_check *check, struct rvl_object *object);
 /* The same for one that has lost it; -ESTALE: it cannot be told. */
 int rvl_mend_lost_redirect(struct rvl_check *check, const struct rvl_upper_at *at, uint64_t number);
+/* overlay.redirect of a metacopy file: to this path in the lower view, no leading slash. */
+int rvl_mend_data_redirect(struct rvl_check *check, uint64_t item, const char *path);
 /*
  * overlay.origin anew: the handle of the lower object with its number, found by overlay.place or
  * overlay.fh; else "origin unknown".
@@ -60,9 +63,9 @@ int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
  * -ESTALE: none; -EPERM: may not be tried. */
 int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
 			const struct rvl_layer **ret_layer, struct statx *ret_st);
-/* "layer:path" of a MERGED fact. path points into text. */
-const struct rvl_layer *rvl_lower_item_parse(struct rvl_check *check, const char *text,
-					     const char **ret_path);
+/* The lower directory of a MERGED fact's item: an O_PATH descriptor (owned by the caller) and its
+ * layer. */
+int rvl_lower_item_open(struct rvl_check *check, uint64_t item, const struct rvl_layer **ret_layer);
 /* Is it a number of a filesystem, and not of a counter? */
 bool rvl_number_is_of_lower(const struct rvl_check *check, uint64_t number);
 

@@ -138,6 +138,21 @@ int rvl_mend_lost_redirect(struct rvl_check *check, const struct rvl_upper_at *a
 			     redirect, strlen(redirect));
 }
 
+int rvl_mend_data_redirect(struct rvl_check *check, uint64_t item, const char *path)
+{
+	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
+	_cleanup_free_ char *redirect = NULL;
+	int r = rvl_upper_at_open(check, item, &at);
+
+	if (!r && asprintf(&redirect, "/%s", path) < 0) {
+		redirect = NULL;
+		r = -ENOMEM;
+	}
+	return r ?: rvl_upper_xattr_set(check->index, at.dirfd, at.name, at.st.stx_mode,
+					at.st.stx_ino, RVL_XATTR_REDIRECT, redirect,
+					strlen(redirect));
+}
+
 /* The lower object of a place, if its directory is the one that the object lies in. */
 static int find_by_place(struct rvl_check *check, const struct rvl_object *object,
 			 struct rvl_found *ret)

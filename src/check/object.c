@@ -12,32 +12,23 @@
 #include "base/cleanup.h"
 #include "base/refstr.h"
 #include "check/mend.h"
-#include "check/private.h"
+#include "check/object.h"
 #include "index/companion.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
-#include "layer/fetch.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
-#define LIST_SIZE 4096 /* of names; with more, every attribute is asked for */
-
-struct attributes {
-	char list[LIST_SIZE];
-	ssize_t len; /* negative: not known */
-	bool is_complete;
-};
-
 static void read_list(struct rvl_check *check, const struct rvl_object *object,
-		      struct attributes *ret)
+		      struct rvl_attributes *ret)
 {
 	ret->len = rvl_xattrat_list(object->dirfd, object->name, ret->list, sizeof(ret->list));
 	/* what lies on a companion is in no list */
 	ret->is_complete = ret->len >= 0 && !(check->index && rvl_companions_exist(check->index));
 }
 
-static bool may_have(const struct rvl_check *check, const struct attributes *attributes,
-		     enum rvl_xattr which)
+bool rvl_object_may_have(const struct rvl_check *check, const struct rvl_attributes *attributes,
+			 enum rvl_xattr which)
 {
 	const char *name = check->stack->xattr.name[which];
 
@@ -49,9 +40,8 @@ static bool may_have(const struct rvl_check *check, const struct attributes *att
 	return false;
 }
 
-/* As rvl_upper_xattr_get, also where there is no index and so no companion. */
-static ssize_t get(struct rvl_check *check, const struct rvl_object *object, enum rvl_xattr which,
-		   void *buf, size_t size)
+ssize_t rvl_object_get(struct rvl_check *check, const struct rvl_object *object,
+		       enum rvl_xattr which, void *buf, size_t size)
 {
 	if (!check->index)
 		return rvl_xattr_get(&check->stack->xattr, object->dirfd, object->name, which, buf,
@@ -60,8 +50,8 @@ static ssize_t get(struct rvl_check *check, const struct rvl_object *object, enu
 				   object->st->stx_ino, which, buf, size);
 }
 
-static int set(struct rvl_check *check, const struct rvl_object *object, enum rvl_xattr which,
-	       const void *value, size_t size)
+int rvl_object_set(struct rvl_check *check, const struct rvl_object *object, enum rvl_xattr which,
+		   const void *value, size_t size)
 {
 	if (!check->index)
 		return rvl_xattr_set(&check->stack->xattr, object->dirfd, object->name, which,
@@ -70,7 +60,8 @@ static int set(struct rvl_check *check, const struct rvl_object *object, enum rv
 				   object->st->stx_ino, which, value, size);
 }
 
-static int unset(struct rvl_check *check, const struct rvl_object *object, enum rvl_xattr which)
+int rvl_object_unset(struct rvl_check *check, const struct rvl_object *object,
+		     enum rvl_xattr which)
 {
 	int r = !check->index ?
 			rvl_xattr_remove(&check->stack->xattr, object->dirfd, object->name, which) :
@@ -82,49 +73,72 @@ static int unset(struct rvl_check *check, const struct rvl_object *object, enum 
 
 /* ---- directories ---- */
 
+/*
+ * Does its record say that it hides what lower has at its name? One of a merged directory has at
+ * least one of the two.
+ */
+static bool is_to_hide(struct rvl_check *check, const struct rvl_object *object)
+{
+	struct rvl_entry_directory record;
+	struct rvl_found found = { 0 };
+	bool ret = false;
+
+	if (!check->index || !object->stamp.number ||
+	    rvl_entry_get_directory(check->index, object->stamp.number, &record) ||
+	    record.is_merged || record.lower.len)
+		return false;
+	if (!rvl_merge_lookup(check->stack, object->lower, object->name, NULL, NULL, &found))
+		ret = found.places.n && S_ISDIR(found.st.stx_mode);
+	rvl_found_release(&found);
+	return ret;
+}
+
 static int check_opaque(struct rvl_check *check, struct rvl_object *object,
-			const struct attributes *attributes)
+			const struct rvl_attributes *attributes)
 {
 	char value[2];
 	ssize_t n;
 
-	if (!may_have(check, attributes, RVL_XATTR_OPAQUE))
+	if (!rvl_object_may_have(check, attributes, RVL_XATTR_OPAQUE))
 		return 0;
-	n = get(check, object, RVL_XATTR_OPAQUE, value, sizeof(value));
+	n = rvl_object_get(check, object, RVL_XATTR_OPAQUE, value, sizeof(value));
 	if (n == -ENODATA || (n < 0 && n != -ERANGE))
 		return n == -ENODATA ? 0 : (int)n;
 	object->is_opaque = n == 1 && value[0] == 'y';
 	if (n == 1 && (value[0] == 'y' || value[0] == 'x'))
 		return 0;
+	object->is_opaque = !check->config->is_rebind && is_to_hide(check, object);
 	if (!rvl_problem_begin(check, RVL_P_OPAQUE_VALUE, object->stamp.number, object->path, NULL))
 		return 0;
-	return rvl_problem_end(check, unset(check, object, RVL_XATTR_OPAQUE));
+	return rvl_problem_end(check, object->is_opaque ?
+					      rvl_object_set(check, object, RVL_XATTR_OPAQUE, "y", 1) :
+					      rvl_object_unset(check, object, RVL_XATTR_OPAQUE));
 }
 
 static int check_impure(struct rvl_check *check, struct rvl_object *object,
-			const struct attributes *attributes)
+			const struct rvl_attributes *attributes)
 {
 	char value[2];
 	ssize_t n;
 
-	if (!may_have(check, attributes, RVL_XATTR_IMPURE))
+	if (!rvl_object_may_have(check, attributes, RVL_XATTR_IMPURE))
 		return 0;
-	n = get(check, object, RVL_XATTR_IMPURE, value, sizeof(value));
+	n = rvl_object_get(check, object, RVL_XATTR_IMPURE, value, sizeof(value));
 	if (n == -ENODATA || (n == 1 && value[0] == 'y'))
 		return 0;
 	if (n < 0 && n != -ERANGE)
 		return (int)n;
 	if (!rvl_problem_begin(check, RVL_P_IMPURE_VALUE, object->stamp.number, object->path, NULL))
 		return 0;
-	return rvl_problem_end(check, set(check, object, RVL_XATTR_IMPURE, "y", 1));
+	return rvl_problem_end(check, rvl_object_set(check, object, RVL_XATTR_IMPURE, "y", 1));
 }
 
 static int check_redirect(struct rvl_check *check, struct rvl_object *object,
-			  const struct attributes *attributes)
+			  const struct rvl_attributes *attributes)
 {
 	int r;
 
-	if (object->is_opaque || !may_have(check, attributes, RVL_XATTR_REDIRECT))
+	if (object->is_opaque || !rvl_object_may_have(check, attributes, RVL_XATTR_REDIRECT))
 		return 0;
 	r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
 	if (r != -EUCLEAN)
@@ -132,22 +146,18 @@ static int check_redirect(struct rvl_check *check, struct rvl_object *object,
 	if (!rvl_problem_begin(check, RVL_P_REDIRECT_VALUE, object->stamp.number, object->path,
 			       NULL))
 		return 0;
-	if (S_ISDIR(object->st->stx_mode))
-		r = rvl_mend_redirect(check, object);
-	else /* of a metacopy file: the name itself is the next best */
-		r = unset(check, object, RVL_XATTR_REDIRECT);
-	return rvl_problem_end(check, r);
+	return rvl_problem_end(check, rvl_mend_redirect(check, object));
 }
 
 static int check_protattr(struct rvl_check *check, struct rvl_object *object,
-			  const struct attributes *attributes)
+			  const struct rvl_attributes *attributes)
 {
 	char value[32];
 	ssize_t n;
 
-	if (!may_have(check, attributes, RVL_XATTR_PROTATTR))
+	if (!rvl_object_may_have(check, attributes, RVL_XATTR_PROTATTR))
 		return 0;
-	n = get(check, object, RVL_XATTR_PROTATTR, value, sizeof(value));
+	n = rvl_object_get(check, object, RVL_XATTR_PROTATTR, value, sizeof(value));
 	if (n == -ENODATA || (n >= 0 && rvl_protattr_is_valid(value, (size_t)n)))
 		return 0;
 	if (n < 0 && n != -ERANGE)
@@ -155,169 +165,21 @@ static int check_protattr(struct rvl_check *check, struct rvl_object *object,
 	if (!rvl_problem_begin(check, RVL_P_PROTATTR_VALUE, object->stamp.number, object->path,
 			       NULL))
 		return 0;
-	return rvl_problem_end(check, unset(check, object, RVL_XATTR_PROTATTR));
-}
-
-/* ---- files ---- */
-
-enum data {
-	DATA_NONE, /* a hole of its size, as a metacopy file is */
-	DATA_PART,
-	DATA_ALL, /* an empty file has all of its own */
-};
-
-/* How much of its data has the file itself? By its holes and its blocks. */
-static int own_data(const struct rvl_object *object, enum data *ret)
-{
-	_cleanup_close_ int fd = -EBADF;
-
-	*ret = DATA_ALL;
-	if (!object->st->stx_size)
-		return 0;
-	fd = rvl_path_open_noatime(object->dirfd, object->name, O_RDONLY);
-	if (fd < 0)
-		return fd;
-	if (lseek(fd, 0, SEEK_DATA) < 0) {
-		if (errno != ENXIO)
-			return -errno;
-		*ret = DATA_NONE;
-	} else if (object->st->stx_blocks * 512 < object->st->stx_size) {
-		*ret = DATA_PART;
-	}
-	return 0;
-}
-
-/* 1: lower has data for this metacopy file, of *ret_size bytes; 0: it has none; or -errno. */
-static int size_below(struct rvl_check *check, struct rvl_object *object, uint64_t *ret_size)
-{
-	struct rvl_place data = { 0 };
-	struct statx st;
-	int r = 0;
-
-	if (!object->redirect)
-		r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
-	if (!r && !rvl_merge_lookup_data(check->stack, object->lower, object->name,
-					 object->redirect, 0, &data) &&
-	    data.layer) {
-		r = rvl_path_statx(data.layer->fd, data.path, STATX_SIZE, &st);
-		if (!r) {
-			*ret_size = st.stx_size;
-			r = 1;
-		}
-	}
-	rvl_refstr_put(data.path);
-	return r == -EUCLEAN ? 0 : r;
-}
-
-/* Makes it a metacopy file of size bytes. The size of one with a part of its data is that already. */
-static int make_metacopy(struct rvl_check *check, const struct rvl_object *object, uint64_t size)
-{
-	_cleanup_close_ int fd = rvl_path_open(object->dirfd, object->name, O_WRONLY, 0);
-	struct rvl_kept kept;
-	int r = fd < 0 ? fd : rvl_kept_get(fd, &kept);
-
-	if (r)
-		return r;
-	if (kept.st.stx_size != size) {
-		r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
-		r = r ?: rvl_kept_restore(fd, &kept);
-	}
-	return r ?: set(check, object, RVL_XATTR_METACOPY, NULL, 0);
-}
-
-/* A valid value or a damaged one: does it fit what upper and lower have? */
-static int check_metacopy_value(struct rvl_check *check, struct rvl_object *object,
-				const struct attributes *attributes, bool is_valid)
-{
-	bool has_below, is_other_size;
-	enum data own = DATA_NONE;
-	uint64_t size = 0;
-	int r;
-
-	r = is_valid ? check_redirect(check, object, attributes) : 0;
-	r = r ?: size_below(check, object, &size);
-	if (r < 0)
-		return r;
-	has_below = r > 0;
-	is_other_size = has_below && size != object->st->stx_size;
-	if (is_valid && has_below && !is_other_size)
-		return 0;
-	r = own_data(object, &own);
-	/* one whose data are nowhere is found by who reads it */
-	if (r || (is_valid && !has_below && own != DATA_ALL))
-		return r;
-	if (own == DATA_PART && is_other_size) {
-		/* an interrupted copy of other layers, or a sparse file: each has data to lose */
-		rvl_problem_note(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
-				 "upper has a part of the data, and those in lower have another "
-				 "size: mount the right layers, or remove it to keep upper's");
-		return 0;
-	}
-	if (!rvl_problem_begin(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
-			       !is_valid     ? NULL :
-			       is_other_size ? "the data in lower have another size" :
-					       "the file has data, and lower has none"))
-		return 0;
-	if (has_below && own != DATA_ALL)
-		r = make_metacopy(check, object, size);
-	else
-		r = unset(check, object, RVL_XATTR_METACOPY);
-	return rvl_problem_end(check, r);
-}
-
-/* A fetch that was cut short; what it has left is judged when it is mended. */
-static int check_fetch(struct rvl_check *check, struct rvl_object *object,
-		       const struct attributes *attributes)
-{
-	const struct statx *before = object->st;
-	_cleanup_close_ int fd = -EBADF;
-	struct statx st;
-	int r;
-
-	/* on a live mount it may be going on */
-	if (check->config->is_online ||
-	    !rvl_problem_begin(check, RVL_P_METACOPY_FETCH, object->stamp.number, object->path,
-			       NULL))
-		return 0;
-	fd = rvl_path_open(object->dirfd, object->name, O_RDWR, 0);
-	r = fd < 0 ? fd : rvl_fetch_recover(&check->stack->xattr, fd);
-	r = r ?: rvl_path_statx(fd, "", RVL_STATX_MASK, &st);
-	if (r)
-		return rvl_problem_end(check, r);
-	r = rvl_problem_end(check, 0);
-	object->st = &st;
-	r = r ?: check_metacopy_value(check, object, attributes, true);
-	object->st = before;
-	return r;
-}
-
-static int check_metacopy(struct rvl_check *check, struct rvl_object *object,
-			  const struct attributes *attributes)
-{
-	int r;
-
-	if (!may_have(check, attributes, RVL_XATTR_METACOPY))
-		return 0;
-	r = rvl_metacopy_get(check->stack, object->dirfd, object->name);
-	if (!r || (r < 0 && r != -EUCLEAN))
-		return r;
-	if (r == RVL_METACOPY_FETCH && !check->stack->xattr.is_user)
-		return check_fetch(check, object, attributes);
-	return check_metacopy_value(check, object, attributes, r > 0);
+	return rvl_problem_end(check, rvl_object_unset(check, object, RVL_XATTR_PROTATTR));
 }
 
 /* ---- what copied-up objects have ---- */
 
 static int check_nlink(struct rvl_check *check, struct rvl_object *object,
-		       const struct attributes *attributes)
+		       const struct rvl_attributes *attributes)
 {
 	char value[RVL_NLINK_VALUE_SIZE + 1];
 	struct rvl_nlink nlink;
 	ssize_t n;
 
-	if (!may_have(check, attributes, RVL_XATTR_NLINK))
+	if (!rvl_object_may_have(check, attributes, RVL_XATTR_NLINK))
 		return 0;
-	n = get(check, object, RVL_XATTR_NLINK, value, sizeof(value) - 1);
+	n = rvl_object_get(check, object, RVL_XATTR_NLINK, value, sizeof(value) - 1);
 	if (n == -ENODATA)
 		return 0;
 	if (n < 0 && n != -ERANGE)
@@ -329,12 +191,12 @@ static int check_nlink(struct rvl_check *check, struct rvl_object *object,
 			       "malformed"))
 		return 0;
 	/* one that says too much does no harm, and is corrected when the names are counted */
-	return rvl_problem_end(check, set(check, object, RVL_XATTR_NLINK, "U+0", 3));
+	return rvl_problem_end(check, rvl_object_set(check, object, RVL_XATTR_NLINK, "U+0", 3));
 }
 
 /* The place of a copied-up object; whether lower has it there is found out later. */
 static int check_place(struct rvl_check *check, struct rvl_object *object,
-		       const struct attributes *attributes)
+		       const struct rvl_attributes *attributes)
 {
 	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
 	struct rvl_name_at at;
@@ -345,9 +207,9 @@ static int check_place(struct rvl_check *check, struct rvl_object *object,
 	ssize_t n;
 	int r;
 
-	if (!may_have(check, attributes, RVL_XATTR_PLACE) || !object->stamp.number)
+	if (!rvl_object_may_have(check, attributes, RVL_XATTR_PLACE) || !object->stamp.number)
 		return 0;
-	n = get(check, object, RVL_XATTR_PLACE, value, sizeof(value));
+	n = rvl_object_get(check, object, RVL_XATTR_PLACE, value, sizeof(value));
 	if (n == -ENODATA)
 		return 0;
 	if (n < 0 && n != -ERANGE)
@@ -361,7 +223,7 @@ static int check_place(struct rvl_check *check, struct rvl_object *object,
 }
 
 static int check_origin(struct rvl_check *check, struct rvl_object *object,
-			const struct attributes *attributes)
+			const struct rvl_attributes *attributes)
 {
 	uint8_t value[RVL_HANDLE_ENCODED_MAX];
 	const struct rvl_layer *layer;
@@ -373,8 +235,8 @@ static int check_origin(struct rvl_check *check, struct rvl_object *object,
 
 	if (!object->stamp.number || rvl_number_is_born(check->index, object->stamp.number))
 		return 0;
-	if (may_have(check, attributes, RVL_XATTR_ORIGIN))
-		n = get(check, object, RVL_XATTR_ORIGIN, value, sizeof(value));
+	if (rvl_object_may_have(check, attributes, RVL_XATTR_ORIGIN))
+		n = rvl_object_get(check, object, RVL_XATTR_ORIGIN, value, sizeof(value));
 	if (n == 0)
 		return 0; /* "copied up, from where is not known" */
 	if (n == -ENODATA) {
@@ -443,7 +305,7 @@ int rvl_check_object(struct rvl_check *check, struct rvl_object *object)
 				 .item = object->item,
 				 .nlink = object->st->stx_nlink,
 				 .type = (uint8_t)(mode >> 12) };
-	struct attributes attributes;
+	struct rvl_attributes attributes;
 	int r = read_stamp(check, object);
 
 	if (r)
@@ -459,7 +321,7 @@ int rvl_check_object(struct rvl_check *check, struct rvl_object *object)
 		if (object->is_opaque)
 			fact.what |= RVL_WHAT_OPAQUE;
 	} else if (S_ISREG(mode)) {
-		r = check_metacopy(check, object, &attributes);
+		r = rvl_check_metacopy(check, object, &attributes);
 	}
 	if (S_ISDIR(mode) || S_ISREG(mode))
 		r = r ?: check_protattr(check, object, &attributes);

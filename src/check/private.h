@@ -46,8 +46,8 @@ struct rvl_check {
 	struct rvl_number_set pending; /* numbers that records of the log name */
 	struct rvl_number_set known; /* real inode number in upper -> number, see STAMP_WRONG */
 	struct rvl_number_set companions; /* real inode number -> rvl_companion_state */
-	struct rvl_number_set merged; /* real inode number of a directory without a stamp -> number of its topmost lower part */
-	struct rvl_number_set merged_generations; /* the same -> that one's generation */
+	struct rvl_number_set merged; /* repair: real inode number of a directory -> item of its MERGED fact */
+	bool is_merged_lost; /* of some; they may be merged */
 	struct rvl_number_set suspects; /* online: hashes of what the first look found */
 	bool is_second_look;
 	struct rvl_check_result *result; /* borrowed */
@@ -143,6 +143,8 @@ void rvl_check_note_number(struct rvl_check *check, uint64_t number);
 /* `what` of OBJECT and PLACE facts; ENTRY facts have a rvl_entry_kind there */
 #define RVL_WHAT_MALFORMED 1 /* the stamp; the place */
 #define RVL_WHAT_OPAQUE 2 /* the directory */
+/* of a STRAY fact: where it leads */
+enum rvl_stray { RVL_NOT_STRAY, RVL_STRAY_NOWHERE, RVL_STRAY_TO_OTHER, RVL_STRAY_MALFORMED };
 
 /* object.c: the private attributes of one upper object that is no whiteout. */
 struct rvl_object {
@@ -157,6 +159,7 @@ struct rvl_object {
 	struct rvl_id stamp; /* number 0: none that counts */
 	bool is_stamp_damaged;
 	bool is_opaque;
+	enum rvl_stray stray;
 	char *redirect; /* owned; NULL: none */
 };
 /* Judges and mends values, adds facts. */

@@ -134,7 +134,11 @@ enum rvl_severity {
 	  "lower name gets its whiteout")								\
 	X(OPAQUE_VALUE, "opaque-value", RVL_WARNING, true,						\
 	  "overlay.opaque has a value without a meaning",						\
-	  "removed: what is seen stays")								\
+	  "removed: what is seen stays; made \"y\" where the entry says that lower is hidden")		\
+	X(OPAQUE_MISSING, "opaque-missing", RVL_ERROR, true,						\
+	  "a directory that was made in place of a removed one has lost its overlay.opaque, and shows "	\
+	  "what lower has there",									\
+	  "made opaque, as the entry says")								\
 	X(IMPURE_VALUE, "impure-value", RVL_WARNING, true,						\
 	  "overlay.impure has a value without a meaning",						\
 	  "set to \"y\"")										\
@@ -143,9 +147,10 @@ enum rvl_severity {
 	  "removed: the object is neither immutable nor append-only")					\
 	X(REDIRECT_VALUE, "redirect-value", RVL_ERROR, true,						\
 	  "overlay.redirect is malformed or leads outside",						\
-	  "made again from the entry; without one the directory becomes opaque")			\
+	  "made again from the entry; without one the directory becomes opaque. Of a metacopy file: "	\
+	  "as metacopy-data")										\
 	X(REDIRECT_DANGLING, "redirect-dangling", RVL_WARNING, true,					\
-	  "overlay.redirect leads to nothing in lower",							\
+	  "overlay.redirect of a directory leads to nothing in lower",					\
 	  "as redirect-value")										\
 	X(REDIRECT_LOOP, "redirect-loop", RVL_ERROR, true,						\
 	  "overlay.redirect leads to a directory above",						\
@@ -159,6 +164,11 @@ enum rvl_severity {
 	  "and lower has none",										\
 	  "made valid, with the size of lower's, where only lower has all data; else removed; left "	\
 	  "alone where upper has a part and lower another size")					\
+	X(METACOPY_DATA, "metacopy-data", RVL_ERROR, true,						\
+	  "a metacopy file leads to no data in lower, or to those of another file than it was "	\
+	  "copied up from",										\
+	  "overlay.redirect is made again, to where lower has that file; left alone where lower has it "	\
+	  "no more")											\
 	X(METACOPY_FETCH, "metacopy-fetch", RVL_NOTE, true,						\
 	  "data were being copied into a metacopy file: its times, setuid and capability may be gone",	\
 	  "they are put back, as the mount does at the first look")				\

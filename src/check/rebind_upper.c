@@ -27,6 +27,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/stop.h"
+#include "check/data.h"
 #include "check/mend.h"
 #include "index/entry.h"
 #include "index/stamp.h"
@@ -34,7 +35,6 @@
 #include "layer/path.h"
 
 #define DIRECTORIES_MAX (1 << 24)
-#define COMPARE_BYTES (1 << 16)
 #define PROGRESS_NAMES 1000 /* between two calls of progress */
 #define LOST_MAX 100 /* names that are tried */
 
@@ -139,26 +139,12 @@ static void tell(struct walk *walk, enum rvl_rebind_told what, uint64_t number, 
 
 static int is_equal_data(int a_dirfd, const char *a, int b_dirfd, const char *b)
 {
-	_cleanup_free_ char *bufs = malloc(2 * COMPARE_BYTES);
 	_cleanup_close_ int a_fd = rvl_path_open_noatime(a_dirfd, a, O_RDONLY);
 	_cleanup_close_ int b_fd = rvl_path_open_noatime(b_dirfd, b, O_RDONLY);
 
-	if (!bufs)
-		return -ENOMEM;
 	if (a_fd < 0 || b_fd < 0)
 		return a_fd < 0 ? a_fd : b_fd;
-	for (off_t done = 0;;) {
-		ssize_t n = pread(a_fd, bufs, COMPARE_BYTES, done);
-		ssize_t m = n < 0 ? -1 : pread(b_fd, bufs + COMPARE_BYTES, COMPARE_BYTES, done);
-
-		if (n < 0 || m < 0)
-			return -errno;
-		if (n != m || memcmp(bufs, bufs + COMPARE_BYTES, (size_t)n) != 0)
-			return 0;
-		if (n == 0)
-			return 1;
-		done += n;
-	}
+	return rvl_is_same_data(a_fd, b_fd);
 }
 
 static int is_equal_target(int a_dirfd, const char *a, int b_dirfd, const char *b)

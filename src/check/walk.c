@@ -204,16 +204,15 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 		return -ENOMEM;
 	}
 	fact.key = fact_number(walk, id.number);
-	if (!object->stamp.number && check->mode != RVL_CHECK_LOOK && !check->config->is_rebind) {
-		r = rvl_number_set_add(&check->merged, object->st->stx_ino, id.number,
-				       RVL_NUMBER_SET_MAX);
-		r = r	  ?:
-			    rvl_number_set_add(&check->merged_generations, object->st->stx_ino,
-					       id.generation, RVL_NUMBER_SET_MAX);
-		if (r && r != -E2BIG) /* then its origin has to do */
-			return r;
-	}
 	r = rvl_spool_add(check->spool, RVL_SPOOL_ROOT, place, &fact.item);
+	if (!r && check->mode != RVL_CHECK_LOOK) {
+		r = rvl_number_set_add(&check->merged, object->st->stx_ino, fact.item,
+				       RVL_NUMBER_SET_MAX);
+		if (r == -E2BIG) {
+			check->is_merged_lost = true;
+			r = 0;
+		}
+	}
 	if (!r && fact.number)
 		r = add_fact(walk, &fact);
 	fact.kind = RVL_FACT_ORIGIN;

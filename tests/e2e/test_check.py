@@ -61,6 +61,8 @@ def use(ov):
         write(low / "other/a", b"a\n")
         write(low / "other/b", b"b\n")
         write(low / "meta", b"data\n")
+        write(low / "renamed meta", b"c\n")
+        write(low / "victim", b"v\n")
     mnt = ov.mount()
     write(mnt / "file", b"changed\n")
     write(mnt / "hard1", b"hard, changed\n")
@@ -78,6 +80,9 @@ def use(ov):
     write(mnt / "other/a", b"a, changed\n")
     os.chown(mnt / "dangling", 5, 6, follow_symlinks=False)
     os.chown(mnt / "meta", 5, 6)
+    os.chown(mnt / "renamed meta", 5, 6)
+    os.unlink(mnt / "victim")
+    os.rename(mnt / "renamed meta", mnt / "victim")
     write(mnt / "removed")
     os.unlink(mnt / "removed")
 
@@ -103,6 +108,31 @@ def test_damage(ov, problem, name):
     mended = {p["id"] for p in found["problems"] if p["outcome"] == "mended"}
     assert problem in mended | c.stays | {"index-lost", "state-damaged"}
     assert_mended(ov, c, before)
+
+
+@pytest.mark.parametrize("name", ["f", "renamed"])
+def test_metacopy_without_data(ov, name):
+    """Lower has them no more: it is told, nothing is removed, and with lower's file back all is well."""
+    with ov.lower() as low:
+        write(low / "f", b"data\n")
+    mnt = ov.mount()
+    os.chmod(mnt / "f", 0o600)
+    if name != "f":
+        os.rename(mnt / "f", mnt / name)
+    ov.umount()
+    low, away = ov.lowers[0] / "f", ov.base / "away"
+    os.rename(low, away)
+    for how in ("check", "repair -p", "repair -y"):
+        code, found = ov.ctl(*how.split())
+        assert code == 4 and [p["outcome"] for p in found["problems"] if p["id"] == "metacopy-data"] == ["found"]
+    assert os.getxattr(ov.upper / name, X + "metacopy") == b""
+    ov.may_complain = True
+    with pytest.raises(OSError):
+        (ov.mount() / name).read_bytes()
+    ov.umount()
+    os.rename(away, low)
+    ov.before = None
+    assert (ov.mount() / name).read_bytes() == b"data\n"
 
 
 def assert_mended(ov, c, before):
@@ -478,9 +508,25 @@ def redirect_lost(c):
     os.removexattr(c.upper / "moved", X + "redirect")
 
 
+@case("redirect-value")
+def redirect_of_a_file(c):
+    """By its name it would be lower's "victim", which was removed."""
+    c.set("victim", "redirect", b"/dir/../other/b")
+
+
 @case("opaque-value")
 def opaque_value(c):
     c.set("newdir", "opaque", b"zz")
+
+
+@case("opaque-value")
+def opaque_value_that_hides(c):
+    c.set("sticky", "opaque", b"zz")
+
+
+@case("opaque-missing")
+def opaque_lost(c):
+    os.removexattr(c.upper / "sticky", X + "opaque")
 
 
 @case("impure-value")
@@ -516,6 +562,35 @@ def metacopy_of_other_data(c):
     old = os.stat(path)
     os.truncate(path, 5000)
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+@case("metacopy-data")
+def redirect_of_a_file_lost(c):
+    os.removexattr(c.upper / "victim", X + "redirect")
+
+
+@case("metacopy-data")
+def redirect_to_another_file(c):
+    c.set("victim", "redirect", b"/other/b")
+
+
+@case("metacopy-data")
+def redirect_of_a_file_to_nothing(c):
+    c.set("victim", "redirect", b"/nowhere")
+
+
+@case("metacopy-data")
+def redirect_and_metacopy(c):
+    os.removexattr(c.upper / "victim", X + "redirect")
+    c.set("victim", "metacopy", b"\xff\xff\xff\xff\xff")
+    c.finds = {"metacopy-value"}
+
+
+@case("metacopy-data")
+def redirect_and_origin(c):
+    """Its number still says what it was copied up from."""
+    c.set("victim", "redirect", b"/other/b")
+    c.set("victim", "origin", b"")
 
 
 @case("metacopy-fetch")

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A metacopy file of upper: does it lead to data, are they those of the object that it was copied up
+ * from, do they fit it? Where they are to be found instead is known when all names of lower are
+ * (rvl_judge_strays).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/refstr.h"
+#include "check/data.h"
+#include "check/mend.h"
+#include "check/object.h"
+#include "layer/fetch.h"
+#include "layer/merge.h"
+#include "layer/path.h"
+
+/* ---- whose data are they? ---- */
+
+static int read_origin(struct rvl_check *check, const struct rvl_object *object,
+		       struct rvl_handle *ret)
+{
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	ssize_t n = rvl_object_get(check, object, RVL_XATTR_ORIGIN, value, sizeof(value));
+
+	return n <= 0 ? -ENODATA : rvl_handle_decode(value, (unsigned)n, ret);
+}
+
+/* A copy of lower may have split a hard link: then each name leads to the same data. */
+static bool is_same(struct rvl_check *check, int object_fd, const struct rvl_found *found)
+{
+	const struct rvl_place *data = found->data.layer ? &found->data : &found->places.v[0];
+	_cleanup_close_ int a = rvl_fd_reopen(object_fd, O_RDONLY);
+	_cleanup_close_ int b = rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY);
+
+	return a >= 0 && b >= 0 && !rvl_metacopy_get(check->stack, a, "") &&
+	       rvl_is_same_data(a, b) > 0;
+}
+
+/* Is what was found in lower the object of this handle? -ESTALE: the handle opens none. */
+static int is_of_handle(struct rvl_check *check, const struct rvl_handle *origin,
+			const struct rvl_found *found)
+{
+	const struct rvl_layer *layer;
+	struct statx st;
+	_cleanup_close_ int fd =
+		rvl_lower_by_handle(check->stack, origin, found->st.stx_mode, &layer, &st);
+
+	if (fd < 0)
+		return -ESTALE;
+	if (st.stx_ino == found->st.stx_ino && rvl_statx_dev(&st) == rvl_statx_dev(&found->st))
+		return 1;
+	return st.stx_size == found->st.stx_size && is_same(check, fd, found);
+}
+
+/*
+ * Is what was found in lower what the file was copied up from? 1 yes, 0 no; -ESTALE: it cannot be
+ * told.
+ */
+static int is_own(struct rvl_check *check, const struct rvl_object *object,
+		  const struct rvl_found *found)
+{
+	const struct rvl_place *top = &found->places.v[0];
+	struct rvl_handle origin;
+	struct rvl_id id = { 0 };
+	int r = -ESTALE;
+
+	if (check->index && object->stamp.number &&
+	    !rvl_number_of_lower(check->index, top->layer, top->layer->fd, top->path, &found->st,
+				 &id) &&
+	    id.number == object->stamp.number)
+		return 1;
+	if (!read_origin(check, object, &origin))
+		r = is_of_handle(check, &origin, found);
+	if (r == -ESTALE && id.number && rvl_number_is_of_lower(check, object->stamp.number))
+		r = 0;
+	return r;
+}
+
+/* Does the file lead to its own data? As is_own; -ENOENT: it leads to none. */
+static int leads_to_own(struct rvl_check *check, const struct rvl_object *object)
+{
+	struct rvl_place data = { 0 };
+	struct rvl_found found;
+	int r = rvl_merge_lookup(check->stack, object->lower, object->name, object->redirect, NULL,
+				 &found);
+
+	if (!r && found.places.n) {
+		r = S_ISREG(found.st.stx_mode) ? is_own(check, object, &found) : -ENOENT;
+	} else {
+		/* a data-only layer has objects of no number */
+		r = rvl_merge_lookup_data(check->stack, object->lower, object->name,
+					  object->redirect, 0, &data);
+		r = r == -EIO || (!r && !data.layer) ? -ENOENT : r ?: -ESTALE;
+		rvl_refstr_put(data.path);
+	}
+	rvl_found_release(&found);
+	return r;
+}
+
+/* Fills object->stray. */
+static int check_whose(struct rvl_check *check, struct rvl_object *object,
+		       const struct rvl_attributes *attributes)
+{
+	int r = 0;
+
+	if (rvl_object_may_have(check, attributes, RVL_XATTR_REDIRECT))
+		r = rvl_redirect_get(check->stack, object->dirfd, object->name, &object->redirect);
+	if (r == -EUCLEAN) {
+		object->stray = RVL_STRAY_MALFORMED;
+		return 0;
+	}
+	/* of copied layers neither numbers nor handles say anything yet */
+	if (r || check->config->is_rebind)
+		return r;
+	r = leads_to_own(check, object);
+	if (r == -ENOENT)
+		object->stray = RVL_STRAY_NOWHERE;
+	else if (r == 0)
+		object->stray = RVL_STRAY_TO_OTHER;
+	return rvl_merge_is_local_error(r) || r > 0 ? 0 : r;
+}
+
+/* ---- do they fit? ---- */
+
+enum data {
+	DATA_NONE, /* a hole of its size, as a metacopy file is, or zeros, as some copy it */
+	DATA_PART,
+	DATA_ALL, /* an empty file has all of its own */
+};
+
+/* How much of its data has the file itself? By its bytes and its blocks. */
+static int own_data(const struct rvl_object *object, enum data *ret)
+{
+	_cleanup_close_ int fd = -EBADF;
+	int r;
+
+	*ret = DATA_ALL;
+	if (!object->st->stx_size)
+		return 0;
+	fd = rvl_path_open_noatime(object->dirfd, object->name, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	r = rvl_is_zeros(fd);
+	if (r < 0)
+		return r;
+	if (r)
+		*ret = DATA_NONE;
+	else if (object->st->stx_blocks * 512 < object->st->stx_size)
+		*ret = DATA_PART;
+	return 0;
+}
+
+/* 1: it leads to its data, of *ret_size bytes; 0: it does not; or -errno. */
+static int size_below(struct rvl_check *check, const struct rvl_object *object,
+		      uint64_t *ret_size)
+{
+	struct rvl_place data = { 0 };
+	struct statx st;
+	int r = 0;
+
+	if (!object->stray &&
+	    !rvl_merge_lookup_data(check->stack, object->lower, object->name, object->redirect, 0,
+				   &data) &&
+	    data.layer) {
+		r = rvl_path_statx(data.layer->fd, data.path, STATX_SIZE, &st);
+		if (!r) {
+			*ret_size = st.stx_size;
+			r = 1;
+		}
+	}
+	rvl_refstr_put(data.path);
+	return r == -EUCLEAN ? 0 : r;
+}
+
+/* Makes it a metacopy file of size bytes. The size of one with a part of its data is that already. */
+static int make_metacopy(struct rvl_check *check, const struct rvl_object *object, uint64_t size)
+{
+	_cleanup_close_ int fd = rvl_path_open(object->dirfd, object->name, O_WRONLY, 0);
+	struct rvl_kept kept;
+	int r = fd < 0 ? fd : rvl_kept_get(fd, &kept);
+
+	if (r)
+		return r;
+	if (kept.st.stx_size != size) {
+		r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+		r = r ?: rvl_kept_restore(fd, &kept);
+	}
+	return r ?: rvl_object_set(check, object, RVL_XATTR_METACOPY, NULL, 0);
+}
+
+static int left_alone(struct rvl_check *check, const struct rvl_object *object, const char *why)
+{
+	rvl_problem_note(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path, why);
+	return 0;
+}
+
+/* A valid value or a damaged one: does it fit what upper and lower have? */
+static int check_metacopy_value(struct rvl_check *check, struct rvl_object *object,
+				const struct rvl_attributes *attributes, bool is_valid)
+{
+	bool has_below, is_other_size;
+	enum data own = DATA_NONE;
+	uint64_t size = 0;
+	int r;
+
+	r = check_whose(check, object, attributes);
+	r = r ?: size_below(check, object, &size);
+	if (r < 0)
+		return r;
+	has_below = r > 0;
+	is_other_size = has_below && size != object->st->stx_size;
+	if (is_valid && has_below && !is_other_size)
+		return 0;
+	r = own_data(object, &own);
+	if (r)
+		return r;
+	if (own == DATA_ALL)
+		object->stray = RVL_NOT_STRAY; /* it needs none */
+	else if (!has_below)
+		return is_valid ? 0 : left_alone(check, object, "its data are not found");
+	if (own == DATA_PART && is_other_size) {
+		/* an interrupted copy of other layers, or a sparse file: each has data to lose */
+		return left_alone(check, object,
+				  "upper has a part of the data, and those in lower have another "
+				  "size: mount the right layers, or remove it to keep upper's");
+	}
+	if (!rvl_problem_begin(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
+			       !is_valid     ? NULL :
+			       is_other_size ? "the data in lower have another size" :
+					       "the file has data, and lower has none"))
+		return 0;
+	if (own != DATA_ALL)
+		r = make_metacopy(check, object, size);
+	else
+		r = rvl_object_unset(check, object, RVL_XATTR_METACOPY);
+	return rvl_problem_end(check, r);
+}
+
+/* A fetch that was cut short; what it has left is judged when it is mended. */
+static int check_fetch(struct rvl_check *check, struct rvl_object *object,
+		       const struct rvl_attributes *attributes)
+{
+	const struct statx *before = object->st;
+	_cleanup_close_ int fd = -EBADF;
+	struct statx st;
+	int r;
+
+	/* on a live mount it may be going on */
+	if (check->config->is_online ||
+	    !rvl_problem_begin(check, RVL_P_METACOPY_FETCH, object->stamp.number, object->path,
+			       NULL))
+		return 0;
+	fd = rvl_path_open(object->dirfd, object->name, O_RDWR, 0);
+	r = fd < 0 ? fd : rvl_fetch_recover(&check->stack->xattr, fd);
+	r = r ?: rvl_path_statx(fd, "", RVL_STATX_MASK, &st);
+	if (r)
+		return rvl_problem_end(check, r);
+	r = rvl_problem_end(check, 0);
+	object->st = &st;
+	r = r ?: check_metacopy_value(check, object, attributes, true);
+	object->st = before;
+	return r;
+}
+
+/* Where it is to lead is known when all names of lower are, by the number that the right one has. */
+static int add_stray(struct rvl_check *check, const struct rvl_object *object)
+{
+	struct rvl_fact fact = { .number = object->stamp.number,
+				 .kind = RVL_FACT_STRAY,
+				 .key = object->st->stx_ino,
+				 .parent = object->stamp.number,
+				 .item = object->item,
+				 .what = (uint8_t)object->stray };
+	const struct rvl_layer *layer;
+	struct rvl_handle origin;
+	struct rvl_id id;
+	struct statx st;
+
+	if (!object->stray)
+		return 0;
+	if (!check->index) {
+		rvl_problem_note(check,
+				 object->stray == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE :
+									RVL_P_METACOPY_DATA,
+				 0, object->path, NULL);
+		return 0;
+	}
+	if (rvl_check_is_pending(check, object->stamp.number))
+		return 0;
+	if (!read_origin(check, object, &origin)) {
+		_cleanup_close_ int fd =
+			rvl_lower_by_handle(check->stack, &origin, S_IFREG, &layer, &st);
+
+		if (fd >= 0 && !rvl_number_of_lower(check->index, layer, fd, "", &st, &id))
+			fact.number = id.number;
+	}
+	return rvl_sorter_add(check->sorter, &fact);
+}
+
+int rvl_check_metacopy(struct rvl_check *check, struct rvl_object *object,
+		       const struct rvl_attributes *attributes)
+{
+	int r;
+
+	if (!rvl_object_may_have(check, attributes, RVL_XATTR_METACOPY))
+		return 0;
+	r = rvl_metacopy_get(check->stack, object->dirfd, object->name);
+	if (!r || (r < 0 && r != -EUCLEAN))
+		return r;
+	if (r == RVL_METACOPY_FETCH && !check->stack->xattr.is_user)
+		r = check_fetch(check, object, attributes);
+	else
+		r = check_metacopy_value(check, object, attributes, r > 0);
+	return r ?: add_stray(check, object);
+}
+
