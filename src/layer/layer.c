@@ -448,5 +448,5 @@ bool rvl_layer_has(const struct rvl_layer *layer, int fd)
 {
 	_cleanup_free_ char *place = NULL;
 
-	return !rvl_layer_place(layer, fd, "", &place);
+	return rvl_layer_place(layer, fd, "", &place) != -ESTALE;
 }

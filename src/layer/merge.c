@@ -191,6 +191,12 @@ static int component_absent(struct search *s, const struct rvl_layer *layer, int
 	return r < 0 ? r : 0;
 }
 
+/* Is a file asked for overlay.metacopy when its data are opened? Who sees no blocks may not open them. */
+static bool is_checked_late(const struct search *s, const struct statx *stx)
+{
+	return s->is_last && s->stack->is_data_checked_late && (stx->stx_blocks || !stx->stx_size);
+}
+
 /* 1: found, with its attributes in *ret; 0: not there. The rest of the answer is in *s. */
 static int search_component(struct search *s, const struct rvl_layer *layer, int dirfd,
 			    const char *component, const char *tail, const char *post,
@@ -226,8 +232,7 @@ static int search_component(struct search *s, const struct rvl_layer *layer, int
 			return 0;
 		}
 		r = 0;
-		if (S_ISREG(ret->stx_mode) && layer->has_xattrs &&
-		    !(s->is_last && s->stack->is_data_checked_late))
+		if (S_ISREG(ret->stx_mode) && layer->has_xattrs && !is_checked_late(s, ret))
 			r = rvl_metacopy_get(s->stack, dirfd, component);
 		if (r < 0)
 			return r;

@@ -279,7 +279,8 @@ int rvl_publish_alias(struct rvl_node *node, struct rvl_node *dir, int dirfd, co
 		rvl_entry_path(node->id.number, path);
 		if (linkat(ov->index->inodes_fd, path, dirfd, name, 0) < 0) {
 			r = -errno;
-			(void)rvl_nlink_add(node, 1);
+			if (rvl_nlink_undo(node, -1) < 0)
+				return r; /* the record tells the next mount */
 		}
 	}
 	if (r == 0) {
@@ -325,14 +326,17 @@ static void turn(struct copy_up *c)
 /* A file that was removed meanwhile, or is to be removed: the index alone has it. */
 static int publish_nameless(struct copy_up *c)
 {
+	int r;
+
 	/* living, and with no other name: it has moved, so look where it is now */
 	if (is_named(c) && c->st.stx_nlink == 1 && !atomic_load(&c->node->is_dead))
 		return -ESTALE;
 	pthread_rwlock_wrlock(&c->node->lock);
-	(void)set_nlink(c, false);
-	turn(c);
+	r = set_nlink(c, false);
+	if (r == 0)
+		turn(c);
 	pthread_rwlock_unlock(&c->node->lock);
-	return 0;
+	return r;
 }
 
 /* Does the name still lead to this object? The lower part cannot change, so upper must have nothing
@@ -350,8 +354,7 @@ static int publish_name(struct copy_up *c, int dirfd)
 		rvl_fd_restore_times(dirfd, &dir_st);
 	} else if (r == -EEXIST && !rvl_node_is_dir(c->node)) {
 		/* a whiteout, or another object: this name is no longer ours */
-		(void)set_nlink(c, false);
-		r = 0;
+		r = set_nlink(c, false);
 	}
 	if (r == 0)
 		turn(c);
@@ -364,6 +367,11 @@ static int publish(struct copy_up *c)
 	struct rvl_node *node = c->node;
 	int r = is_named(c) ? rvl_dir_lock_write(c->parent, &dir) : -ENOENT;
 
+	/* the whiteout of what was removed may be gone, as its directory is about to */
+	if (r == 0 && !rvl_node_is_dir(node) && atomic_load(&node->is_dead)) {
+		rvl_dir_unlock(&dir);
+		r = -ENOENT;
+	}
 	if (r == -ENOENT && !rvl_node_is_dir(node)) {
 		r = publish_nameless(c);
 	} else if (r == 0) {

@@ -66,8 +66,8 @@ static void settle(struct rvl_node *node)
 {
 	struct rvl_debts *debts = &node->ov->debts;
 
-	atomic_store_explicit(&node->is_owed, false, memory_order_release);
 	pthread_mutex_lock(&debts->lock);
+	atomic_store_explicit(&node->is_owed, false, memory_order_release);
 	*(node->debt_older ? &node->debt_older->debt_newer : &debts->oldest) = node->debt_newer;
 	*(node->debt_newer ? &node->debt_newer->debt_older : &debts->newest) = node->debt_older;
 	node->debt_older = node->debt_newer = NULL;

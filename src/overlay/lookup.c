@@ -396,7 +396,7 @@ static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *no
 	const struct statx *stx = upper->exists ? &upper->st : &lower->st;
 	struct statx fresh;
 
-	if (node->data.layer || atomic_load(&node->is_metacopy) ||
+	if (node->data.layer || node->is_data_missing || atomic_load(&node->is_metacopy) ||
 	    upper->exists != rvl_node_has_upper(node))
 		return rvl_node_stat(node, ret);
 	if (stx->stx_mask == 0) {

@@ -68,6 +68,15 @@ int rvl_nlink_add(struct rvl_node *node, int delta)
 	return 0;
 }
 
+int rvl_nlink_undo(struct rvl_node *node, int delta)
+{
+	int r = rvl_nlink_add(node, -delta);
+
+	if (r < 0)
+		node->nlink_diff -= delta;
+	return r;
+}
+
 long rvl_nlink_visible(struct rvl_node *node)
 {
 	struct rvl_real _cleanup_real_ real = {};

@@ -347,7 +347,8 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 	}
 }
 
-/* A metacopy object takes its blocks from where its data is (kernel: ovl_getattr). */
+/* A metacopy object takes its blocks from where its data is, or should be: who sees none takes it for
+ * a hole (kernel: ovl_getattr). */
 static void stat_data(struct rvl_node *node, struct rvl_entry *ret)
 {
 	const struct rvl_place *data = &node->data;
@@ -355,7 +356,9 @@ static void stat_data(struct rvl_node *node, struct rvl_entry *ret)
 
 	if (rvl_node_has_upper(node))
 		data = atomic_load(&node->is_metacopy) ? rvl_node_data(node) : NULL;
-	if (data && data->layer &&
+	if (node->is_data_missing && (!rvl_node_has_upper(node) || atomic_load(&node->is_metacopy)))
+		ret->st.st_blocks = (ret->st.st_size + 511) / 512;
+	else if (data && data->layer &&
 	    rvl_path_statx(data->layer->fd, data->path, STATX_BLOCKS, &stx) == 0)
 		ret->st.st_blocks = (blkcnt_t)stx.stx_blocks;
 }

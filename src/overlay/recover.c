@@ -248,6 +248,19 @@ static int recover_link(struct recovery *rc)
 	return set_nlink(rc, (int)rc->record->flags, is_object_at(rc, &at));
 }
 
+/* Is this directory dead for certain? */
+static bool is_removed(const struct recovery *rc, uint64_t directory)
+{
+	struct rvl_index *index = rc->ov->index;
+	enum rvl_entry_kind kind;
+	struct statx stx;
+
+	return rvl_entry_look(index, directory, &kind, &stx) == 0 &&
+	       (kind == RVL_ENTRY_TOMBSTONE ||
+		(kind == RVL_ENTRY_NONE && rvl_number_is_born(index, directory) &&
+		 !atomic_load(&index->is_incomplete)));
+}
+
 static int recover_remove(struct recovery *rc)
 {
 	bool is_alias = rc->record->number2;
@@ -260,8 +273,10 @@ static int recover_remove(struct recovery *rc)
 		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, !is_born(rc));
 	if (rc->kind != RVL_ENTRY_OBJECT)
 		return 0;
-	if (is_alias)
-		r = set_nlink(rc, (int)rc->record->flags, at.upper.exists || at.upper.is_whiteout);
+	/* with its directory the name has gone, too */
+	if (is_alias && (at.dir || is_removed(rc, rc->record->at.parent)))
+		r = set_nlink(rc, (int)rc->record->flags,
+			      !at.dir || at.upper.exists || at.upper.is_whiteout);
 	return r < 0 ? r : bury_if_unnamed(rc);
 }
 

@@ -209,7 +209,7 @@ static int unlink_owed(struct removal *rm)
 static int unlink_locked(struct removal *rm)
 {
 	struct rvl_node *node = rm->found.node;
-	bool is_alias = rvl_node_has_upper(node) && !rm->found.upper.exists;
+	bool is_alias = rvl_node_has_upper(node) && !rm->found.upper.exists, is_undone = true;
 	uint64_t id;
 	int r = unlink_owed(rm);
 
@@ -224,11 +224,13 @@ static int unlink_locked(struct removal *rm)
 	if (r == 0) {
 		r = drop_name(rm, 0);
 		if (r < 0 && is_alias)
-			(void)rvl_nlink_add(node, 1);
+			is_undone = rvl_nlink_undo(node, -1) == 0;
 	}
 	pthread_rwlock_unlock(&node->lock);
 	if (r < 0) {
-		rvl_log_end(rm->ov->index->log, id);
+		/* else it tells the next mount */
+		if (is_undone)
+			rvl_log_end(rm->ov->index->log, id);
 		return r;
 	}
 	rvl_node_name_gone(node, id);

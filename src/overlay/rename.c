@@ -256,8 +256,9 @@ static int log_rename(struct renaming *rn, uint64_t *ret_id)
 	return rvl_log_begin(rn->ov->index->log, &record, ret_id);
 }
 
-/* Step 5, with the link count of a lower alias that is replaced set before. */
-static int rename_and_count(struct renaming *rn, struct rvl_node *alias)
+/* Step 5, with the link count of a lower alias that is replaced set before. *ret_is_undone: false: it
+ * is wrong on disk. */
+static int rename_and_count(struct renaming *rn, struct rvl_node *alias, bool *ret_is_undone)
 {
 	int r = 0;
 
@@ -268,7 +269,7 @@ static int rename_and_count(struct renaming *rn, struct rvl_node *alias)
 	if (r == 0) {
 		r = rename_upper(rn);
 		if (r < 0 && alias)
-			(void)rvl_nlink_add(alias, 1);
+			*ret_is_undone = rvl_nlink_undo(alias, -1) == 0;
 	}
 	if (alias)
 		pthread_rwlock_unlock(&alias->lock);
@@ -280,6 +281,7 @@ static int log_and_rename(struct renaming *rn, struct rvl_node *target, bool is_
 			  uint64_t *ret_id, uint64_t *ret_target_id)
 {
 	struct rvl_log *log = rn->ov->index->log;
+	bool is_undone = true;
 	int r = 0;
 
 	*ret_target_id = 0;
@@ -288,11 +290,11 @@ static int log_and_rename(struct renaming *rn, struct rvl_node *target, bool is_
 	if (r == 0)
 		r = log_rename(rn, ret_id);
 	if (r == 0) {
-		r = rename_and_count(rn, is_alias ? target : NULL);
+		r = rename_and_count(rn, is_alias ? target : NULL, &is_undone);
 		if (r < 0)
 			rvl_log_end(log, *ret_id);
 	}
-	if (r < 0 && *ret_target_id)
+	if (r < 0 && *ret_target_id && is_undone)
 		rvl_log_end(log, *ret_target_id);
 	return r;
 }

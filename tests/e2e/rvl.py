@@ -149,6 +149,26 @@ def servers_of(mnt):
     return found
 
 
+@contextlib.contextmanager
+def traced(mnt, *options):
+    """strace(1) with these options is attached to the server."""
+    (server,) = servers_of(mnt)
+    with subprocess.Popen(["strace", "-f", "-q", *options, "-p", str(server)],
+                          stderr=subprocess.PIPE) as strace:
+        try:
+            wait_until(lambda: "TracerPid:\t0" not in
+                       Path(f"/proc/{server}/status").read_text(encoding="ascii"), "strace")
+            yield
+        finally:
+            strace.terminate()
+
+
+def slowed(mnt, call, *, delay_exit):
+    """Each such system call of the server takes so many seconds more, when its work is done."""
+    return traced(mnt, "-o", "/dev/null", "-e", f"trace={call}", "-e",
+                  f"inject={call}:delay_exit={int(delay_exit * 1e6)}")
+
+
 def memory_of(pid):
     """Anonymous memory of a process, in bytes."""
     with open(f"/proc/{pid}/status", encoding="ascii") as file:

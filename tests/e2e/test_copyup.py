@@ -8,14 +8,12 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
 import sysc
-from rvl import IS_KERNEL, run, servers_of, wait_until
+from rvl import IS_KERNEL, run, traced
 from snapshots import assert_same, snapshot, xattrs_of
 from trees import ACL, CAPS, OLD, ino, listing, standard_tree, write
 
@@ -662,14 +660,9 @@ SYNCS = ("fsync", "fdatasync", "sync_file_range", "syncfs")
 @contextlib.contextmanager
 def syncs_of(mnt, log):
     """Fills the list that it gives with the names of the calls by which the server syncs, in their order."""
-    (server,) = servers_of(mnt)
     syncs = []
-    with subprocess.Popen(["strace", "-f", "-q", "-o", log, "-e", f"trace={','.join(SYNCS)}",
-                           "-p", str(server)], stderr=subprocess.PIPE) as strace:
-        wait_until(lambda: "TracerPid:\t0" not in
-                   Path(f"/proc/{server}/status").read_text(encoding="ascii"), "strace")
+    with traced(mnt, "-o", log, "-e", f"trace={','.join(SYNCS)}"):
         yield syncs
-        strace.terminate()
     syncs += re.findall(r"(\w+)\(.*= 0$", log.read_text(), re.M)
 
 

@@ -261,6 +261,26 @@ def test_metacopy_and_data_layer(ov):
     assert (mnt / "same").read_text() == "the data\n"
 
 
+def test_data_layer_lacks_it(ov):
+    """The attributes are there, and blocks, so that nobody takes the file for a hole; its data are EIO."""
+    with ov.layer():
+        pass
+    with ov.layer() as top:
+        with open(top / "lost", "wb") as file:
+            file.truncate(5000)
+        os.setxattr(top / "lost", "trusted.overlay.metacopy", b"")
+        os.setxattr(top / "lost", "trusted.overlay.redirect", b"/blobs/lost")
+    (ov.lower_base / "data").mkdir()
+    ov.data_lowers = [ov.lower_base / "data"]
+    ov.options = ["metacopy=on"]
+    mnt = ov.mount()
+    for _ in range(2):
+        st = os.stat(mnt / "lost")
+        assert st.st_size == 5000 and st.st_blocks >= 10
+        sysc.fails(errno.EIO, (mnt / "lost").read_bytes)
+    ov.umount()
+
+
 def test_colons_and_commas(ov):
     """Layer names with colons, commas and backslashes work, escaped as the kernel wants them."""
     odd = ov.lower_base / "a:b,c\\d"

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 import sysc
-from rvl import IS_KERNEL, run
+from rvl import BUILD, IS_KERNEL, run, traced
 from trees import OLD, ino, listing, opaque, standard_tree, whiteout, write
 
 
@@ -278,3 +278,53 @@ def test_attributes_of_a_removed_directory(ov):
         sysc.fails(errno.ENOENT, os.mkdir, "x", dir_fd=fd)
         os.close(fd)
     assert listing(mnt) == [] and listing(ov.work / "work") in ([], ["whiteout"], ["incompat"])
+
+
+@pytest.mark.reverlay_only("its server is killed")
+def test_death_after_the_last_name_and_its_directory(ov):
+    """The count of a file that has lost all its names is no longer to be read at a name: it is buried all the same."""
+    with ov.lower() as low:
+        write(low / "e/a", "data\n")
+        (low / "d").mkdir()
+        os.link(low / "e/a", low / "d/b")
+    mnt = ov.mount()
+    fd = os.open(mnt / "e/a", os.O_RDWR)
+    os.write(fd, b"changed")
+    for name in ("e/a", "d/b"):
+        os.unlink(mnt / name)
+    os.rmdir(mnt / "d")
+    ov.kill()
+    os.close(fd)
+    ov.mount()
+    ov.umount()
+    code, found = ov.ctl("check", "-v")
+    assert code == 0 and not found["problems"], found
+    ov.mount()
+
+
+@pytest.mark.reverlay_only("its server's calls are made to fail")
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+def test_count_that_cannot_be_taken_back(ov, how):
+    """No whiteout can be made, nor the count of links be set back: the file keeps its name, and the next mount the
+    count."""
+    with ov.lower() as low:
+        write(low / "a", "data\n")
+        for name in "bc":
+            os.link(low / "a", low / name)
+    # strace(1) may be too old for setxattrat(2)
+    mnt = ov.mount(prefix=(BUILD / "tests/deny/rvl-deny", "xattrat"))
+    write(mnt / "a", "changed\n")
+    write(mnt / "new")
+    fd = os.open(mnt, os.O_RDONLY)
+    os.fsync(fd)  # no entry is owed
+    os.close(fd)
+    change = {"unlink": lambda: os.unlink(mnt / "b"), "rename": lambda: os.rename(mnt / "new", mnt / "b")}
+    with traced(mnt, "-o", "/dev/null", "-e", "inject=linkat,mknodat,renameat,renameat2:error=ENOSPC", "-e",
+                "inject=setxattr,fsetxattr,lsetxattr:error=EIO:when=2+"):
+        sysc.fails(errno.ENOSPC, change[how])
+        assert os.stat(mnt / "b").st_nlink == 3
+    for name in "ab":
+        os.unlink(mnt / name)
+    assert os.stat(mnt / "c").st_nlink == 1 and (mnt / "c").read_text() == "changed\n"
+    ov.kill()
+    assert os.stat(ov.mount() / "c").st_nlink == 1

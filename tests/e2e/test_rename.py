@@ -5,11 +5,12 @@ import errno
 import itertools
 import os
 import stat
+import threading
 
 import pytest
 
 import sysc
-from rvl import run
+from rvl import run, slowed, wait_until
 from snapshots import assert_same, numbers, snapshot
 from trees import ino, listing, standard_tree, write
 
@@ -351,3 +352,45 @@ def test_hard_link_names_move(ov):
         assert (ino(mnt / path), os.stat(mnt / path).st_nlink) == (number, 4)
     os.rename(mnt / "a", mnt / "lc")  # the same object: a no-op by POSIX
     assert listing(mnt) == ["a", "d", "lc"]
+
+
+@pytest.mark.reverlay_only("its server is slowed down")
+@pytest.mark.parametrize("how", ["rename", "rmdir"])
+def test_removed_file_is_changed_while_its_directory_goes(ov, how):
+    """Its whiteout is gone by then, which is no reason to give it its name back."""
+    with ov.lower() as low:
+        write(low / "target/f", "removed\n")
+    mnt = ov.mount()
+    os.mkdir(mnt / "e")
+    number = ino(mnt / "e")
+    fd = os.open(mnt / "target/f", os.O_RDONLY)
+    os.unlink(mnt / "target/f")
+    failed = []
+
+    def go():
+        try:
+            if how == "rename":
+                os.rename(mnt / "e", mnt / "target")
+            else:
+                os.rmdir(mnt / "target")
+        except OSError as error:
+            failed.append(error)
+
+    def is_whiteout_gone():
+        return not os.path.lexists(ov.upper / "target/f") and not list(ov.work.glob("work/*/f"))
+
+    with slowed(mnt, "unlinkat", delay_exit=1):
+        thread = threading.Thread(target=go)
+        thread.start()
+        wait_until(is_whiteout_gone, "end of the whiteout")
+        os.fchmod(fd, 0o600)
+        assert os.fstat(fd).st_nlink == 0
+        thread.join(30)
+    assert not failed and os.read(fd, 10) == b"removed\n"
+    os.close(fd)
+    for _ in range(2):
+        if how == "rename":
+            assert listing(mnt / "target") == [] and ino(mnt / "target") == number
+        else:
+            assert listing(mnt) == ["e"]
+        ov.remount()
