@@ -33,7 +33,8 @@ int rvl_mend_number(struct rvl_check *check, uint64_t item);
 int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item);
 /*
  * Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED
- * fact, 0: none, RVL_ITEM_UNKNOWN: which is left for the next round; place: what it keeps of overlay.place, or NULL (where its redirect
+ * fact, 0: none, RVL_ITEM_UNKNOWN: which is left for the next round; place: what it keeps of
+ * overlay.place, or NULL (where its redirect
  * leads, else its own place).
  */
 #define RVL_ITEM_UNKNOWN UINT64_MAX

@@ -89,14 +89,10 @@ void rvl_sorter_free(struct rvl_sorter *sorter)
 
 static int write_all(struct rvl_sorter *sorter, const void *data, size_t len)
 {
-	for (size_t done = 0; done < len;) {
-		ssize_t n = pwrite(sorter->fd, (const char *)data + done, len - done,
-				   (off_t)(sorter->file_size + done));
+	int r = rvl_temp_file_write(sorter->fd, data, len, sorter->file_size);
 
-		if (n < 0)
-			return -errno;
-		done += (size_t)n;
-	}
+	if (r < 0)
+		return r;
 	sorter->file_size += len;
 	return 0;
 }

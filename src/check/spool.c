@@ -60,6 +60,22 @@ int rvl_temp_file_open(void)
 	return fd;
 }
 
+int rvl_temp_file_write(int fd, const void *data, size_t len, uint64_t at)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, (const char *)data + done, len - done, (off_t)(at + done));
+
+		if (n < 0) {
+			n = -errno;
+			rvl_error("a temporary file (in TMPDIR, /var/tmp or /tmp): %s",
+				  strerror((int)-n));
+			return (int)n;
+		}
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 int rvl_spool_new(struct rvl_spool **ret)
 {
 	struct rvl_spool *spool = calloc(1, sizeof(*spool));
@@ -87,16 +103,10 @@ void rvl_spool_free(struct rvl_spool *spool)
 
 static int flush(struct rvl_spool *spool)
 {
-	size_t done = 0;
+	int r = rvl_temp_file_write(spool->fd, spool->buffer, spool->n, spool->written);
 
-	while (done < spool->n) {
-		ssize_t n = pwrite(spool->fd, spool->buffer + done, spool->n - done,
-				   (off_t)(spool->written + done));
-
-		if (n < 0)
-			return -errno;
-		done += (size_t)n;
-	}
+	if (r < 0)
+		return r;
 	spool->written += spool->n;
 	spool->n = 0;
 	return 0;

@@ -18,6 +18,8 @@ struct rvl_spool;
 /* A file without a name in $TMPDIR, else /var/tmp, else /tmp. A descriptor owned by the caller, or
  * -errno. */
 int rvl_temp_file_open(void);
+/* All of it, at this offset. -errno, logged. */
+int rvl_temp_file_write(int fd, const void *data, size_t len, uint64_t at);
 
 int rvl_spool_new(struct rvl_spool **ret);
 /* Accepts NULL. */

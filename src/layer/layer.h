@@ -96,7 +96,8 @@ static inline struct rvl_layer *rvl_stack_upper(const struct rvl_stack *stack)
 int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
 /*
  * Does the directory of a descriptor lie inside the layer? Handles open anything on the filesystem. Also
- * true where that cannot be told (a path longer than PATH_MAX). Not for files: a descriptor of one may be known by a name that is gone, or was never looked up.
+ * true where that cannot be told (a path longer than PATH_MAX). Not for files: a descriptor of one may
+ * be known by a name that is gone, or was never looked up.
  */
 bool rvl_layer_has(const struct rvl_layer *layer, int fd);
 

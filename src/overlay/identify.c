@@ -303,12 +303,20 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 	return r < 0 ? r : -EIO;
 }
 
+static void tell_refused(const char *name, uint64_t number)
+{
+	rvl_count(stamps_refused);
+	rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number", name,
+			 (unsigned long long)number);
+}
+
 int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		 const struct rvl_found *lower, struct rvl_id *ret)
 {
 	const struct stranger s = { dir, name, upper, lower };
 	struct rvl_overlay *ov = dir->node->ov;
 	bool is_locked = false;
+	uint64_t refused = 0;
 	int r = upper->stamp_error;
 
 	*ret = upper->stamp;
@@ -326,15 +334,12 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 				r = r > 0 ? 0 : r;
 				break;
 			}
-			if (is_locked) {
-				rvl_count(stamps_refused);
-				rvl_warn_limited(
-					"%s: its stamp %llu is another object's; it gets a new number",
-					name, (unsigned long long)ret->number);
-			}
+			refused = ret->number;
 		}
 		if (is_locked) {
 			r = give_stamp(&s, ret);
+			if (r == 0 && refused && ret->number != refused)
+				tell_refused(name, refused);
 			/* the link of its entry */
 			if (r == 0 && !is_dir(&s))
 				upper->st.stx_nlink++;

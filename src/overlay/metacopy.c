@@ -113,7 +113,8 @@ static int fetch(struct rvl_node *node, int to, bool is_empty)
 {
 	const struct rvl_xattr_names *names = &node->ov->stack->xattr;
 	_cleanup_close_ int from = -EBADF;
-	struct rvl_kept kept;
+	struct rvl_kept kept, end;
+	struct statx st;
 	int r;
 
 	/* before anything is changed: what upper has may be data of its own, of another lower */
@@ -124,11 +125,16 @@ static int fetch(struct rvl_node *node, int to, bool is_empty)
 	r = rvl_fetch_begin(names, to, &kept);
 	if (r < 0)
 		return r;
-	if (is_empty)
-		r = ftruncate(to, 0) < 0 ? -errno : 0;
-	else
+	end = kept;
+	if (is_empty) {
+		/* what is seen from here on has been truncated, and has the time of that */
+		r = ftruncate(to, 0) < 0 ? -errno : rvl_path_statx(to, "", STATX_MTIME, &st);
+		if (r == 0)
+			end.st.stx_mtime = st.stx_mtime;
+	} else {
 		r = copy(node, from, to, kept.st.stx_size);
-	r = r ?: rvl_fetch_end(names, to, &kept);
+	}
+	r = r ?: rvl_fetch_end(names, to, &end);
 	if (r < 0)
 		(void)rvl_fetch_undo(names, to, &kept);
 	return r;

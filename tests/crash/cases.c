@@ -11,7 +11,8 @@ static struct test_case *cases;
 static size_t n_cases;
 
 static const char *const files[] = { "lf",  "lh1",    "bf",	  "bh1",       "cu",	 "ch1",
-				     "ch2", "ldir/x", "mdir/lf2", "mdir/deep", "bdir/f", "opq/f" };
+				     "ch2", "ldir/x", "mdir/lf2", "mdir/deep", "bdir/f", "opq/f",
+				     "a",   "ar",     "as" };
 static const char *const specials[] = { "lfifo", "lchr", "lsym", "bfifo", "bchr", "bsym", "bwht" };
 static const char *const dirs[] = { "ldir", "lempty", "mdir", "memp",
 				    "bdir", "bempty", "opq",  "oemp" };
@@ -43,8 +44,8 @@ static void add_creates(void)
 {
 	static const char *const kinds[] = { "create", "mkdir", "mkfifo", "mksock",
 					     "mkchr",  "mkblk", "mkwht" };
-	static const char *const linked[] = { "lf",  "lh1",  "bf",    "cu",
-					      "ch2", "lsym", "lfifo", "bwht" };
+	static const char *const linked[] = { "lf",   "lh1",   "bf",   "cu", "ch2",
+					      "lsym", "lfifo", "bwht", "a",  "ar" };
 
 	for (unsigned i = 0; i < N(free_names); i++) {
 		for (unsigned k = 0; k < N(kinds); k++)

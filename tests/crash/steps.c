@@ -157,6 +157,8 @@ static int change(int dirfd, const char *step, char **words)
 
 	if (strcmp(step, "chmod") == 0)
 		return result(fchmodat(dirfd, name, 0604, 0));
+	if (strcmp(step, "setuid") == 0)
+		return result(fchmodat(dirfd, name, 04755, 0));
 	if (strcmp(step, "chown") == 0)
 		return result(fchownat(dirfd, name, 21, 22, AT_SYMLINK_NOFOLLOW));
 	if (strcmp(step, "utimes") == 0)
@@ -227,6 +229,7 @@ static const struct {
 	{ "settrusted", xattr }, { "rmxattr", xattr },	    { "acl", xattr },
 	{ "dacl", xattr },	 { "open", keep },	    { "tmpfile", keep },
 	{ "linkfd", keep },	 { "writefd", keep },	    { "closefd", keep },
+	{ "setuid", change },
 };
 
 int step_do(int dirfd, const char *text)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The layers of a case. Names say where an object comes from: l lower, m merged, b born, c copied
- * up; of hard links h. */
+ * up, a of which the attributes alone were; of hard links h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -88,7 +88,8 @@ static void fill_lower(const char *top, const char *bottom)
 	static const char *const files[] = { "lf",	   "lf0",      "lhs/a",	   "ldir/x",
 					     "ldir/sub/y", "ldir2/x",  "mdir/lf2", "memp/w",
 					     "memp2/w",	   "opq/gone", "whdir/in", "cu",
-					     "chs",	   "white",    "oemp/w" };
+					     "chs",	   "white",    "oemp/w",     "a",
+					     "as",	   "ldir2/a" };
 	char path[PATH_MAX];
 
 	make_dir(bottom, "mdir");
@@ -149,6 +150,7 @@ int world_setup(const char *mnt)
 		"unlink oemp/w",  "rmdir oemp",	       "mkdir oemp",
 		"write cu",	  "write ch1",	       "write bf",
 		"write bh1",	  "setxattr bf",       "rename bdir/sub bdir/moved",
+		"chown a",	  "setuid as",	       "rename ldir2/a ar",
 	};
 	int fd = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = fd < 0 ? -errno : 0;

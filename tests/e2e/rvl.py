@@ -161,6 +161,10 @@ def traced(mnt, *options):
             yield
         finally:
             strace.terminate()
+            try:
+                strace.wait(1)
+            except subprocess.TimeoutExpired:  # what it traced was killed, and it does not see that
+                strace.kill()
 
 
 def slowed(mnt, call, *, delay_exit):

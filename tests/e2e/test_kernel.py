@@ -3,12 +3,14 @@
 
 import errno
 import os
+import shutil
 import stat
 
 import pytest
 
+import imports
 import sysc
-from rvl import run
+from rvl import BUILD, run, traced
 from snapshots import assert_same, check_tree, numbers, snapshot
 from trees import ino, listing, standard_tree, write
 
@@ -422,3 +424,46 @@ def test_made_by_the_kernel_where_one_of_ours_was(ov, user):
     sysc.as_user(user, user, make)
     ov.remount(kernel=False)
     assert listing(mnt) == ["dir", "fifo", "lock"]
+
+
+@pytest.mark.layouts("ext4")
+def test_killed_while_it_takes_over(ov, capsys):
+    """The server is killed before the n-th call that changes something while what the kernel made is looked at for
+    the first time: the next one goes on, and no number or link is lost."""
+    by_kernel = imports.start(ov, imports.OPTIONS["metacopy"])
+    imports.change(by_kernel)
+    seen, known = imports.visible(ov.mnt, nlink=False), numbers(ov.mnt)
+    ov.umount()
+    imports.to_reverlay(ov)
+    ov.may_complain = True
+    pristine = ov.base.parent / "pristine"
+    run("cp", "-a", ov.base, pristine)
+    killed = 0
+    for n in range(1, 80, 1 if imports.EVERY == 1 else 6):
+        # strace(1) may be too old for setxattrat(2)
+        mnt = ov.mount(prefix=(BUILD / "tests/deny/rvl-deny", "xattrat"))
+        is_killed = False
+        with traced(mnt, "-o", "/dev/null", "-e", f"trace={imports.CHANGES}", "-e",
+                    f"inject={imports.CHANGES}:signal=SIGKILL:when={n}"):
+            try:
+                snapshot(mnt)
+            except OSError as error:
+                assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED), error
+                is_killed = True
+        if is_killed:
+            ov.kill()
+            ov.mount()
+        killed += is_killed
+        assert_same(seen, imports.visible(mnt, nlink=False), f"killed at {n}")
+        imports.check_numbers(ov, known)
+        ov.umount()
+        code, found = ov.ctl("check")
+        if code:  # a count may be too high
+            assert code == 4 and {p["id"] for p in found["problems"]} == {"nlink-wrong"}, found
+            assert ov.ctl("repair", "-p")[0] == 1
+        run("rsync", "-aHAX", "--delete", f"{pristine}/", ov.base)
+    shutil.rmtree(pristine)
+    with capsys.disabled():
+        print(f"\nlooked at for the first time: killed at {killed} points")
+    assert killed > 3
+    ov.mount()
