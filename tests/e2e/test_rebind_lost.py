@@ -276,7 +276,7 @@ EVERY = 1 if os.environ.get("RVL_ALL_MOVES") else 89
 @pytest.mark.seconds(7200 if EVERY == 1 else 200)
 @pytest.mark.layouts("ext4")
 def test_killed_anywhere(ov, rebound, capsys):
-    """A server that is killed before the n-th call that changes something: the next mount ends it."""
+    """A repair that is killed before the n-th call that changes something: the next mount ends it."""
     ov.may_complain = True
     pages(3, 4)(map_of(ov))
     pristine = ov.base.parent / "pristine"
