@@ -33,6 +33,14 @@ STATX_BTIME = 0x800
 STATX_ALL = 0xfff
 
 
+def syncfs(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        _check(libc.syncfs(fd), path)
+    finally:
+        os.close(fd)
+
+
 def _check(result, *names):
     if result < 0:
         number = ctypes.get_errno()

@@ -288,6 +288,29 @@ def test_full_disk(ov, images):
         run("umount", "-l", small)
 
 
+def test_no_room_for_temporary_files(ov, monkeypatch):
+    """It says what it has no room for, and nothing is the matter with the overlay."""
+    with ov.lower() as low:
+        for i in range(4000):
+            write(low / f"a directory/{i:0100}", b"")
+    mnt = ov.mount()
+    write(mnt / "file")
+    ov.umount()
+    small = ov.base / "small"
+    small.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small)
+    monkeypatch.setenv("TMPDIR", str(small))
+    try:
+        for command in (["check"], ["repair", "-y"]):
+            code, found = ov.ctl(*command)
+            assert code == 8 and "a temporary file (in TMPDIR" in found["stderr"], found
+    finally:
+        run("umount", "-l", small)
+    monkeypatch.undo()
+    assert ov.ctl("repair", "-y")[0] in (0, 1)
+    ov.mount()
+
+
 # -- interruption ---------------------------------------------------------------------------
 
 

@@ -40,9 +40,6 @@ class Thing:
         self.is_dead = False  # it may be gone
 
 
-SYNCS = (os.fsync, os.fdatasync)
-
-
 class Load:
     """Threads that change the mount until the disk goes down, and remember what was synced."""
 
@@ -51,6 +48,8 @@ class Load:
         self.mnt = machine.mnt
         self.seed = seed
         self.things = things
+        # the last is what sync(2) does
+        self.syncs = (os.fsync, os.fdatasync, lambda fd: sysc.syncfs(machine.disk))
         self.problems = []
         self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(3)]
 
@@ -111,7 +110,7 @@ class Load:
         try:
             os.write(fd, content)
             if rng.random() < 0.3:
-                rng.choice(SYNCS)(fd)
+                rng.choice(self.syncs)(fd)
                 sync_dir(path.parent)
                 self.machine.check_power()
                 thing = Thing(path, content, os.fstat(fd), sysc.handle(path))
@@ -129,7 +128,7 @@ class Load:
             thing.contents.add(None)
             os.write(fd, content)
             if rng.random() < 0.5:
-                rng.choice(SYNCS)(fd)
+                rng.choice(self.syncs)(fd)
                 self.machine.check_power()
                 old = [c for c in thing.contents if c is not None]
                 thing.contents = {content + c[len(content):] for c in old}
