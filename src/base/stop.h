@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 /* -ECANCELED if it is to end, else 0. stop: or NULL. */
-static inline int rvl_check_stop(const _Atomic bool *stop)
+static inline int rvl_stop_check(const _Atomic bool *stop)
 {
 	return stop && atomic_load_explicit(stop, memory_order_relaxed) ? -ECANCELED : 0;
 }

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +48,7 @@ int rvl_check_tick(struct rvl_check *check)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, check->n_names);
-	return rvl_check_stop(config->stop);
+	return rvl_stop_check(config->stop);
 }
 
 uint64_t rvl_place_hash(uint64_t parent, const char *name)
@@ -247,7 +246,7 @@ static void tell_deferred(struct rvl_check *check, enum rvl_outcome outcome, int
 static int open_index(struct rvl_check *check)
 {
 	bool is_look = check->mode == RVL_CHECK_LOOK;
-	int r = rvl_check_stop(check->config->stop);
+	int r = rvl_stop_check(check->config->stop);
 
 	if (r)
 		return r;
@@ -296,7 +295,7 @@ static int run_passes(struct rvl_check *check)
 	if (clock_gettime(CLOCK_REALTIME_COARSE, &check->begin))
 		return -errno;
 	check->born_max = 0;
-	check->is_map_stale = check->is_tree_unsure = check->is_merged_lost = false;
+	check->is_map_stale = check->is_tree_unsure = check->is_merged_incomplete = false;
 	check->n_late = 0;
 	rvl_number_set_release(&check->pending);
 	rvl_number_set_release(&check->known);

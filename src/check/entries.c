@@ -198,7 +198,7 @@ static int check_directory_stamp(struct rvl_check *check, uint64_t number,
 		return 0;
 	fd = rvl_handle_open(upper->fd, &record->upper);
 	if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &st) || !S_ISDIR(st.stx_mode) ||
-	    !st.stx_nlink || st.stx_ino == upper->ino || !rvl_layer_has(upper, fd))
+	    !st.stx_nlink || st.stx_ino == upper->ino || !rvl_layer_may_have_dir(upper, fd))
 		return 0;
 	r = rvl_stamp_get(check->index, fd, "", S_IFDIR, st.stx_ino, &id);
 	if ((!r && (id.number == number || is_other_record(check, id.number, &record->upper))) ||

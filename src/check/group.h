@@ -44,12 +44,13 @@ struct rvl_group {
 /* judge.c: an object that is there and has an entry. */
 int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
 		     const struct rvl_group_object *object);
-int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group);
 int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names);
 /* An entry whose object has no name of its own. */
 int rvl_judge_unnamed(struct rvl_check *check, const struct rvl_group *group);
 int rvl_judge_place(struct rvl_check *check, const struct rvl_group *group);
 int rvl_judge_directories(struct rvl_check *check, const struct rvl_group *group);
+/* metacopy.c: copies of this lower object that do not lead to it. */
+int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group);
 
 /*
  * Number of the directory that an item of upper lies in, as its stamp is at this moment; 0: none.

@@ -117,7 +117,7 @@ static int take_directory(struct name *n, const struct rvl_handle *origin)
 		_cleanup_close_ int fd = rvl_handle_open(upper->fd, &handle);
 
 		if (fd >= 0 && !rvl_path_statx(fd, "", RVL_STATX_MASK, &st) &&
-		    S_ISDIR(st.stx_mode) && st.stx_nlink && rvl_layer_has(upper, fd)) {
+		    S_ISDIR(st.stx_mode) && st.stx_nlink && rvl_layer_may_have_dir(upper, fd)) {
 			n->import->result->n_directories++;
 			return drop(n);
 		}
@@ -234,7 +234,7 @@ static int tick(struct rvl_import *import)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, import->n_names);
-	return rvl_check_stop(config->stop);
+	return rvl_stop_check(config->stop);
 }
 
 int rvl_import_index(struct rvl_import *import, bool is_after)

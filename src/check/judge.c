@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/array.h"
 #include "base/cleanup.h"
@@ -70,15 +69,12 @@ static int check_upper(struct record *record, const struct rvl_upper_at *at)
 	return stale(record, RVL_P_UPPER_STALE);
 }
 
-/*
- * Lower is shown beneath a directory that hid it: a new one, made where lower's had been removed. A
- * record that has lost one of overlay.place and overlay.fh has the other; and what was copied up from
- * this very directory has its number.
- */
+/* Lower is shown beneath a directory that hid it: a new one, made where lower's had been removed. What
+ * was copied up from this very directory has its number. */
 static bool has_lost_opaque(const struct record *record)
 {
-	return !record->stored.is_merged && !record->stored.lower.len &&
-	       !record->group->has_own_merged && !record->check->config->is_rebind;
+	return rvl_entry_hides_lower(&record->stored) && !record->group->has_own_merged &&
+	       !record->check->config->is_rebind;
 }
 
 static int check_lower(struct record *record, const struct rvl_upper_at *at)
@@ -154,31 +150,6 @@ int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
 	r = r ?: check_upper(&record, &at);
 	r = r ?: check_lower(&record, &at);
 	return r ?: check_redirect(&record, &at);
-}
-
-/* ---- metacopy files ---- */
-
-int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group)
-{
-	int r = 0;
-
-	for (unsigned i = 0; !r && i < group->n_strays; i++) {
-		const struct rvl_fact *fact = &group->strays[i];
-		enum rvl_problem_id id = fact->what == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE :
-									     RVL_P_METACOPY_DATA;
-		_cleanup_free_ char *path = rvl_item_path(check, fact->item);
-		_cleanup_free_ char *view =
-			group->n_views ? rvl_item_path(check, group->view.item) : NULL;
-
-		if (!view)
-			rvl_problem_note(check, id, fact->parent, path,
-					 "no name of lower leads to what it was copied up from");
-		else if (rvl_problem_begin(check, id, fact->parent, path, "it is a copy of /%s",
-					   view))
-			r = rvl_problem_end(check,
-					    rvl_mend_data_redirect(check, fact->item, view));
-	}
-	return r;
 }
 
 /* ---- link counts ---- */

@@ -66,7 +66,7 @@ int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *
 		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, ret_st) < 0 ||
 		    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT) || !ret_st->stx_nlink)
 			continue;
-		if (S_ISDIR(type) && !rvl_layer_has(layer, fd))
+		if (S_ISDIR(type) && !rvl_layer_may_have_dir(layer, fd))
 			continue;
 		*ret_layer = layer;
 		return rvl_take_fd(&fd);
@@ -251,7 +251,7 @@ static int give_number(struct rvl_check *check, uint64_t item, unsigned depth)
 		return r;
 	/* the record of a merged one says so from the start: else it is one that hides lower */
 	merged = rvl_number_set_get(&check->merged, at.st.stx_ino);
-	if (!merged && check->is_merged_lost)
+	if (!merged && check->is_merged_incomplete)
 		merged = RVL_ITEM_UNKNOWN;
 	number_of_origin(check, &at, &origin);
 	for (unsigned i = 0; !r && i < NUMBER_RETRIES; i++) {

@@ -32,10 +32,9 @@ int rvl_mend_number(struct rvl_check *check, uint64_t item);
 /* Make the missing entry of an object that is no directory. */
 int rvl_mend_entry(struct rvl_check *check, uint64_t number, uint64_t item);
 /*
- * Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED
- * fact, 0: none, RVL_ITEM_UNKNOWN: which is left for the next round; place: what it keeps of
- * overlay.place, or NULL (where its redirect
- * leads, else its own place).
+ * Write the record of a directory anew; parent: its directory's number; lower_item: of its MERGED fact,
+ * 0: none, RVL_ITEM_UNKNOWN: it has one, not known which, so that overlay.fh is left to the next round;
+ * place: what it keeps of overlay.place, or NULL (where its redirect leads, else its own place).
  */
 #define RVL_ITEM_UNKNOWN UINT64_MAX
 int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uint64_t parent,

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A metacopy file of upper: does it lead to data, are they those of the object that it was copied up
- * from, do they fit it? Where they are to be found instead is known when all names of lower are
- * (rvl_judge_strays).
+ * from, do they fit it? Where they are to be found instead is known when all names of lower are.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/refstr.h"
 #include "check/data.h"
+#include "check/group.h"
 #include "check/mend.h"
 #include "check/object.h"
 #include "layer/fetch.h"
@@ -29,7 +29,7 @@ static int read_origin(struct rvl_check *check, const struct rvl_object *object,
 }
 
 /* A copy of lower may have split a hard link: then each name leads to the same data. */
-static bool is_same(struct rvl_check *check, int object_fd, const struct rvl_found *found)
+static bool has_same_data(struct rvl_check *check, int object_fd, const struct rvl_found *found)
 {
 	const struct rvl_place *data = found->data.layer ? &found->data : &found->places.v[0];
 	_cleanup_close_ int a = rvl_fd_reopen(object_fd, O_RDONLY);
@@ -39,8 +39,9 @@ static bool is_same(struct rvl_check *check, int object_fd, const struct rvl_fou
 	       rvl_is_same_data(a, b) > 0;
 }
 
-/* Is what was found in lower the object of this handle? -ESTALE: the handle opens none. */
-static int is_of_handle(struct rvl_check *check, const struct rvl_handle *origin,
+/* 1: what was found in lower is the object of this handle, or a copy of its data; 0: it is not; -ESTALE:
+ * the handle opens none. */
+static int matches_handle(struct rvl_check *check, const struct rvl_handle *origin,
 			const struct rvl_found *found)
 {
 	const struct rvl_layer *layer;
@@ -52,7 +53,7 @@ static int is_of_handle(struct rvl_check *check, const struct rvl_handle *origin
 		return -ESTALE;
 	if (st.stx_ino == found->st.stx_ino && rvl_statx_dev(&st) == rvl_statx_dev(&found->st))
 		return 1;
-	return st.stx_size == found->st.stx_size && is_same(check, fd, found);
+	return st.stx_size == found->st.stx_size && has_same_data(check, fd, found);
 }
 
 /*
@@ -73,7 +74,7 @@ static int is_own(struct rvl_check *check, const struct rvl_object *object,
 	    id.number == object->stamp.number)
 		return 1;
 	if (!read_origin(check, object, &origin))
-		r = is_of_handle(check, &origin, found);
+		r = matches_handle(check, &origin, found);
 	if (r == -ESTALE && id.number && rvl_number_is_of_lower(check, object->stamp.number))
 		r = 0;
 	return r;
@@ -102,7 +103,7 @@ static int leads_to_own(struct rvl_check *check, const struct rvl_object *object
 
 /* Fills object->stray. */
 static int check_whose(struct rvl_check *check, struct rvl_object *object,
-		       const struct rvl_attributes *attributes)
+		       const struct rvl_xattr_list *attributes)
 {
 	int r = 0;
 
@@ -197,9 +198,20 @@ static int left_alone(struct rvl_check *check, const struct rvl_object *object, 
 	return 0;
 }
 
-/* A valid value or a damaged one: does it fit what upper and lower have? */
+/*
+ * A valid value or a damaged one: does it fit what upper and lower have?
+ *
+ *   value    own data  lower's data             what is done
+ *   valid    any       there, of this size      nothing
+ *   damaged  not all   there                    made a metacopy file, of their size
+ *   valid    none      of another size          the same
+ *   valid    part      of another size          left alone: each has data to lose
+ *   any      all       not so                   it is none: the attribute goes
+ *   valid    not all   not found                add_stray
+ *   damaged  not all   not found                left alone; add_stray
+ */
 static int check_metacopy_value(struct rvl_check *check, struct rvl_object *object,
-				const struct rvl_attributes *attributes, bool is_valid)
+				const struct rvl_xattr_list *attributes, bool is_valid)
 {
 	bool has_below, is_other_size;
 	enum data own = DATA_NONE;
@@ -230,7 +242,7 @@ static int check_metacopy_value(struct rvl_check *check, struct rvl_object *obje
 	if (!rvl_problem_begin(check, RVL_P_METACOPY_VALUE, object->stamp.number, object->path,
 			       !is_valid     ? NULL :
 			       is_other_size ? "the data in lower have another size" :
-					       "the file has data, and lower has none"))
+					       "the file has all data, and does not lead to its own in lower"))
 		return 0;
 	if (own != DATA_ALL)
 		r = make_metacopy(check, object, size);
@@ -241,7 +253,7 @@ static int check_metacopy_value(struct rvl_check *check, struct rvl_object *obje
 
 /* A fetch that was cut short; what it has left is judged when it is mended. */
 static int check_fetch(struct rvl_check *check, struct rvl_object *object,
-		       const struct rvl_attributes *attributes)
+		       const struct rvl_xattr_list *attributes)
 {
 	const struct statx *before = object->st;
 	_cleanup_close_ int fd = -EBADF;
@@ -301,7 +313,7 @@ static int add_stray(struct rvl_check *check, const struct rvl_object *object)
 }
 
 int rvl_check_metacopy(struct rvl_check *check, struct rvl_object *object,
-		       const struct rvl_attributes *attributes)
+		       const struct rvl_xattr_list *attributes)
 {
 	int r;
 
@@ -317,3 +329,27 @@ int rvl_check_metacopy(struct rvl_check *check, struct rvl_object *object,
 	return r ?: add_stray(check, object);
 }
 
+/* ---- when all names of lower are known ---- */
+
+int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < group->n_strays; i++) {
+		const struct rvl_fact *fact = &group->strays[i];
+		enum rvl_problem_id id = fact->what == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE :
+									     RVL_P_METACOPY_DATA;
+		_cleanup_free_ char *path = rvl_item_path(check, fact->item);
+		_cleanup_free_ char *view =
+			group->n_views ? rvl_item_path(check, group->view.item) : NULL;
+
+		if (!view)
+			rvl_problem_note(check, id, fact->parent, path,
+					 "no name of lower leads to what it was copied up from");
+		else if (rvl_problem_begin(check, id, fact->parent, path, "it is a copy of /%s",
+					   view))
+			r = rvl_problem_end(check,
+					    rvl_mend_data_redirect(check, fact->item, view));
+	}
+	return r;
+}

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/refstr.h"
 #include "check/mend.h"
 #include "check/object.h"
 #include "index/companion.h"
@@ -20,14 +19,14 @@
 #include "layer/path.h"
 
 static void read_list(struct rvl_check *check, const struct rvl_object *object,
-		      struct rvl_attributes *ret)
+		      struct rvl_xattr_list *ret)
 {
 	ret->len = rvl_xattrat_list(object->dirfd, object->name, ret->list, sizeof(ret->list));
 	/* what lies on a companion is in no list */
 	ret->is_complete = ret->len >= 0 && !(check->index && rvl_companions_exist(check->index));
 }
 
-bool rvl_object_may_have(const struct rvl_check *check, const struct rvl_attributes *attributes,
+bool rvl_object_may_have(const struct rvl_check *check, const struct rvl_xattr_list *attributes,
 			 enum rvl_xattr which)
 {
 	const char *name = check->stack->xattr.name[which];
@@ -73,10 +72,7 @@ int rvl_object_unset(struct rvl_check *check, const struct rvl_object *object,
 
 /* ---- directories ---- */
 
-/*
- * Does its record say that it hides what lower has at its name? One of a merged directory has at
- * least one of the two.
- */
+/* Does its record say that it hides what lower has at its name? */
 static bool is_to_hide(struct rvl_check *check, const struct rvl_object *object)
 {
 	struct rvl_entry_directory record;
@@ -85,7 +81,7 @@ static bool is_to_hide(struct rvl_check *check, const struct rvl_object *object)
 
 	if (!check->index || !object->stamp.number ||
 	    rvl_entry_get_directory(check->index, object->stamp.number, &record) ||
-	    record.is_merged || record.lower.len)
+	    !rvl_entry_hides_lower(&record))
 		return false;
 	if (!rvl_merge_lookup(check->stack, object->lower, object->name, NULL, NULL, &found))
 		ret = found.places.n && S_ISDIR(found.st.stx_mode);
@@ -94,7 +90,7 @@ static bool is_to_hide(struct rvl_check *check, const struct rvl_object *object)
 }
 
 static int check_opaque(struct rvl_check *check, struct rvl_object *object,
-			const struct rvl_attributes *attributes)
+			const struct rvl_xattr_list *attributes)
 {
 	char value[2];
 	ssize_t n;
@@ -116,7 +112,7 @@ static int check_opaque(struct rvl_check *check, struct rvl_object *object,
 }
 
 static int check_impure(struct rvl_check *check, struct rvl_object *object,
-			const struct rvl_attributes *attributes)
+			const struct rvl_xattr_list *attributes)
 {
 	char value[2];
 	ssize_t n;
@@ -134,7 +130,7 @@ static int check_impure(struct rvl_check *check, struct rvl_object *object,
 }
 
 static int check_redirect(struct rvl_check *check, struct rvl_object *object,
-			  const struct rvl_attributes *attributes)
+			  const struct rvl_xattr_list *attributes)
 {
 	int r;
 
@@ -150,7 +146,7 @@ static int check_redirect(struct rvl_check *check, struct rvl_object *object,
 }
 
 static int check_protattr(struct rvl_check *check, struct rvl_object *object,
-			  const struct rvl_attributes *attributes)
+			  const struct rvl_xattr_list *attributes)
 {
 	char value[32];
 	ssize_t n;
@@ -171,7 +167,7 @@ static int check_protattr(struct rvl_check *check, struct rvl_object *object,
 /* ---- what copied-up objects have ---- */
 
 static int check_nlink(struct rvl_check *check, struct rvl_object *object,
-		       const struct rvl_attributes *attributes)
+		       const struct rvl_xattr_list *attributes)
 {
 	char value[RVL_NLINK_VALUE_SIZE + 1];
 	struct rvl_nlink nlink;
@@ -196,7 +192,7 @@ static int check_nlink(struct rvl_check *check, struct rvl_object *object,
 
 /* The place of a copied-up object; whether lower has it there is found out later. */
 static int check_place(struct rvl_check *check, struct rvl_object *object,
-		       const struct rvl_attributes *attributes)
+		       const struct rvl_xattr_list *attributes)
 {
 	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
 	struct rvl_name_at at;
@@ -223,7 +219,7 @@ static int check_place(struct rvl_check *check, struct rvl_object *object,
 }
 
 static int check_origin(struct rvl_check *check, struct rvl_object *object,
-			const struct rvl_attributes *attributes)
+			const struct rvl_xattr_list *attributes)
 {
 	uint8_t value[RVL_HANDLE_ENCODED_MAX];
 	const struct rvl_layer *layer;
@@ -305,7 +301,7 @@ int rvl_check_object(struct rvl_check *check, struct rvl_object *object)
 				 .item = object->item,
 				 .nlink = object->st->stx_nlink,
 				 .type = (uint8_t)(mode >> 12) };
-	struct rvl_attributes attributes;
+	struct rvl_xattr_list attributes;
 	int r = read_stamp(check, object);
 
 	if (r)

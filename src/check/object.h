@@ -5,15 +5,16 @@
 
 #include "check/private.h"
 
-#define RVL_ATTRIBUTES_SIZE 4096 /* of names; with more, every attribute is asked for */
+#define RVL_XATTR_LIST_SIZE 4096 /* of names; with more, every attribute is asked for */
 
 /* Their names, as they were when the object was met. */
-struct rvl_attributes {
-	char list[RVL_ATTRIBUTES_SIZE];
+struct rvl_xattr_list {
+	char list[RVL_XATTR_LIST_SIZE];
 	ssize_t len; /* negative: not known */
 	bool is_complete;
 };
-bool rvl_object_may_have(const struct rvl_check *check, const struct rvl_attributes *attributes,
+/* false: it has not. */
+bool rvl_object_may_have(const struct rvl_check *check, const struct rvl_xattr_list *attributes,
 			 enum rvl_xattr which);
 
 /* As rvl_upper_xattr_get and the like, also where there is no index and so no companion. To unset
@@ -27,6 +28,6 @@ int rvl_object_unset(struct rvl_check *check, const struct rvl_object *object,
 
 /* metacopy.c: of a file. */
 int rvl_check_metacopy(struct rvl_check *check, struct rvl_object *object,
-		       const struct rvl_attributes *attributes);
+		       const struct rvl_xattr_list *attributes);
 
 #endif

@@ -47,7 +47,7 @@ struct rvl_check {
 	struct rvl_number_set known; /* real inode number in upper -> number, see STAMP_WRONG */
 	struct rvl_number_set companions; /* real inode number -> rvl_companion_state */
 	struct rvl_number_set merged; /* repair: real inode number of a directory -> item of its MERGED fact */
-	bool is_merged_lost; /* of some; they may be merged */
+	bool is_merged_incomplete; /* it was full: what is not in it may be merged too */
 	struct rvl_number_set suspects; /* online: hashes of what the first look found */
 	bool is_second_look;
 	struct rvl_check_result *result; /* borrowed */

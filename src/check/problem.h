@@ -162,8 +162,9 @@ enum rvl_severity {
 	X(METACOPY_VALUE, "metacopy-value", RVL_ERROR, true,						\
 	  "overlay.metacopy is malformed; or lower's data have another size; or the file has all data "	\
 	  "and lower has none",										\
-	  "made valid, with the size of lower's, where only lower has all data; else removed; left "	\
-	  "alone where upper has a part and lower another size")					\
+	  "made valid, with the size of lower's, where only lower has all data; removed where upper "	\
+	  "has them; left alone where upper has not all and lower's are not found, or have another "	\
+	  "size and upper has a part")									\
 	X(METACOPY_DATA, "metacopy-data", RVL_ERROR, true,						\
 	  "a metacopy file leads to no data in lower, or to those of another file than it was "	\
 	  "copied up from",										\

@@ -96,7 +96,7 @@ static int split(void *arg, const struct rvl_rebind_split *split)
 {
 	struct rvl_check_rebind *rb = arg;
 
-	return rvl_check_stop(rb->config->stop) ?: rvl_rebind_link_add(rb, split);
+	return rvl_stop_check(rb->config->stop) ?: rvl_rebind_link_add(rb, split);
 }
 
 static int set_directory_origin(struct rvl_check_rebind *rb, uint64_t number, const void *value,
@@ -124,7 +124,7 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 	enum rvl_entry_kind kind;
 	struct rvl_handle handle;
 	struct statx st;
-	int len, r = rvl_check_stop(rb->config->stop);
+	int len, r = rvl_stop_check(rb->config->stop);
 
 	if (r || rb->config->is_dry_run)
 		return r;
@@ -170,7 +170,7 @@ static int run(struct rvl_check_rebind *rb)
 	}
 	r = r ?: rvl_rebind_lowers(rb->rebind, &sink, &rb->result->lower);
 	r = r ?: rvl_rebind_link(rb);
-	r = r ?: rvl_check_stop(rb->config->stop);
+	r = r ?: rvl_stop_check(rb->config->stop);
 	rb->result->has_map = rvl_rebind_has_map(rb->rebind);
 	if (r || rb->config->is_dry_run)
 		return r;

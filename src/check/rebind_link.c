@@ -516,6 +516,6 @@ int rvl_rebind_link(struct rvl_check_rebind *rb)
 		return 0;
 	qsort(rb->splits, rb->n_splits, sizeof(*rb->splits), compare_splits);
 	for (size_t i = 0; !r && i < rb->n_splits; i++)
-		r = rvl_check_stop(rb->config->stop) ?: join(rb, &rb->splits[i]);
+		r = rvl_stop_check(rb->config->stop) ?: join(rb, &rb->splits[i]);
 	return r;
 }

@@ -325,7 +325,7 @@ static int tick(struct walk *walk)
 
 	if (++walk->n_names % PROGRESS_NAMES == 0 && config->progress)
 		config->progress(config->arg, walk->n_names);
-	return rvl_check_stop(config->stop);
+	return rvl_stop_check(config->stop);
 }
 
 static int walk_names(struct walk *walk)
@@ -493,7 +493,7 @@ static int walk_all(struct walk *walk)
 		free(walk->dir.path);
 	}
 	for (size_t i = 0; !r && i < walk->n_unequal; i++)
-		r = rvl_check_stop(walk->rb->config->stop) ?: settle_unequal(walk, &walk->unequal[i]);
+		r = rvl_stop_check(walk->rb->config->stop) ?: settle_unequal(walk, &walk->unequal[i]);
 	return r;
 }
 

@@ -51,7 +51,7 @@ static bool is_in_lowers(const struct scan *scan, const struct rvl_handle *origi
 			return true;
 		if (fd >= 0 && may_be_uuid(identity->uuid, origin->uuid) &&
 		    !rvl_path_statx(fd, "", STATX_TYPE, &st) && S_ISDIR(st.stx_mode) &&
-		    rvl_layer_has(layer, fd))
+		    rvl_layer_may_have_dir(layer, fd))
 			return true;
 	}
 	return false;

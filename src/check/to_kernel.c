@@ -62,7 +62,7 @@ int rvl_to_kernel_tick(struct rvl_to_kernel *tk)
 		return 0;
 	if (config->sink->progress)
 		config->sink->progress(config->sink->arg, tk->n_names);
-	return rvl_check_stop(config->stop);
+	return rvl_stop_check(config->stop);
 }
 
 /* ---- AUFS whiteouts ---- */

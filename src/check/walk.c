@@ -209,7 +209,7 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 		r = rvl_number_set_add(&check->merged, object->st->stx_ino, fact.item,
 				       RVL_NUMBER_SET_MAX);
 		if (r == -E2BIG) {
-			check->is_merged_lost = true;
+			check->is_merged_incomplete = true;
 			r = 0;
 		}
 	}

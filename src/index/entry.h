@@ -74,6 +74,12 @@ struct rvl_entry_directory {
 	struct rvl_handle lower;  /* overlay.fh, of the topmost lower directory; len 0: none */
 	struct rvl_name_at place; /* overlay.place, in the merged lower view */
 };
+/* Does it say that the directory hides what lower has at its name? A merged one that has lost one of
+ * overlay.place and overlay.fh has the other. */
+static inline bool rvl_entry_hides_lower(const struct rvl_entry_directory *dir)
+{
+	return !dir->is_merged && !dir->lower.len;
+}
 /*
  * Written whole in work/, then renamed into place: -EEXIST as above (is_replace: over what is
  * there).

@@ -395,7 +395,7 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 	struct rvl_rebind *rebind = arg;
 	const struct rvl_state *state = rebind->next->state;
 	struct rvl_old_place *place;
-	int r = rvl_check_stop(rebind->config.stop) ?: find_recorded(rebind, visit, ret);
+	int r = rvl_stop_check(rebind->config.stop) ?: find_recorded(rebind, visit, ret);
 
 	/* what an entry keeps of it is of the lower layers from before the copy */
 	if (r == 0)
@@ -462,7 +462,7 @@ static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origi
 		    IFTODT(stx.stx_mode) != type || !stx.stx_nlink)
 			continue;
 		/* where a file lies is not always known */
-		if (type == DT_DIR && !rvl_layer_has(layer, fd))
+		if (type == DT_DIR && !rvl_layer_may_have_dir(layer, fd))
 			continue;
 		r = rvl_real_of_lower(rebind->next, layer, fd, "", &stx, &real);
 		if (r)
@@ -578,7 +578,7 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 	tell_gone(rebind);
 	r = rvl_bind_claims(rebind->next);
 	r = r ?: rvl_map_build(rebind->next, rebind->config.stop);
-	r = r ?: rvl_check_stop(rebind->config.stop);
+	r = r ?: rvl_stop_check(rebind->config.stop);
 	if (!r && (rebind->has_origins || rebind->config.is_rebuilt) && !rebind->config.is_dry_run)
 		r = rvl_entry_each(rebind->next, renew_place, rebind);
 	ret->n_names = rvl_counters.map_names;

@@ -444,7 +444,7 @@ int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, 
 	return *ret ? 0 : -ENOMEM;
 }
 
-bool rvl_layer_has(const struct rvl_layer *layer, int fd)
+bool rvl_layer_may_have_dir(const struct rvl_layer *layer, int fd)
 {
 	_cleanup_free_ char *place = NULL;
 

@@ -51,8 +51,9 @@ struct rvl_stack {
 	uint64_t work_ino;
 	struct rvl_xattr_names xattr; /* trusted. or user. */
 	bool can_redirect_follow;     /* redirect_dir != nofollow */
-	/* A look-up takes a file with blocks in the last layer to have data, and who needs them
-	 * asks rvl_merge_check_data: for who looks up many and reads few. Off until it is set. */
+	/* A look-up takes a file with blocks, or an empty one, in the last layer that the search
+	 * reaches to have data, and who needs them asks rvl_merge_check_data: for who looks up many
+	 * and reads few. Off until it is set. */
 	bool is_data_checked_late;
 };
 
@@ -95,11 +96,11 @@ static inline struct rvl_layer *rvl_stack_upper(const struct rvl_stack *stack)
  */
 int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, char **ret);
 /*
- * Does the directory of a descriptor lie inside the layer? Handles open anything on the filesystem. Also
- * true where that cannot be told (a path longer than PATH_MAX). Not for files: a descriptor of one may
- * be known by a name that is gone, or was never looked up.
+ * Does the directory of a descriptor lie inside the layer? Handles open anything on the filesystem. False
+ * only if it lies outside for certain: deeper than PATH_MAX, or after an error, it may be inside. Not
+ * for files: a descriptor of one may be known by a name that is gone, or was never looked up.
  */
-bool rvl_layer_has(const struct rvl_layer *layer, int fd);
+bool rvl_layer_may_have_dir(const struct rvl_layer *layer, int fd);
 
 /* Index of the first data-only layer; lowers with a merged view are 1 … this - 1. */
 static inline unsigned rvl_stack_data_start(const struct rvl_stack *stack)

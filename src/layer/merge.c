@@ -12,8 +12,8 @@
  * are those of ovl_lookup, ovl_lookup_layer, ovl_lookup_single and ovl_check_redirect in
  * fs/overlayfs/namei.c, and AUFS names on top of them. Differences from the kernel: a directory
  * that is the root of upper or work is absent (there: ELOOP), what is damaged is EUCLEAN (there:
- * EINVAL or EIO), and a metacopy file in the last layer may be found (there: EIO), though its data
- * are not (rvl_merge_check_data).
+ * EINVAL or EIO), and with is_data_checked_late a metacopy file in the last layer may be found (there:
+ * EIO), though its data are not.
  */
 #include "layer/merge.h"
 

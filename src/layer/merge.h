@@ -88,7 +88,8 @@ int rvl_merge_lookup_data(const struct rvl_stack *stack, const struct rvl_places
 /*
  * Has the file at this place, where the data of an object were found, data of its own? It is opened,
  * or named, by dirfd and name. 0, or -EIO: it is a metacopy file, which is logged; -EUCLEAN as
- * rvl_metacopy_get. Asks only where a look-up may have left it (is_data_checked_late in layer.h).
+ * rvl_metacopy_get. Asks while is_data_checked_late is set (layer.h), in all layers but the data-only
+ * ones: with redirects off any of them can be the last of a search.
  */
 int rvl_merge_check_data(const struct rvl_stack *stack, const struct rvl_place *place, int dirfd,
 			 const char *name);

@@ -146,7 +146,7 @@ int rvl_overlay_readlink(struct rvl_overlay *ov, uint64_t number, char *buf, siz
 		r = rvl_real_get(node, &real);
 	if (r < 0)
 		return r;
-	rvl_given_is_read(node);
+	rvl_given_note_read(node);
 	n = readlinkat(real.dirfd, real.name, buf, size);
 	if (n < 0)
 		return errno == ENOENT ? -ESTALE : -errno;

@@ -66,6 +66,7 @@ static void settle(struct rvl_node *node)
 {
 	struct rvl_debts *debts = &node->ov->debts;
 
+	/* together: what is in the list is owed, so that paying the first of it comes to an end */
 	pthread_mutex_lock(&debts->lock);
 	atomic_store_explicit(&node->is_owed, false, memory_order_release);
 	*(node->debt_older ? &node->debt_older->debt_newer : &debts->oldest) = node->debt_newer;

@@ -150,7 +150,7 @@ static int pin_number(struct rvl_overlay *ov, uint64_t number, bool is_write, of
 	if (r < 0)
 		return r;
 	if (!is_write) {
-		rvl_given_is_read(node);
+		rvl_given_note_read(node);
 		return rvl_file_pin(node, false, ret);
 	}
 	prot = rvl_prot_get(node);

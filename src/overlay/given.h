@@ -22,7 +22,7 @@
  *
  * So who changes and does not find given_to set is seen by who gives in his step 4.
  *
- * What the kernel has by its own account of all this it need not be given again (rvl_given_has).
+ * A listing need not give again what the kernel still has (rvl_given_has).
  */
 #ifndef RVL_OVERLAY_GIVEN_H
 #define RVL_OVERLAY_GIVEN_H
@@ -34,7 +34,7 @@ static inline uint64_t rvl_given_begin(const struct rvl_overlay *ov)
 	return atomic_load(&ov->n_changes);
 }
 
-/* Step 3 and the question of step 4: true if what was read since `begun` may be old. */
+/* Step 3 (which makes it unread, too) and the question of step 4: true if what was read since `begun` may be old. */
 static inline bool rvl_given_set(struct rvl_node *node, pid_t asker, uint64_t begun)
 {
 	pid_t old = atomic_load(&node->given_to), new;
@@ -58,7 +58,7 @@ static inline bool rvl_given_changed(struct rvl_node *node, pid_t changer)
 }
 
 /* The kernel is about to read it, and will ask for the access time again (fuse_invalidate_atime). */
-static inline void rvl_given_is_read(struct rvl_node *node)
+static inline void rvl_given_note_read(struct rvl_node *node)
 {
 	if (!atomic_load_explicit(&node->is_read, memory_order_relaxed))
 		atomic_store_explicit(&node->is_read, true, memory_order_relaxed);

@@ -442,7 +442,7 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 	return look_up_entry(dir, asker, name, NULL, ret, ret_entry);
 }
 
-int rvl_lookup_listed(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
+int rvl_lookup_listed_locked(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
 		      struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
 	return look_up_entry(dir, asker, name, ret_is_kept, ret, ret_entry);

@@ -21,8 +21,8 @@
 int rvl_nlink_read(struct rvl_node *node, int dirfd, const char *name, uint32_t upper_nlink);
 /* Change by delta, on disk first, then in the node. Under the node's lock. A no-op for delta 0. */
 int rvl_nlink_add(struct rvl_node *node, int delta);
-/* Take it back, since what it was for has failed: in the node in any case. An error: not on disk, where
- * the next mount does it if the record of the log stays. */
+/* Take back rvl_nlink_add of the same delta, under the node's lock: in the node in any case. An error: not
+ * on disk; the caller leaves its record of the log, by which the next mount does it. */
 int rvl_nlink_undo(struct rvl_node *node, int delta);
 /* Links that are visible; real st_nlink is read. Negative: -errno. */
 long rvl_nlink_visible(struct rvl_node *node);

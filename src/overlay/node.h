@@ -66,7 +66,8 @@ struct rvl_node {
 	 * yet; 0: none (overlay/given.h) */
 	_Atomic pid_t given_to;
 #define RVL_GIVEN_TO_MANY (-1) /* or not known to whom */
-	_Atomic bool is_read; /* by the kernel, since they were given */
+	_Atomic bool is_read; /* since given_to was last set: the kernel will ask for the access
+				 time again. A hint */
 	_Atomic int prot; /* overlay/prot.h */
 	/*
 	 * directory: changes with each default ACL that is set, so that what was read before is not

@@ -243,7 +243,7 @@ struct rvl_dirent {
 	unsigned char type; /* DT_* */
 	uint64_t next_offset;
 	const struct rvl_entry *entry; /* with_attr only, else NULL */
-	bool is_kept;
+	bool is_kept; /* the kernel has it, with its attributes */
 };
 typedef bool rvl_dirent_fn(void *arg, const struct rvl_dirent *dirent);
 int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, uint64_t offset,

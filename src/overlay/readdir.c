@@ -142,7 +142,7 @@ static int number_of(struct pass *p, size_t i, struct rvl_dirent *dirent, struct
 					 name->type, &dirent->number);
 	if (r != -EAGAIN)
 		return r;
-	r = with_attr ? rvl_lookup_listed(&p->dir, p->asker, dirent->name, &dirent->is_kept, ret,
+	r = with_attr ? rvl_lookup_listed_locked(&p->dir, p->asker, dirent->name, &dirent->is_kept, ret,
 					  entry) :
 			rvl_lookup_entry_locked(&p->dir, p->asker, dirent->name, ret, NULL);
 	if (r < 0)
@@ -205,7 +205,7 @@ int rvl_overlay_readdir(struct rvl_overlay *ov, pid_t asker, uint64_t number, ui
 	if (r == 0 && !atomic_load(&node->are_names_given))
 		atomic_store(&node->are_names_given, true);
 	if (r == 0)
-		rvl_given_is_read(node);
+		rvl_given_note_read(node);
 	if (r == 0)
 		r = p.dir.fd.fd.fd < 0 ? lower_listing(node, &p.listing) :
 					 merged_listing(&p.dir, asker, offset <= OFFSET_PARENT,

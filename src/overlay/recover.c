@@ -273,7 +273,7 @@ static int recover_remove(struct recovery *rc)
 		return at.number == rc->record->number || is_alive(rc) ? 0 : bury(rc, !is_born(rc));
 	if (rc->kind != RVL_ENTRY_OBJECT)
 		return 0;
-	/* with its directory the name has gone, too */
+	/* with its directory the name has gone, too; one that is only not found may be found later */
 	if (is_alias && (at.dir || is_removed(rc, rc->record->at.parent)))
 		r = set_nlink(rc, (int)rc->record->flags,
 			      !at.dir || at.upper.exists || at.upper.is_whiteout);

@@ -256,8 +256,8 @@ static int log_rename(struct renaming *rn, uint64_t *ret_id)
 	return rvl_log_begin(rn->ov->index->log, &record, ret_id);
 }
 
-/* Step 5, with the link count of a lower alias that is replaced set before. *ret_is_undone: false: it
- * is wrong on disk. */
+/* Step 5, with the link count of a lower alias that is replaced set before. *ret_is_undone becomes
+ * false if that had to be taken back and is wrong on disk. */
 static int rename_and_count(struct renaming *rn, struct rvl_node *alias, bool *ret_is_undone)
 {
 	int r = 0;

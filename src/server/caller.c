@@ -88,11 +88,11 @@ bool rvl_caller_may_trusted(fuse_req_t req)
 	return may;
 }
 
-int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number)
+int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number, bool is_chown_next)
 {
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 	struct rvl_entry entry;
-	mode_t mode;
+	mode_t mode, taken = 0;
 	int r = rvl_overlay_getattr(overlay, rvl_asker_of(req), number, &entry);
 
 	if (r < 0 || S_ISDIR(entry.st.st_mode) || !(entry.st.st_mode & (S_ISUID | S_ISGID)))
@@ -100,7 +100,9 @@ int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number)
 	mode = entry.st.st_mode & ~(mode_t)S_ISUID;
 	if (mode & S_IXGRP || (mode & S_ISGID && !rvl_caller_may_setgid(req, entry.st.st_gid)))
 		mode &= ~(mode_t)S_ISGID;
-	if (mode == entry.st.st_mode)
+	if (is_chown_next)
+		taken = S_ISUID | (mode & S_IXGRP ? S_ISGID : 0);
+	if ((mode | taken) == (entry.st.st_mode | taken))
 		return 0;
 	entry.st.st_mode = mode;
 	return rvl_overlay_setattr(overlay, number, &entry.st, RVL_SET_MODE, &entry);

@@ -16,9 +16,10 @@ bool rvl_caller_may_setgid(fuse_req_t req, gid_t gid);
 /*
  * Clear setuid and setgid as a write or a change of owner does by someone without CAP_FSETID:
  * setgid without group execution stays if he is of the group (kernel: setattr_should_drop_sgid).
- * Directories keep theirs.
+ * Directories keep theirs. is_chown_next: a chown(2) of the real file follows, which takes most of
+ * that with it, in one step.
  */
-int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number);
+int rvl_caller_kill_suidgid(fuse_req_t req, fuse_ino_t number, bool is_chown_next);
 /* May he see and set trusted.* attributes (CAP_SYS_ADMIN)? */
 bool rvl_caller_may_trusted(fuse_req_t req);
 

@@ -62,7 +62,7 @@ void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int t
 	if (mask & RVL_SET_SIZE && fi)
 		mask |= RVL_SET_OPEN;
 	if (is_kill_wanted(to_set, mask))
-		r = rvl_caller_kill_suidgid(req, number);
+		r = rvl_caller_kill_suidgid(req, number, mask & (RVL_SET_UID | RVL_SET_GID));
 	if (r == 0 && mask)
 		r = rvl_overlay_setattr(overlay, number, attr, mask, &entry);
 	else if (r == 0)

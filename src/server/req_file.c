@@ -40,7 +40,7 @@ void rvl_req_open(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *fi)
 	if (rvl_server_of(req)->has_open)
 		r = rvl_overlay_open_file(overlay, number, fi->flags);
 	if (r == 0 && is_kill_wanted(fi)) {
-		r = rvl_caller_kill_suidgid(req, number);
+		r = rvl_caller_kill_suidgid(req, number, false);
 		if (r < 0)
 			rvl_overlay_release_file(overlay, number);
 	}
@@ -131,7 +131,7 @@ void rvl_req_write_buf(fuse_req_t req, fuse_ino_t number, struct fuse_bufvec *fr
 
 	rvl_count(req_write);
 	if (r == 0 && is_kill_wanted(fi)) {
-		r = rvl_caller_kill_suidgid(req, number);
+		r = rvl_caller_kill_suidgid(req, number, false);
 		if (r < 0)
 			rvl_overlay_unpin(overlay, &pin);
 	}
@@ -159,7 +159,7 @@ void rvl_req_fallocate(fuse_req_t req, fuse_ino_t number, int mode, off_t offset
 {
 	rvl_count(req_fallocate);
 	/* the kernel does not say whether setuid is to go: it is for all but the privileged */
-	int r = fuse_req_ctx(req)->uid ? rvl_caller_kill_suidgid(req, number) : 0;
+	int r = fuse_req_ctx(req)->uid ? rvl_caller_kill_suidgid(req, number, false) : 0;
 
 	if (r == 0)
 		r = rvl_overlay_fallocate(rvl_overlay_of(req), number, mode, offset, length);

@@ -218,7 +218,7 @@ static int open_overlay(struct rvl_server *server)
 	if (!server->index->is_persistent)
 		rvl_info("no workdir: inode numbers and handles hold for this mount only");
 	overlay.index = server->index;
-	/* a rebind, before, compares data */
+	/* only now: the rebind of open_index compares data */
 	server->stack.is_data_checked_late = true;
 	return rvl_overlay_open(&overlay, &server->overlay);
 }

@@ -167,10 +167,10 @@ def traced(mnt, *options):
                 strace.kill()
 
 
-def slowed(mnt, call, *, delay_exit):
+def slowed(mnt, call, *, delay_s):
     """Each such system call of the server takes so many seconds more, when its work is done."""
     return traced(mnt, "-o", "/dev/null", "-e", f"trace={call}", "-e",
-                  f"inject={call}:delay_exit={int(delay_exit * 1e6)}")
+                  f"inject={call}:delay_exit={int(delay_s * 1e6)}")
 
 
 def memory_of(pid):

@@ -438,7 +438,7 @@ def test_killed_while_it_takes_over(ov, capsys):
     ov.may_complain = True
     pristine = ov.base.parent / "pristine"
     run("cp", "-a", ov.base, pristine)
-    killed = 0
+    killed, is_killed = 0, True
     for n in range(1, 80, 1 if imports.EVERY == 1 else 6):
         # strace(1) may be too old for setxattrat(2)
         mnt = ov.mount(prefix=(BUILD / "tests/deny/rvl-deny", "xattrat"))
@@ -465,5 +465,5 @@ def test_killed_while_it_takes_over(ov, capsys):
     shutil.rmtree(pristine)
     with capsys.disabled():
         print(f"\nlooked at for the first time: killed at {killed} points")
-    assert killed > 3
+    assert killed > 3 and not is_killed  # it makes no 80 calls
     ov.mount()

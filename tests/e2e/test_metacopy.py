@@ -351,7 +351,7 @@ def test_changed_while_data_are_fetched(ov):
     mnt = ov.mount()
     for name in ("mode", "times", "acl"):
         os.setxattr(mnt / name, "user.a", b"1")  # attributes alone come up
-    with slowed(mnt, "setxattr", delay_exit=1):
+    with slowed(mnt, "setxattr", delay_s=1):
         for name, change in (("mode", lambda p: os.chmod(p, 0o750)),
                              ("times", lambda p: os.utime(p, ns=(OLD, OLD))),
                              ("acl", lambda p: os.setxattr(p, "system.posix_acl_access", ACL))):

@@ -48,7 +48,7 @@ class Load:
         self.mnt = machine.mnt
         self.seed = seed
         self.things = things
-        # the last is what sync(2) does
+        # the last is what sync(2) does, for this disk alone
         self.syncs = (os.fsync, os.fdatasync, lambda fd: sysc.syncfs(machine.disk))
         self.problems = []
         self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(3)]

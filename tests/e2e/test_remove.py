@@ -318,6 +318,7 @@ def test_count_that_cannot_be_taken_back(ov, how):
     fd = os.open(mnt, os.O_RDONLY)
     os.fsync(fd)  # no entry is owed
     os.close(fd)
+    # the first setxattr counts down; the second, which takes that back, fails
     change = {"unlink": lambda: os.unlink(mnt / "b"), "rename": lambda: os.rename(mnt / "new", mnt / "b")}
     with traced(mnt, "-o", "/dev/null", "-e", "inject=linkat,mknodat,renameat,renameat2:error=ENOSPC", "-e",
                 "inject=setxattr,fsetxattr,lsetxattr:error=EIO:when=2+"):

@@ -379,10 +379,11 @@ def test_removed_file_is_changed_while_its_directory_goes(ov, how):
     def is_whiteout_gone():
         return not os.path.lexists(ov.upper / "target/f") and not list(ov.work.glob("work/*/f"))
 
-    with slowed(mnt, "unlinkat", delay_exit=1):
+    with slowed(mnt, "unlinkat", delay_s=1):
         thread = threading.Thread(target=go)
         thread.start()
         wait_until(is_whiteout_gone, "end of the whiteout")
+        assert thread.is_alive()  # it is held
         os.fchmod(fd, 0o600)
         assert os.fstat(fd).st_nlink == 0
         thread.join(30)

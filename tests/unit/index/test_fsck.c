@@ -94,7 +94,8 @@ static void a_half_that_is_missing_is_added(void **unused)
 
 static void contradictions_go(void **unused)
 {
-	/* The number of one real object is said to be another's, which has one of its own. */
+	/* The number of the third is said to be the first's, which has one of its own: the records
+	 * of both directions are wrong. */
 	begin();
 	write_owner(numbers[2], &reals[0]);
 	expect_wrong(false, 2);
