@@ -174,7 +174,6 @@ bool rvl_problem_begin(struct rvl_check *check, enum rvl_problem_id id, uint64_t
 					       .detail = check->problem_detail };
 	check->is_tree_unsure |= id == RVL_P_DIRECTORY_TWICE || id == RVL_P_REDIRECT_LOOP ||
 				 id == RVL_P_REDIRECT_MISSING || id == RVL_P_REDIRECT_VALUE ||
-				 id == RVL_P_OPAQUE_MISSING ||
 				 id == RVL_P_REDIRECT_DANGLING;
 	if (!(check->config->is_rebind && is_left_by_rebind(id)) && wants(check))
 		return true;

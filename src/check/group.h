@@ -8,6 +8,8 @@
 
 #include "check/private.h"
 
+struct rvl_found;
+
 #define RVL_GROUP_OBJECTS_MAX 1024 /* objects with one stamp, of which more is for the next run */
 #define RVL_GROUP_FACTS_MAX 64 /* upper directories with one lower part, stray files of one, likewise */
 
@@ -52,6 +54,8 @@ int rvl_judge_directories(struct rvl_check *check, const struct rvl_group *group
 /* metacopy.c: copies of this lower object that do not lead to it. */
 int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group);
 
+/* What lower has at the path of a VIEW fact's item; ret is to be released. */
+int rvl_look_in_view(struct rvl_check *check, uint64_t item, struct rvl_found *ret);
 /*
  * Number of the directory that an item of upper lies in, as its stamp is at this moment; 0: none.
  */

@@ -69,15 +69,7 @@ static int check_upper(struct record *record, const struct rvl_upper_at *at)
 	return stale(record, RVL_P_UPPER_STALE);
 }
 
-/* Lower is shown beneath a directory that hid it: a new one, made where lower's had been removed. What
- * was copied up from this very directory has its number. */
-static bool has_lost_opaque(const struct record *record)
-{
-	return rvl_entry_hides_lower(&record->stored) && !record->group->has_own_merged &&
-	       !record->check->config->is_rebind;
-}
-
-static int check_lower(struct record *record, const struct rvl_upper_at *at)
+static int check_lower(struct record *record)
 {
 	struct rvl_check *check = record->check;
 	const struct rvl_group *group = record->group;
@@ -86,14 +78,8 @@ static int check_lower(struct record *record, const struct rvl_upper_at *at)
 
 	if (!group->has_merged)
 		return 0;
-	if (has_lost_opaque(record)) {
-		if (!rvl_problem_begin(check, RVL_P_OPAQUE_MISSING, group->number, record->path,
-				       NULL))
-			return 0;
-		return rvl_problem_end(check, rvl_mend_opaque(check, at->dirfd, at->name,
-							      group->number));
-	}
-	_cleanup_close_ int fd = rvl_lower_item_open(check, group->merged.item, &layer);
+	_cleanup_close_ int fd = rvl_lower_item_open(check, group->merged.item,
+						       O_PATH | O_DIRECTORY, &layer);
 
 	if (fd < 0)
 		return 0;
@@ -148,14 +134,13 @@ int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
 		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
 	r = check_path(&record, &at);
 	r = r ?: check_upper(&record, &at);
-	r = r ?: check_lower(&record, &at);
+	r = r ?: check_lower(&record);
 	return r ?: check_redirect(&record, &at);
 }
 
 /* ---- link counts ---- */
 
-/* What lower has at the path of a VIEW fact. */
-static int look_in_view(struct rvl_check *check, uint64_t item, struct rvl_found *ret)
+int rvl_look_in_view(struct rvl_check *check, uint64_t item, struct rvl_found *ret)
 {
 	_cleanup_free_ char *path = NULL;
 	struct rvl_places places = { 0 };
@@ -188,7 +173,7 @@ static uint64_t hidden_links(struct rvl_check *check, const struct rvl_group *gr
 	struct rvl_found found;
 	uint64_t n = 0;
 
-	if (group->n_views && !look_in_view(check, group->view.item, &found)) {
+	if (group->n_views && !rvl_look_in_view(check, group->view.item, &found)) {
 		if (found.st.stx_nlink > group->n_views)
 			n = found.st.stx_nlink - group->n_views;
 		rvl_found_release(&found);
@@ -381,7 +366,7 @@ static int judge_unnamed_file(struct rvl_check *check, const struct rvl_group *g
 	int r;
 
 	if (group->n_seen) { /* served from the entry under lower names, if there are several */
-		if (!group->n_views || look_in_view(check, group->view.item, &lower))
+		if (!group->n_views || rvl_look_in_view(check, group->view.item, &lower))
 			return 0;
 		is_hidden = lower.st.stx_nlink <= 1;
 		r = is_hidden ? judge_hidden(check, group, &lower) :

@@ -74,7 +74,8 @@ int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *
 	return result;
 }
 
-int rvl_lower_item_open(struct rvl_check *check, uint64_t item, const struct rvl_layer **ret_layer)
+int rvl_lower_item_open(struct rvl_check *check, uint64_t item, uint64_t flags,
+			const struct rvl_layer **ret_layer)
 {
 	_cleanup_free_ char *text = NULL;
 	unsigned long i;
@@ -87,7 +88,9 @@ int rvl_lower_item_open(struct rvl_check *check, uint64_t item, const struct rvl
 	if (*end != ':' || i >= check->stack->n)
 		return -EIO;
 	*ret_layer = &check->stack->layers[i];
-	return rvl_path_open((*ret_layer)->fd, end + 1, O_PATH | O_DIRECTORY, 0);
+	if (flags & O_PATH)
+		return rvl_path_open((*ret_layer)->fd, end + 1, flags, 0);
+	return rvl_path_open_noatime((*ret_layer)->fd, end + 1, flags);
 }
 
 bool rvl_number_is_of_lower(const struct rvl_check *check, uint64_t number)
@@ -163,7 +166,7 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 	if (check->config->is_rebind)
 		return;
 	if (merged) {
-		fd = rvl_lower_item_open(check, merged, &layer);
+		fd = rvl_lower_item_open(check, merged, O_PATH | O_DIRECTORY, &layer);
 		if (fd >= 0 && rvl_path_statx(fd, "", RVL_STATX_MASK, &st))
 			return;
 	} else if (!read_origin(check, at, &origin)) {
@@ -211,7 +214,7 @@ int rvl_mend_record(struct rvl_check *check, uint64_t number, uint64_t item, uin
 		_cleanup_close_ int fd = -EBADF;
 
 		if (lower_item != RVL_ITEM_UNKNOWN)
-			fd = rvl_lower_item_open(check, lower_item, &layer);
+			fd = rvl_lower_item_open(check, lower_item, O_PATH | O_DIRECTORY, &layer);
 		record.is_merged = true;
 		record.place = place ? *place : record.path;
 		if (!place)

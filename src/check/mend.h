@@ -63,9 +63,10 @@ int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
  * -ESTALE: none; -EPERM: may not be tried. */
 int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
 			const struct rvl_layer **ret_layer, struct statx *ret_st);
-/* The lower directory of a MERGED fact's item: an O_PATH descriptor (owned by the caller) and its
- * layer. */
-int rvl_lower_item_open(struct rvl_check *check, uint64_t item, const struct rvl_layer **ret_layer);
+/* What the item of a MERGED or STRAY fact names in lower: a descriptor (owned by the caller), with these
+ * flags of open(2), and its layer. */
+int rvl_lower_item_open(struct rvl_check *check, uint64_t item, uint64_t flags,
+			const struct rvl_layer **ret_layer);
 /* Is it a number of a filesystem, and not of a counter? */
 bool rvl_number_is_of_lower(const struct rvl_check *check, uint64_t number);
 

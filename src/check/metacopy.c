@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -13,83 +14,60 @@
 #include "check/group.h"
 #include "check/mend.h"
 #include "check/object.h"
+#include "index/stamp.h"
 #include "layer/fetch.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
 /* ---- whose data are they? ---- */
 
-static int read_origin(struct rvl_check *check, const struct rvl_object *object,
-		       struct rvl_handle *ret)
-{
-	uint8_t value[RVL_HANDLE_ENCODED_MAX];
-	ssize_t n = rvl_object_get(check, object, RVL_XATTR_ORIGIN, value, sizeof(value));
-
-	return n <= 0 ? -ENODATA : rvl_handle_decode(value, (unsigned)n, ret);
-}
-
-/* A copy of lower may have split a hard link: then each name leads to the same data. */
-static bool has_same_data(struct rvl_check *check, int object_fd, const struct rvl_found *found)
-{
-	const struct rvl_place *data = found->data.layer ? &found->data : &found->places.v[0];
-	_cleanup_close_ int a = rvl_fd_reopen(object_fd, O_RDONLY);
-	_cleanup_close_ int b = rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY);
-
-	return a >= 0 && b >= 0 && !rvl_metacopy_get(check->stack, a, "") &&
-	       rvl_is_same_data(a, b) > 0;
-}
-
-/* 1: what was found in lower is the object of this handle, or a copy of its data; 0: it is not; -ESTALE:
- * the handle opens none. */
-static int matches_handle(struct rvl_check *check, const struct rvl_handle *origin,
-			const struct rvl_found *found)
-{
-	const struct rvl_layer *layer;
-	struct statx st;
-	_cleanup_close_ int fd =
-		rvl_lower_by_handle(check->stack, origin, found->st.stx_mode, &layer, &st);
-
-	if (fd < 0)
-		return -ESTALE;
-	if (st.stx_ino == found->st.stx_ino && rvl_statx_dev(&st) == rvl_statx_dev(&found->st))
-		return 1;
-	return st.stx_size == found->st.stx_size && has_same_data(check, fd, found);
-}
-
 /*
- * Is what was found in lower what the file was copied up from? 1 yes, 0 no; -ESTALE: it cannot be
- * told.
+ * Has what was found in lower the number of what the file was copied up from? 1 yes, 0 no; -ESTALE: it
+ * cannot be told. No is a suspicion: lower may have been changed, and what it has now is what is wanted.
  */
 static int is_own(struct rvl_check *check, const struct rvl_object *object,
 		  const struct rvl_found *found)
 {
 	const struct rvl_place *top = &found->places.v[0];
-	struct rvl_handle origin;
-	struct rvl_id id = { 0 };
-	int r = -ESTALE;
+	struct rvl_id id;
 
-	if (check->index && object->stamp.number &&
-	    !rvl_number_of_lower(check->index, top->layer, top->layer->fd, top->path, &found->st,
-				 &id) &&
-	    id.number == object->stamp.number)
-		return 1;
-	if (!read_origin(check, object, &origin))
-		r = matches_handle(check, &origin, found);
-	if (r == -ESTALE && id.number && rvl_number_is_of_lower(check, object->stamp.number))
-		r = 0;
-	return r;
+	if (!check->index || !rvl_number_is_of_lower(check, object->stamp.number) ||
+	    rvl_number_of_lower(check->index, top->layer, top->layer->fd, top->path, &found->st,
+				&id))
+		return -ESTALE;
+	return id.number == object->stamp.number;
 }
 
-/* Does the file lead to its own data? As is_own; -ENOENT: it leads to none. */
-static int leads_to_own(struct rvl_check *check, const struct rvl_object *object)
+/* An item of a lower file, as those of MERGED facts. */
+static int add_lower_item(struct rvl_check *check, const struct rvl_place *place, uint64_t *ret)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (asprintf(&text, "%u:%s", place->layer->index, place->path) < 0) {
+		text = NULL;
+		return -ENOMEM;
+	}
+	return rvl_spool_add(check->spool, RVL_SPOOL_ROOT, text, ret);
+}
+
+/* Does the file lead to its own data? As is_own; -ENOENT: it leads to none. *ret_item: of what it leads
+ * to where it does not. */
+static int leads_to_own(struct rvl_check *check, const struct rvl_object *object,
+			uint64_t *ret_item)
 {
 	struct rvl_place data = { 0 };
 	struct rvl_found found;
-	int r = rvl_merge_lookup(check->stack, object->lower, object->name, object->redirect, NULL,
-				 &found);
+	int error, r = rvl_merge_lookup(check->stack, object->lower, object->name,
+					object->redirect, NULL, &found);
 
 	if (!r && found.places.n) {
 		r = S_ISREG(found.st.stx_mode) ? is_own(check, object, &found) : -ENOENT;
+		if (r == 0) {
+			error = add_lower_item(check, found.data.layer ? &found.data :
+									 &found.places.v[0],
+					       ret_item);
+			r = error ?: r;
+		}
 	} else {
 		/* a data-only layer has objects of no number */
 		r = rvl_merge_lookup_data(check->stack, object->lower, object->name,
@@ -101,7 +79,7 @@ static int leads_to_own(struct rvl_check *check, const struct rvl_object *object
 	return r;
 }
 
-/* Fills object->stray. */
+/* Fills object->stray and leads_to. */
 static int check_whose(struct rvl_check *check, struct rvl_object *object,
 		       const struct rvl_xattr_list *attributes)
 {
@@ -113,14 +91,14 @@ static int check_whose(struct rvl_check *check, struct rvl_object *object,
 		object->stray = RVL_STRAY_MALFORMED;
 		return 0;
 	}
-	/* of copied layers neither numbers nor handles say anything yet */
+	/* of copied layers numbers say nothing yet */
 	if (r || check->config->is_rebind)
 		return r;
-	r = leads_to_own(check, object);
+	r = leads_to_own(check, object, &object->leads_to);
 	if (r == -ENOENT)
 		object->stray = RVL_STRAY_NOWHERE;
 	else if (r == 0)
-		object->stray = RVL_STRAY_TO_OTHER;
+		object->stray = RVL_STRAY_SUSPECT;
 	return rvl_merge_is_local_error(r) || r > 0 ? 0 : r;
 }
 
@@ -154,7 +132,7 @@ static int own_data(const struct rvl_object *object, enum data *ret)
 	return 0;
 }
 
-/* 1: it leads to its data, of *ret_size bytes; 0: it does not; or -errno. */
+/* 1: it leads to data, of *ret_size bytes; 0: it does not; or -errno. */
 static int size_below(struct rvl_check *check, const struct rvl_object *object,
 		      uint64_t *ret_size)
 {
@@ -162,7 +140,7 @@ static int size_below(struct rvl_check *check, const struct rvl_object *object,
 	struct statx st;
 	int r = 0;
 
-	if (!object->stray &&
+	if ((!object->stray || object->stray == RVL_STRAY_SUSPECT) &&
 	    !rvl_merge_lookup_data(check->stack, object->lower, object->name, object->redirect, 0,
 				   &data) &&
 	    data.layer) {
@@ -204,7 +182,7 @@ static int left_alone(struct rvl_check *check, const struct rvl_object *object, 
  *   value    own data  lower's data             what is done
  *   valid    any       there, of this size      nothing
  *   damaged  not all   there                    made a metacopy file, of their size
- *   valid    none      of another size          the same
+ *   valid    none      of another size          the same, if they are its own for certain
  *   valid    part      of another size          left alone: each has data to lose
  *   any      all       not so                   it is none: the attribute goes
  *   valid    not all   not found                add_stray
@@ -233,6 +211,9 @@ static int check_metacopy_value(struct rvl_check *check, struct rvl_object *obje
 		object->stray = RVL_NOT_STRAY; /* it needs none */
 	else if (!has_below)
 		return is_valid ? 0 : left_alone(check, object, "its data are not found");
+	else if (is_other_size && object->stray)
+		return left_alone(check, object,
+				  "the data in lower have another size, and may be another file's");
 	if (own == DATA_PART && is_other_size) {
 		/* an interrupted copy of other layers, or a sparse file: each has data to lose */
 		return left_alone(check, object,
@@ -277,39 +258,28 @@ static int check_fetch(struct rvl_check *check, struct rvl_object *object,
 	return r;
 }
 
-/* Where it is to lead is known when all names of lower are, by the number that the right one has. */
+static enum rvl_problem_id problem_of(enum rvl_stray stray)
+{
+	return stray == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE : RVL_P_METACOPY_DATA;
+}
+
+/* Where it is to lead is known when all names of lower are, by its number. */
 static int add_stray(struct rvl_check *check, const struct rvl_object *object)
 {
 	struct rvl_fact fact = { .number = object->stamp.number,
 				 .kind = RVL_FACT_STRAY,
 				 .key = object->st->stx_ino,
-				 .parent = object->stamp.number,
+				 .parent = object->leads_to,
 				 .item = object->item,
 				 .what = (uint8_t)object->stray };
-	const struct rvl_layer *layer;
-	struct rvl_handle origin;
-	struct rvl_id id;
-	struct statx st;
 
-	if (!object->stray)
+	if (!object->stray || rvl_check_is_pending(check, fact.number))
 		return 0;
-	if (!check->index) {
-		rvl_problem_note(check,
-				 object->stray == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE :
-									RVL_P_METACOPY_DATA,
-				 0, object->path, NULL);
-		return 0;
-	}
-	if (rvl_check_is_pending(check, object->stamp.number))
-		return 0;
-	if (!read_origin(check, object, &origin)) {
-		_cleanup_close_ int fd =
-			rvl_lower_by_handle(check->stack, &origin, S_IFREG, &layer, &st);
-
-		if (fd >= 0 && !rvl_number_of_lower(check->index, layer, fd, "", &st, &id))
-			fact.number = id.number;
-	}
-	return rvl_sorter_add(check->sorter, &fact);
+	if (check->index && fact.number)
+		return rvl_sorter_add(check->sorter, &fact);
+	rvl_problem_note(check, problem_of(object->stray), 0, object->path,
+			 "it has no number by which they could be found");
+	return 0;
 }
 
 int rvl_check_metacopy(struct rvl_check *check, struct rvl_object *object,
@@ -331,25 +301,67 @@ int rvl_check_metacopy(struct rvl_check *check, struct rvl_object *object,
 
 /* ---- when all names of lower are known ---- */
 
+/* Do the data of this file in lower differ from those that the stray one leads to now? A copy of lower may
+ * have split a hard link: then all its names lead to the same. */
+static bool has_other_data(struct rvl_check *check, const struct rvl_fact *stray,
+			   const struct rvl_found *own)
+{
+	const struct rvl_place *data = own->data.layer ? &own->data : &own->places.v[0];
+	_cleanup_close_ int a = rvl_path_open_noatime(data->layer->fd, data->path, O_RDONLY);
+	const struct rvl_layer *layer;
+	_cleanup_close_ int b = rvl_lower_item_open(check, stray->parent, O_RDONLY, &layer);
+
+	return a >= 0 && b >= 0 && rvl_is_same_data(a, b) == 0;
+}
+
+/*
+ * Is a stray file a copy of what lower has at the group's first name: a regular file with data of its
+ * size, and with the generation of its stamp? Numbers alone are given again, with real inodes.
+ */
+static bool is_copy(struct rvl_check *check, const struct rvl_group *group,
+		    const struct rvl_fact *stray)
+{
+	struct rvl_upper_at _cleanup_upper_at_ at = { .dirfd = -EBADF };
+	struct rvl_found found = { 0 };
+	struct rvl_id stamp, id;
+	bool ret = false;
+
+	if (!group->n_views || rvl_upper_at_open(check, stray->item, &at) ||
+	    rvl_stamp_get(check->index, at.dirfd, at.name, at.st.stx_mode, at.st.stx_ino, &stamp) ||
+	    stamp.number != group->number || !stamp.generation ||
+	    rvl_look_in_view(check, group->view.item, &found))
+		return false;
+	if (S_ISREG(found.st.stx_mode) && found.st.stx_size == at.st.stx_size &&
+	    (!found.is_metacopy || found.data.layer) &&
+	    !rvl_number_of_lower(check->index, found.places.v[0].layer,
+				 found.places.v[0].layer->fd, found.places.v[0].path, &found.st,
+				 &id))
+		ret = id.number == stamp.number && id.generation == stamp.generation &&
+		      (stray->what != RVL_STRAY_SUSPECT || has_other_data(check, stray, &found));
+	rvl_found_release(&found);
+	return ret;
+}
+
 int rvl_judge_strays(struct rvl_check *check, const struct rvl_group *group)
 {
 	int r = 0;
 
 	for (unsigned i = 0; !r && i < group->n_strays; i++) {
 		const struct rvl_fact *fact = &group->strays[i];
-		enum rvl_problem_id id = fact->what == RVL_STRAY_MALFORMED ? RVL_P_REDIRECT_VALUE :
-									     RVL_P_METACOPY_DATA;
-		_cleanup_free_ char *path = rvl_item_path(check, fact->item);
-		_cleanup_free_ char *view =
-			group->n_views ? rvl_item_path(check, group->view.item) : NULL;
+		const enum rvl_problem_id id = problem_of(fact->what);
+		_cleanup_free_ char *path = rvl_item_path(check, fact->item), *view = NULL;
 
-		if (!view)
-			rvl_problem_note(check, id, fact->parent, path,
+		if (is_copy(check, group, fact))
+			view = rvl_item_path(check, group->view.item);
+		if (view) {
+			if (rvl_problem_begin(check, id, group->number, path,
+					      "it is a copy of /%s", view))
+				r = rvl_problem_end(
+					check, rvl_mend_data_redirect(check, fact->item, view));
+		} else if (fact->what != RVL_STRAY_SUSPECT) {
+			rvl_problem_note(check, id, group->number, path,
 					 "no name of lower leads to what it was copied up from");
-		else if (rvl_problem_begin(check, id, fact->parent, path, "it is a copy of /%s",
-					   view))
-			r = rvl_problem_end(check,
-					    rvl_mend_data_redirect(check, fact->item, view));
+		}
 	}
 	return r;
 }

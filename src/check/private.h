@@ -144,7 +144,12 @@ void rvl_check_note_number(struct rvl_check *check, uint64_t number);
 #define RVL_WHAT_MALFORMED 1 /* the stamp; the place */
 #define RVL_WHAT_OPAQUE 2 /* the directory */
 /* of a STRAY fact: where it leads */
-enum rvl_stray { RVL_NOT_STRAY, RVL_STRAY_NOWHERE, RVL_STRAY_TO_OTHER, RVL_STRAY_MALFORMED };
+enum rvl_stray {
+	RVL_NOT_STRAY,
+	RVL_STRAY_SUSPECT, /* to something of another number */
+	RVL_STRAY_NOWHERE,
+	RVL_STRAY_MALFORMED,
+};
 
 /* object.c: the private attributes of one upper object that is no whiteout. */
 struct rvl_object {
@@ -160,6 +165,7 @@ struct rvl_object {
 	bool is_stamp_damaged;
 	bool is_opaque;
 	enum rvl_stray stray;
+	uint64_t leads_to; /* SUSPECT: item of the data that it leads to */
 	char *redirect; /* owned; NULL: none */
 };
 /* Judges and mends values, adds facts. */

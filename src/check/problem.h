@@ -135,10 +135,11 @@ enum rvl_severity {
 	X(OPAQUE_VALUE, "opaque-value", RVL_WARNING, true,						\
 	  "overlay.opaque has a value without a meaning",						\
 	  "removed: what is seen stays; made \"y\" where the entry says that lower is hidden")		\
-	X(OPAQUE_MISSING, "opaque-missing", RVL_ERROR, true,						\
+	X(OPAQUE_MISSING, "opaque-missing", RVL_ERROR, false,						\
 	  "a directory that was made in place of a removed one has lost its overlay.opaque, and shows "	\
 	  "what lower has there",									\
-	  "made opaque, as the entry says")								\
+	  "made opaque, as the entry says (is lower's to be seen: remove its stamp, `overlay.ino`, and "	\
+	  "it gets another entry)")									\
 	X(IMPURE_VALUE, "impure-value", RVL_WARNING, true,						\
 	  "overlay.impure has a value without a meaning",						\
 	  "set to \"y\"")										\

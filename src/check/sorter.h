@@ -18,8 +18,8 @@ enum rvl_fact_kind {
 	RVL_FACT_OBJECT, /* a name in upper whose object has this stamp; key: real inode number */
 	RVL_FACT_MERGED, /* lower part of an upper directory with this stamp; key: its number; item: its place */
 	RVL_FACT_ORIGIN, /* an upper directory with this lower part; key: real inode number; parent: stamp */
-	/* a metacopy file in upper, a copy of this lower object, does not lead to it; key: its real
-	 * inode number; parent: its stamp; what: rvl_stray */
+	/* a metacopy file in upper with this stamp may not lead to its data; key: its real inode
+	 * number; parent: item of what it leads to; what: rvl_stray */
 	RVL_FACT_STRAY,
 	RVL_FACT_SEEN, /* a lower name that the mount shows */
 	/* the next three come together, by key: the hash of a place in the lower view */

@@ -223,6 +223,37 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 	return r ?: add_fact(walk, &fact);
 }
 
+static bool is_older(const struct statx *a, const struct statx *b)
+{
+	return a->stx_mask & b->stx_mask & STATX_BTIME &&
+	       (a->stx_btime.tv_sec < b->stx_btime.tv_sec ||
+		(a->stx_btime.tv_sec == b->stx_btime.tv_sec &&
+		 a->stx_btime.tv_nsec < b->stx_btime.tv_nsec));
+}
+
+/*
+ * Lower is shown beneath a directory that was made in its place when it had been removed: the record
+ * says so, and lower's is the older one. A newer one came with a newer lower, and is to be seen. The
+ * record must be this very directory's.
+ */
+static bool has_lost_opaque(struct walk *walk, const struct rvl_object *object,
+			    const struct rvl_found *found)
+{
+	struct rvl_check *check = walk->check;
+	struct rvl_entry_directory record;
+	struct rvl_handle own;
+
+	if (check->config->is_rebind || !object->stamp.number || !found->places.n ||
+	    rvl_check_is_pending(check, object->stamp.number) ||
+	    !rvl_number_is_born(check->index, object->stamp.number) ||
+	    !is_older(&found->st, object->st) ||
+	    rvl_entry_get_directory(check->index, object->stamp.number, &record) ||
+	    !rvl_entry_hides_lower(&record))
+		return false;
+	rvl_handle_for_entry(object->dirfd, object->name, &own);
+	return own.len && rvl_handle_equal(&own, &record.upper);
+}
+
 static int upper_directory(struct walk *walk, const struct directory *dir,
 			   struct rvl_object *object)
 {
@@ -246,6 +277,17 @@ static int upper_directory(struct walk *walk, const struct directory *dir,
 	}
 	if (rvl_merge_is_local_error(r))
 		r = 0;
+	if (!r && check->index && has_lost_opaque(walk, object, &found)) {
+		/* mended or not: what lower has there is none of this overlay's names */
+		rvl_found_release(&found);
+		found = (struct rvl_found){ 0 };
+		child.is_opaque = true;
+		if (rvl_problem_begin(check, RVL_P_OPAQUE_MISSING, object->stamp.number,
+				      object->path, NULL))
+			r = rvl_problem_end(check, rvl_mend_opaque(check, object->dirfd,
+								   object->name,
+								   object->stamp.number));
+	}
 	if (!r && found.places.n && check->index)
 		r = add_merged_facts(walk, object, &found);
 	child.upper = strdup(object->path);
