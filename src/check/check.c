@@ -25,6 +25,7 @@
 #include "check/rebuild.h"
 #include "index/log.h"
 #include "index/state.h"
+#include "layer/identity.h"
 #include "layer/path.h"
 
 #define ROUNDS_MAX 6
@@ -404,6 +405,7 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	if (!r && (config->is_rebuild || config->is_rebind) && config->mode != RVL_CHECK_LOOK &&
 	    (config->mode == RVL_CHECK_ALL || !rvl_check_has_mark(config->stack)))
 		r = rvl_rebuild(config);
+	r = r ?: rvl_identity_uuids(config->stack, &check.uuids);
 	r = r ?: run_rounds(&check);
 	if (!r && check.index && check.index->is_writable)
 		r = sync_upper(&check);
@@ -420,6 +422,7 @@ int rvl_check_run(const struct rvl_check_config *config, struct rvl_check_result
 	rvl_number_set_release(&check.suspects);
 	rvl_close(check.lost_fd);
 	free(check.late);
+	free(check.uuids);
 	free(check.problem_path);
 	free(check.problem_detail);
 	return r;

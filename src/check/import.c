@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Import: the order of its parts, see import.h. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "check/import_private.h"
 #include "index/log.h"
 #include "index/state.h"
+#include "layer/identity.h"
 #include "layer/path.h"
 
 const char *rvl_import_text(enum rvl_import_told what)
@@ -87,14 +89,16 @@ static int take_index(struct rvl_import *import, bool is_after)
 	import->n_names = 0;
 	import->kernel_fd =
 		rvl_path_open(stack->work_fd, RVL_KERNEL_INDEX, O_RDONLY | O_DIRECTORY, 0);
-	r = import->kernel_fd == -ENOENT ? 0 :
-	    import->kernel_fd < 0	 ? import->kernel_fd :
-					   rvl_import_index(import, is_after);
+	r = import->kernel_fd == -ENOENT ? 0 : import->kernel_fd < 0 ? import->kernel_fd : 0;
+	r = r ?: rvl_identity_uuids(stack, &import->uuids);
+	if (!r && import->kernel_fd >= 0)
+		r = rvl_import_index(import, is_after);
 	if (r && r != -ECANCELED)
 		rvl_error("workdir=%s: the kernel's index cannot be taken over: %s; it can be run "
 			  "again",
 			  stack->work_path, strerror(-r));
 	rvl_close(rvl_take_fd(&import->kernel_fd));
+	free(rvl_take_ptr(import->uuids));
 	import->index->stays_unclean = !is_after; /* till all is done */
 	rvl_index_close(import->index);
 	return r;

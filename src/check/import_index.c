@@ -26,6 +26,7 @@
 #include "index/stamp.h"
 #include "index/workdir.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 #define PROGRESS_NAMES 1000
@@ -59,8 +60,8 @@ static int find_number(struct name *n, const struct rvl_handle *origin, mode_t t
 {
 	const struct rvl_layer *layer;
 	struct statx st;
-	_cleanup_close_ int fd =
-		rvl_lower_by_handle(n->import->config->stack, origin, type, &layer, &st);
+	_cleanup_close_ int fd = rvl_origin_find(n->import->config->stack, n->import->uuids, origin,
+						 type, &layer, &st);
 
 	if (fd < 0)
 		return fd == -EPERM ? fd : 0;

@@ -12,6 +12,7 @@ struct rvl_import {
 	const struct rvl_import_config *config; /* borrowed */
 	struct rvl_import_result *result; /* borrowed */
 	struct rvl_index *index; /* owned */
+	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	int kernel_fd; /* owned; workdir/index */
 	uint64_t n_names; /* looked at, for progress */
 	uint64_t n_buried; /* numbers that got a tombstone */

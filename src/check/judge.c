@@ -15,7 +15,21 @@
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
+
+/* The place that lower has for the number; parent 0: none. */
+static int read_view(struct rvl_check *check, const struct rvl_group *group,
+		     struct rvl_name_at *ret)
+{
+	_cleanup_free_ char *name = NULL;
+	int r = group->n_views ? rvl_spool_name(check->spool, group->view.item, &name, NULL) : 0;
+
+	*ret = (struct rvl_name_at){ .parent = group->view.parent };
+	if (!r && name)
+		snprintf(ret->name, sizeof(ret->name), "%s", name);
+	return r;
+}
 
 /* ---- the record of a directory ---- */
 
@@ -92,13 +106,23 @@ static int check_lower(struct record *record)
 	return stale(record, RVL_P_FH_STALE);
 }
 
+/* Its lower part is where the record says, at another place than the directory is now. */
+static bool is_renamed(const struct record *record)
+{
+	const struct rvl_name_at *place = &record->stored.place, *path = &record->stored.path;
+	struct rvl_name_at view;
+
+	return (place->parent != path->parent || strcmp(place->name, path->name)) &&
+	       record->group->n_views && !read_view(record->check, record->group, &view) &&
+	       view.parent == place->parent && !strcmp(view.name, place->name);
+}
+
 /* It was merged by a redirect, and nothing of its lower part is shown any more. */
 static int check_redirect(struct record *record, const struct rvl_upper_at *at)
 {
 	struct rvl_check *check = record->check;
 	const struct rvl_group *group = record->group;
 	const struct rvl_layer *layer;
-	struct rvl_id id = { 0 };
 	struct statx st;
 
 	/* one that is there and leads nowhere is a problem of its own */
@@ -108,11 +132,10 @@ static int check_redirect(struct record *record, const struct rvl_upper_at *at)
 	if (!record->stored.is_merged || group->has_own_merged || !record->stored.lower.len ||
 	    record->fact->what & RVL_WHAT_OPAQUE)
 		return 0;
-	_cleanup_close_ int fd =
-		rvl_lower_by_handle(check->stack, &record->stored.lower, S_IFDIR, &layer, &st);
+	_cleanup_close_ int fd = rvl_lower_of_number(check->index, &record->stored.lower, S_IFDIR,
+						     group->number, &layer, &st);
 
-	if (fd < 0 || rvl_number_of_lower(check->index, layer, fd, "", &st, &id) ||
-	    id.number != group->number || group->n_directories || !group->n_views)
+	if (fd < 0 || group->n_directories || !is_renamed(record))
 		return 0;
 	if (!rvl_problem_begin(check, RVL_P_REDIRECT_MISSING, group->number, record->path, NULL))
 		return 0;
@@ -414,19 +437,6 @@ int rvl_judge_unnamed(struct rvl_check *check, const struct rvl_group *group)
 }
 
 /* ---- places ---- */
-
-/* The place that lower has for the number; parent 0: none. */
-static int read_view(struct rvl_check *check, const struct rvl_group *group,
-		     struct rvl_name_at *ret)
-{
-	_cleanup_free_ char *name = NULL;
-	int r = group->n_views ? rvl_spool_name(check->spool, group->view.item, &name, NULL) : 0;
-
-	*ret = (struct rvl_name_at){ .parent = group->view.parent };
-	if (!r && name)
-		snprintf(ret->name, sizeof(ret->name), "%s", name);
-	return r;
-}
 
 static int set_place(struct rvl_check *check, uint64_t item, const struct rvl_name_at *place)
 {

@@ -17,6 +17,7 @@
 #include "index/stamp.h"
 #include "index/state.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 #define NUMBER_RETRIES 8
@@ -52,23 +53,23 @@ int rvl_upper_at_open(struct rvl_check *check, uint64_t item, struct rvl_upper_a
 	return r;
 }
 
-int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
-			const struct rvl_layer **ret_layer, struct statx *ret_st)
+int rvl_lower_of_number(struct rvl_index *index, const struct rvl_handle *handle, mode_t type,
+			uint64_t number, const struct rvl_layer **ret_layer, struct statx *ret_st)
 {
+	const struct rvl_stack *stack = index->stack;
 	int result = -ESTALE;
 
 	for (unsigned i = 1; i < stack->n; i++) {
-		const struct rvl_layer *layer = &stack->layers[i];
-		_cleanup_close_ int fd = rvl_handle_open(layer->fd, handle);
+		_cleanup_close_ int fd =
+			rvl_origin_find_in(&stack->layers[i], handle, type, ret_st);
+		struct rvl_id id;
 
 		if (fd == -EPERM)
 			result = -EPERM;
-		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, ret_st) < 0 ||
-		    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT) || !ret_st->stx_nlink)
+		if (fd < 0 || rvl_number_of_lower(index, &stack->layers[i], fd, "", ret_st, &id) ||
+		    id.number != number)
 			continue;
-		if (S_ISDIR(type) && !rvl_layer_may_have_dir(layer, fd))
-			continue;
-		*ret_layer = layer;
+		*ret_layer = &stack->layers[i];
 		return rvl_take_fd(&fd);
 	}
 	return result;
@@ -112,8 +113,8 @@ int rvl_mend_stamp(struct rvl_check *check, int dirfd, const char *name, const s
 	struct statx lower_st = { 0 };
 
 	if (lower && lower->len && !rvl_number_is_born(index, number)) {
-		_cleanup_close_ int fd =
-			rvl_lower_by_handle(check->stack, lower, st->stx_mode, &layer, &lower_st);
+		_cleanup_close_ int fd = rvl_lower_of_number(index, lower, st->stx_mode, number,
+							     &layer, &lower_st);
 
 		if (fd < 0)
 			lower_st.stx_mask = 0;
@@ -170,7 +171,8 @@ static void number_of_origin(struct rvl_check *check, const struct rvl_upper_at 
 		if (fd >= 0 && rvl_path_statx(fd, "", RVL_STATX_MASK, &st))
 			return;
 	} else if (!read_origin(check, at, &origin)) {
-		fd = rvl_lower_by_handle(check->stack, &origin, at->st.stx_mode, &layer, &st);
+		fd = rvl_origin_find(check->stack, check->uuids, &origin, at->st.stx_mode, &layer,
+				     &st);
 		if (fd >= 0 && is_broken_link(check, at, &origin, &st))
 			return;
 	}

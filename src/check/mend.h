@@ -59,10 +59,10 @@ int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64
 /* A whiteout over a lower name. -ENOENT: its directory is not in upper. */
 int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
 
-/* The lower object that a handle opens: an O_PATH descriptor (owned by the caller) and its layer.
- * -ESTALE: none; -EPERM: may not be tried. */
-int rvl_lower_by_handle(const struct rvl_stack *stack, const struct rvl_handle *handle, mode_t type,
-			const struct rvl_layer **ret_layer, struct statx *ret_st);
+/* The lower object with this handle and number: an O_PATH descriptor, owned by the caller, and its layer.
+ * -ESTALE: none; -EPERM: handles may not be opened. */
+int rvl_lower_of_number(struct rvl_index *index, const struct rvl_handle *handle, mode_t type,
+			uint64_t number, const struct rvl_layer **ret_layer, struct statx *ret_st);
 /* What the item of a MERGED or STRAY fact names in lower: a descriptor (owned by the caller), with these
  * flags of open(2), and its layer. */
 int rvl_lower_item_open(struct rvl_check *check, uint64_t item, uint64_t flags,

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "check/mend.h"
+#include "index/place.h"
 #include "index/stamp.h"
 #include "layer/identity.h"
 #include "layer/merge.h"
@@ -34,13 +35,15 @@ int rvl_mend_opaque(struct rvl_check *check, int dirfd, const char *name, uint64
  * A redirect to a lower directory, by the handle in an entry: its path in its layer. -ESTALE: the
  * handle leads nowhere, or to the root.
  */
-static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, char **ret)
+static int lower_path(struct rvl_check *check, const struct rvl_handle *handle, uint64_t number,
+		      char **ret)
 {
 	_cleanup_free_ char *place = NULL;
 	const struct rvl_layer *layer;
 	struct statx st;
 	int r;
-	_cleanup_close_ int fd = rvl_lower_by_handle(check->stack, handle, S_IFDIR, &layer, &st);
+	_cleanup_close_ int fd =
+		rvl_lower_of_number(check->index, handle, S_IFDIR, number, &layer, &st);
 
 	if (fd < 0)
 		return fd;
@@ -73,6 +76,16 @@ static bool leads_to(struct rvl_check *check, const struct rvl_object *object, c
 	return !r && id.number == number;
 }
 
+/* Is the path of a redirect where the record says that the lower part is? A handle and a number may be those
+ * of another directory, of an image that was replaced. */
+static bool is_place(struct rvl_check *check, const char *redirect, const struct rvl_name_at *place)
+{
+	struct rvl_name_at at = { .parent = RVL_NUMBER_ROOT };
+
+	return !rvl_place_of_redirect(check->index, redirect, &at) && at.parent == place->parent &&
+	       !strcmp(at.name, place->name);
+}
+
 /* What the redirect must be: NULL none, or one owned by the caller. -ESTALE: it cannot be told. */
 static int find_redirect(struct rvl_check *check, const struct rvl_object *object,
 			 const struct rvl_entry_directory *record, char **ret)
@@ -83,8 +96,8 @@ static int find_redirect(struct rvl_check *check, const struct rvl_object *objec
 	*ret = NULL;
 	if (leads_to(check, object, NULL, number))
 		return 0;
-	if (record->lower.len && !lower_path(check, &record->lower, &path) &&
-	    leads_to(check, object, path, number)) {
+	if (record->lower.len && !lower_path(check, &record->lower, number, &path) &&
+	    is_place(check, path, &record->place) && leads_to(check, object, path, number)) {
 		*ret = rvl_take_ptr(path);
 		return 0;
 	}

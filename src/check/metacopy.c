@@ -316,7 +316,8 @@ static bool has_other_data(struct rvl_check *check, const struct rvl_fact *stray
 
 /*
  * Is a stray file a copy of what lower has at the group's first name: a regular file with data of its
- * size, and with the generation of its stamp? Numbers alone are given again, with real inodes.
+ * size, and with the generation of its stamp, which tells birth times apart? Numbers alone are given again,
+ * with real inodes.
  */
 static bool is_copy(struct rvl_check *check, const struct rvl_group *group,
 		    const struct rvl_fact *stray)
@@ -332,6 +333,7 @@ static bool is_copy(struct rvl_check *check, const struct rvl_group *group,
 	    rvl_look_in_view(check, group->view.item, &found))
 		return false;
 	if (S_ISREG(found.st.stx_mode) && found.st.stx_size == at.st.stx_size &&
+	    found.st.stx_mask & STATX_BTIME &&
 	    (!found.is_metacopy || found.data.layer) &&
 	    !rvl_number_of_lower(check->index, found.places.v[0].layer,
 				 found.places.v[0].layer->fd, found.places.v[0].path, &found.st,

@@ -16,6 +16,7 @@
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 static void read_list(struct rvl_check *check, const struct rvl_object *object,
@@ -250,10 +251,10 @@ static int check_origin(struct rvl_check *check, struct rvl_object *object,
 			what = "malformed";
 	}
 	if (!what) {
-		_cleanup_close_ int fd =
-			rvl_lower_by_handle(check->stack, &origin, object->st->stx_mode, &layer, &st);
+		_cleanup_close_ int fd = rvl_origin_find(check->stack, check->uuids, &origin,
+							 object->st->stx_mode, &layer, &st);
 
-		if (fd >= 0 || fd == -EPERM)
+		if (fd >= 0 || fd == -EPERM || fd == -ENOTUNIQ)
 			return 0;
 		what = "it leads to nothing";
 	}

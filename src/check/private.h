@@ -38,6 +38,7 @@ struct rvl_deferred {
 struct rvl_check {
 	const struct rvl_check_config *config; /* borrowed */
 	const struct rvl_stack *stack; /* borrowed */
+	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	struct rvl_index
 		*index; /* owned; NULL: there is none, only upper's own values are checked */
 	struct rvl_spool *spool; /* owned */

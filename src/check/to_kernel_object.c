@@ -66,17 +66,11 @@ static int set(const struct object *o, enum rvl_xattr which, const void *buf, si
 /* The lower object of a handle, if it has the number of the object. */
 static int find_lower(struct object *o, const struct rvl_handle *handle)
 {
-	struct rvl_id id;
-	int r, fd = rvl_lower_by_handle(o->tk->stack, handle, o->st->stx_mode, &o->layer,
-					&o->lower_st);
+	int fd = rvl_lower_of_number(o->tk->index, handle, o->st->stx_mode, o->id.number, &o->layer,
+				     &o->lower_st);
 
 	if (fd < 0)
 		return fd == -EPERM ? fd : 0;
-	r = rvl_number_of_lower(o->tk->index, o->layer, fd, "", &o->lower_st, &id);
-	if (r || id.number != o->id.number) {
-		rvl_close(fd);
-		return r;
-	}
 	o->lower_fd = fd;
 	if (rvl_handle_get(fd, "", o->tk->uuids[o->layer->index], &o->origin))
 		o->origin.len = 0;
@@ -190,7 +184,8 @@ static int fetch_data(const struct object *o)
 	struct rvl_kept kept;
 	int r;
 
-	if (o->lower_fd < 0 || rvl_metacopy_get(stack, o->lower_fd, "")) {
+	if (o->lower_fd < 0 || o->lower_st.stx_size != o->st->stx_size ||
+	    rvl_metacopy_get(stack, o->lower_fd, "")) {
 		tell(o, RVL_KERNEL_NO_DATA);
 		return 0;
 	}

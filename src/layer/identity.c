@@ -417,9 +417,12 @@ bool rvl_identity_is(const struct rvl_identity *identity, const struct rvl_ident
 {
 	bool is_same = memcmp(identity->digest, record->digest, 16) == 0;
 
-	if (!identity->is_stable || (identity->has_uuid && !is_zero(record->uuid)) ||
-	    is_zero(identity->visible) || is_zero(record->visible))
+	if (!identity->is_stable || is_zero(identity->visible) || is_zero(record->visible))
 		return is_same;
+	/* a uuid may be given to an image that is made anew */
+	if (identity->has_uuid && !is_zero(record->uuid))
+		return is_same && (!is_same_layer || !is_image(identity->fs_magic) ||
+				   memcmp(identity->visible, record->visible, 16) == 0);
 	/* Another image of one size is likelier than another directory of one image. */
 	if (is_same && !is_same_layer && !is_image(identity->fs_magic))
 		return true;

@@ -15,6 +15,7 @@
 #include "index/map.h"
 #include "index/place.h"
 #include "index/stamp.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 #include "overlay/nlink.h"
 
@@ -120,59 +121,6 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 	return r == 0 ? 1 : r == -EEXIST ? 0 : r;
 }
 
-/* Is layer i the first of its filesystem? A handle opens the same by each of them. */
-static bool is_first_of_filesystem(const struct rvl_stack *stack, unsigned i)
-{
-	for (unsigned j = 1; j < i; j++)
-		if (stack->layers[j].dev == stack->layers[i].dev)
-			return false;
-	return true;
-}
-
-static bool is_same_object(const struct statx *a, const struct statx *b)
-{
-	return a->stx_ino == b->stx_ino && rvl_statx_dev(a) == rvl_statx_dev(b);
-}
-
-/*
- * What a handle opens in the lower layers: in the filesystem with the handle's uuid, else in the one
- * where it opens something. Of several (squashfs: no uuid, and the handle is the inode number) it
- * cannot be told which.
- */
-static int open_in_layers(struct rvl_overlay *ov, const struct rvl_handle *handle, mode_t type,
-			  const struct rvl_layer **ret_layer, struct statx *ret_st)
-{
-	_cleanup_close_ int found = -EBADF;
-	bool has_uuid = false, is_one = false;
-
-	for (unsigned i = 1; i < ov->stack->n; i++) {
-		const struct rvl_layer *layer = &ov->stack->layers[i];
-		const bool is_uuid = memcmp(handle->uuid, ov->layer_uuids[i], 16) == 0;
-		_cleanup_close_ int fd = -EBADF;
-		struct statx stx;
-
-		if ((has_uuid && !is_uuid) || !is_first_of_filesystem(ov->stack, i))
-			continue;
-		fd = rvl_handle_open(layer->fd, handle);
-		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &stx) < 0 ||
-		    (stx.stx_mode & S_IFMT) != (type & S_IFMT))
-			continue;
-		/* subvolumes of one filesystem open each other's objects */
-		if (found >= 0 && is_same_object(&stx, ret_st)) {
-			if (rvl_statx_dev(&stx) == (uint64_t)layer->dev)
-				*ret_layer = layer;
-			continue;
-		}
-		is_one = found < 0 || is_uuid != has_uuid;
-		has_uuid = is_uuid;
-		rvl_close(found);
-		found = rvl_take_fd(&fd);
-		*ret_layer = layer;
-		*ret_st = stx;
-	}
-	return is_one ? rvl_take_fd(&found) : -ESTALE;
-}
-
 int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t type,
 		    const struct rvl_layer **ret_layer, struct statx *ret_st)
 {
@@ -189,7 +137,8 @@ int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t 
 	}
 	if (n <= 0 || r < 0)
 		return -ESTALE;
-	return open_in_layers(ov, &origin, type, ret_layer, ret_st);
+	r = rvl_origin_find(ov->stack, ov->layer_uuids, &origin, type, ret_layer, ret_st);
+	return r < 0 ? -ESTALE : r;
 }
 
 /*

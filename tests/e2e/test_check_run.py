@@ -523,8 +523,8 @@ def compare(before, after, where):
 
 
 # What upper hid may come to light: the lower file of that name. And what lost overlay.metacopy is a hole.
-HIDDEN = {"file": [b"lower\n"], "hard1": [b"hard\n"], "moved/inner": [b"inner\n"], "other/a": [b"a\n"],
-          "meta": [bytes(5)], "victim": [bytes(2), b"v\n"]}
+HIDDEN = {"file": [b"lower\n"], **dict.fromkeys(["hard1", "hard2", "moved/hard3"], [b"hard\n"]),
+          "moved/inner": [b"inner\n"], "other/a": [b"a\n"], "meta": [bytes(5)], "victim": [bytes(2), b"v\n"]}
 
 
 def restore(ov, saved):

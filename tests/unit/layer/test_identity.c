@@ -101,7 +101,7 @@ static void check_image(const char *name, const char *make)
 	a = identity_of("m1");
 	assert_true(a.is_stable);
 	b = identity_of("m1/d"); /* a layer deeper inside */
-	assert_int_equal(is_same(a, b), a.has_uuid);
+	assert_int_equal(is_same(a, b), a.has_uuid && strcmp(name, "erofs") != 0);
 	assert_int_equal(is_beside(a, b), strcmp(name, "squashfs") != 0);
 	/* by someone who could not read the uuid */
 	c = b;

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "layer/origin.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "layer/path.h"
+
+/* Is layer i the first of its filesystem? A handle opens the same by each of them. */
+static bool is_first_of_filesystem(const struct rvl_stack *stack, unsigned i)
+{
+	for (unsigned j = 1; j < i; j++)
+		if (stack->layers[j].dev == stack->layers[i].dev)
+			return false;
+	return true;
+}
+
+static bool is_same_object(const struct statx *a, const struct statx *b)
+{
+	return a->stx_ino == b->stx_ino && rvl_statx_dev(a) == rvl_statx_dev(b);
+}
+
+/* As the kernel has it (fs/overlayfs/namei.c, ovl_decode_real_fh), but that a uuid may not be known. */
+static bool may_be_of(const struct rvl_handle *handle, const uint8_t uuid[16])
+{
+	static const uint8_t none[16];
+
+	return !memcmp(handle->uuid, none, 16) || !memcmp(uuid, none, 16) ||
+	       !memcmp(handle->uuid, uuid, 16);
+}
+
+int rvl_origin_find_in(const struct rvl_layer *layer, const struct rvl_handle *handle, mode_t type,
+		       struct statx *ret_st)
+{
+	_cleanup_close_ int fd = rvl_handle_open(layer->fd, handle);
+	struct rvl_handle now;
+
+	if (fd == -EPERM)
+		return -EPERM;
+	if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, ret_st) < 0 ||
+	    (ret_st->stx_mode & S_IFMT) != (type & S_IFMT) || !ret_st->stx_nlink ||
+	    (S_ISDIR(type) && !rvl_layer_may_have_dir(layer, fd)))
+		return -ESTALE;
+	/* some filesystems look at no more than the inode number */
+	if (rvl_handle_get(fd, "", NULL, &now) || now.type != handle->type ||
+	    now.len != handle->len || memcmp(now.fid, handle->fid, now.len))
+		return -ESTALE;
+	return rvl_take_fd(&fd);
+}
+
+int rvl_origin_find(const struct rvl_stack *stack, uint8_t (*uuids)[16],
+		    const struct rvl_handle *handle, mode_t type,
+		    const struct rvl_layer **ret_layer, struct statx *ret_st)
+{
+	_cleanup_close_ int found = -EBADF;
+	int error = -ESTALE;
+
+	for (unsigned i = 1; i < stack->n; i++) {
+		const struct rvl_layer *layer = &stack->layers[i];
+		struct statx st;
+		int fd;
+
+		if (!may_be_of(handle, uuids[i]) ||
+		    (!S_ISDIR(type) && !is_first_of_filesystem(stack, i)))
+			continue;
+		fd = rvl_origin_find_in(layer, handle, type, &st);
+		if (fd < 0) {
+			error = fd == -EPERM ? -EPERM : error;
+			continue;
+		}
+		if (found < 0) {
+			found = fd;
+			*ret_layer = layer;
+			*ret_st = st;
+			continue;
+		}
+		rvl_close(fd);
+		if (!is_same_object(&st, ret_st))
+			return -ENOTUNIQ;
+		/* subvolumes of one filesystem open each other's objects */
+		if (rvl_statx_dev(&st) == (uint64_t)layer->dev)
+			*ret_layer = layer;
+	}
+	return found >= 0 ? rvl_take_fd(&found) : error;
+}
