@@ -21,10 +21,12 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/number_set.h"
 #include "server/server.h"
 
 #define N_SHARDS 64
 #define N_BUCKETS 64 /* a shard */
+#define WERE_MAPPED_MAX 4096 /* a shard */
 #define IDS_MAX 16384 /* each holds a file in the kernel, which no limit of ours counts */
 
 /* The kernel's interface, which older <linux/fuse.h> do not have. */
@@ -47,6 +49,7 @@ struct open_inode {
 struct shard {
 	pthread_mutex_t lock;
 	struct open_inode *buckets[N_BUCKETS];
+	struct rvl_number_set were_mapped; /* owned; closed, and not forgotten by the kernel */
 };
 
 struct rvl_passthrough {
@@ -55,6 +58,7 @@ struct rvl_passthrough {
 	_Atomic unsigned n_ids;
 	_Atomic unsigned
 		n_mapped; /* of all, so that there is nothing to look up most of the time */
+	_Atomic unsigned n_were_mapped; /* the same */
 	struct shard shards[N_SHARDS];
 };
 
@@ -114,6 +118,7 @@ void rvl_passthrough_free(struct rvl_passthrough *p)
 				free(o);
 			}
 		}
+		rvl_number_set_release(&p->shards[i].were_mapped);
 		pthread_mutex_destroy(&p->shards[i].lock);
 	}
 	free(p);
@@ -238,6 +243,28 @@ int rvl_passthrough_open(struct rvl_passthrough *p, uint64_t number, uid_t uid, 
 	return 0;
 }
 
+/* With the shard's lock, before it counts as closed. If there is no memory the times may be old. */
+static void note_mapped(struct rvl_passthrough *p, struct shard *shard, uint64_t number)
+{
+	const size_t n = shard->were_mapped.n;
+
+	(void)rvl_number_set_add(&shard->were_mapped, number, 1, WERE_MAPPED_MAX);
+	atomic_fetch_add_explicit(&p->n_were_mapped, (unsigned)(shard->were_mapped.n - n),
+				  memory_order_relaxed);
+}
+
+void rvl_passthrough_forget(struct rvl_passthrough *p, uint64_t number)
+{
+	struct shard *shard = shard_of(p, number);
+
+	if (atomic_load_explicit(&p->n_were_mapped, memory_order_relaxed) == 0)
+		return;
+	pthread_mutex_lock(&shard->lock);
+	if (rvl_number_set_take(&shard->were_mapped, number))
+		atomic_fetch_sub_explicit(&p->n_were_mapped, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&shard->lock);
+}
+
 void rvl_passthrough_release(struct rvl_passthrough *p, uint64_t number, int flags)
 {
 	struct shard *shard = shard_of(p, number);
@@ -249,6 +276,7 @@ void rvl_passthrough_release(struct rvl_passthrough *p, uint64_t number, int fla
 	at = find(shard, number);
 	o = *at;
 	if (o && o->backing_id && o->n_mapped && (flags & O_ACCMODE) == O_RDWR) {
+		note_mapped(p, shard, number);
 		o->n_mapped--;
 		atomic_fetch_sub_explicit(&p->n_mapped, 1, memory_order_relaxed);
 	}
@@ -264,17 +292,21 @@ void rvl_passthrough_release(struct rvl_passthrough *p, uint64_t number, int fla
 	free(o);
 }
 
-bool rvl_passthrough_is_mapped(struct rvl_passthrough *p, uint64_t number)
+enum rvl_mapped rvl_passthrough_is_mapped(struct rvl_passthrough *p, uint64_t number)
 {
 	struct shard *shard = shard_of(p, number);
+	enum rvl_mapped ret = RVL_NOT_MAPPED;
 	const struct open_inode *o;
-	bool is_mapped;
 
-	if (atomic_load_explicit(&p->n_mapped, memory_order_relaxed) == 0)
-		return false;
+	if (atomic_load_explicit(&p->n_mapped, memory_order_relaxed) == 0 &&
+	    atomic_load_explicit(&p->n_were_mapped, memory_order_relaxed) == 0)
+		return ret;
 	pthread_mutex_lock(&shard->lock);
 	o = *find(shard, number);
-	is_mapped = o && o->n_mapped;
+	if (o && o->n_mapped)
+		ret = RVL_MAY_BE_MAPPED;
+	else if (rvl_number_set_get(&shard->were_mapped, number))
+		ret = RVL_WAS_MAPPED;
 	pthread_mutex_unlock(&shard->lock);
-	return is_mapped;
+	return ret;
 }

@@ -37,9 +37,17 @@ int rvl_passthrough_open(struct rvl_passthrough *passthrough, uint64_t number, u
 void rvl_passthrough_release(struct rvl_passthrough *passthrough, uint64_t number, int flags);
 
 /*
- * May its data and times be changing with no word to us? Stores through a shared mapping, which
- * only an open for reading and writing allows. Then the kernel must not keep attributes.
+ * May its data and times be changing with no word to us? Stores through a shared mapping, which only an open
+ * for reading and writing allows, and which outlives the close of the descriptor: till the kernel
+ * forgets the inode, which the mapping holds.
  */
-bool rvl_passthrough_is_mapped(struct rvl_passthrough *passthrough, uint64_t number);
+enum rvl_mapped {
+	RVL_NOT_MAPPED,
+	RVL_WAS_MAPPED, /* all are closed; a mapping may be left: attributes are kept for a moment only */
+	RVL_MAY_BE_MAPPED, /* attributes must not be kept */
+};
+enum rvl_mapped rvl_passthrough_is_mapped(struct rvl_passthrough *passthrough, uint64_t number);
+/* The kernel has forgotten the inode. */
+void rvl_passthrough_forget(struct rvl_passthrough *passthrough, uint64_t number);
 
 #endif

@@ -14,10 +14,24 @@
 #define ERRNO_MAX \
 	511 /* the kernel (fuse_dev_do_write) takes -511 … 0 only, else the reply is lost */
 
+#define MOMENT_S 1.0 /* for which attributes are kept that may be changing */
+
+/* With allow_root libfuse refuses the others, request by request: so the kernel must ask. */
+static double timeout_of(fuse_req_t req)
+{
+	return rvl_server_of(req)->options.is_allow_root ? 0 : RVL_TIMEOUT_S;
+}
+
 double rvl_attr_timeout(fuse_req_t req, uint64_t number)
 {
-	return rvl_passthrough_is_mapped(rvl_server_of(req)->passthrough, number) ? 0 :
-										    RVL_TIMEOUT_S;
+	switch (rvl_passthrough_is_mapped(rvl_server_of(req)->passthrough, number)) {
+	case RVL_MAY_BE_MAPPED:
+		return 0;
+	case RVL_WAS_MAPPED:
+		return rvl_server_of(req)->options.is_allow_root ? 0 : MOMENT_S;
+	default:
+		return timeout_of(req);
+	}
 }
 
 void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fuse_entry_param *ret)
@@ -27,7 +41,7 @@ void rvl_entry_to_fuse(fuse_req_t req, const struct rvl_entry *entry, struct fus
 		.generation = entry->generation,
 		.attr = entry->st,
 		.attr_timeout = rvl_attr_timeout(req, entry->number),
-		.entry_timeout = RVL_TIMEOUT_S,
+		.entry_timeout = timeout_of(req),
 	};
 }
 
@@ -110,7 +124,7 @@ void rvl_reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry)
 
 void rvl_reply_absent(fuse_req_t req)
 {
-	const struct fuse_entry_param param = { .entry_timeout = RVL_TIMEOUT_S };
+	const struct fuse_entry_param param = { .entry_timeout = timeout_of(req) };
 
 	rvl_count(requests);
 	fuse_reply_entry(req, &param);

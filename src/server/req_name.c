@@ -5,6 +5,7 @@
 
 #include "base/counters.h"
 #include "server/lister.h"
+#include "server/passthrough.h"
 #include "server/reply.h"
 #include "server/requests.h"
 
@@ -44,6 +45,7 @@ void rvl_req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 void rvl_req_forget(fuse_req_t req, fuse_ino_t number, uint64_t n_lookups)
 {
 	rvl_count(req_forget);
+	rvl_passthrough_forget(rvl_server_of(req)->passthrough, number);
 	rvl_overlay_forget(rvl_overlay_of(req), number, n_lookups);
 	rvl_reply_none(req);
 }
@@ -53,8 +55,10 @@ void rvl_req_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data 
 	struct rvl_overlay *overlay = rvl_overlay_of(req);
 
 	rvl_count(req_forget_multi);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		rvl_passthrough_forget(rvl_server_of(req)->passthrough, forgets[i].ino);
 		rvl_overlay_forget(overlay, forgets[i].ino, forgets[i].nlookup);
+	}
 	rvl_reply_none(req);
 }
 
@@ -82,7 +86,9 @@ void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_in
 	rvl_count(req_rename);
 	for (size_t i = 0; r == 0 && i < 2; i++)
 		if (moved[i])
-			rvl_tell(req, moved[i], RVL_CHANGE_PLACE);
+			/* ".." of a directory is what it was where its parent is */
+			rvl_tell(req, moved[i],
+				 to_parent == parent ? RVL_CHANGE_ATTRIBUTES : RVL_CHANGE_PLACE);
 	if (to_parent != parent)
 		rvl_tell(req, to_parent, RVL_CHANGE_NAMES);
 	rvl_reply_names(req, r, parent);

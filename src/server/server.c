@@ -143,7 +143,8 @@ static int open_stack(struct rvl_server *server)
 		return r;
 	server->has_acl = stack_has_acl(&server->stack);
 	/* an open is where a file is copied up; where nothing is, there is no need to ask */
-	server->has_open = !is_read_only(server) && !options->is_copy_up_late;
+	server->has_open = (!is_read_only(server) && !options->is_copy_up_late) ||
+			   options->is_allow_root; /* who opens is looked at */
 	return rvl_mountpoint_check(server->mount_point, &server->stack);
 }
 

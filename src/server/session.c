@@ -343,7 +343,9 @@ int rvl_session_run(struct rvl_server *server)
 	rvl_transport_free(server->transport);
 	rvl_passthrough_free(server->passthrough);
 	rvl_awake_free(server->awake);
-	if (!server->is_unmounted)
+	/* another mount that covers ours is not ours to end; without its descriptor ours is dead */
+	if (!server->is_unmounted &&
+	    (server->device == 0 || mounted_device(server) == server->device))
 		fuse_session_unmount(server->session);
 	fuse_session_destroy(server->session);
 	server->session = NULL;

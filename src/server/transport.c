@@ -40,8 +40,9 @@
 #include "server/ring.h"
 #include "server/server.h"
 
-#define THREADS_MIN 4
-#define THREADS_MAX 32
+/* Most of them are blocked when there are many: in system calls on objects that a user holds locked, or in
+ * copies of data. Who comes then is served all the same. */
+#define THREADS_MAX 256
 
 /* Threads for each CPU: more than one for the time that one of them waits for a disk. */
 #define RING_DEPTH_MAX 4
@@ -430,14 +431,6 @@ static int initialise(struct rvl_transport *t)
 
 /* ---- /dev/fuse ---- */
 
-static unsigned max_threads(void)
-{
-	const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	const unsigned n = n_cpus > 0 ? 4 * n_cpus : THREADS_MIN;
-
-	return n < THREADS_MIN ? THREADS_MIN : n > THREADS_MAX ? THREADS_MAX : n;
-}
-
 /* What comes by /dev/fuse while rings serve. */
 static int serve_forgets(struct rvl_transport *t)
 {
@@ -506,7 +499,7 @@ int rvl_transport_serve(struct rvl_transport *t)
 	sigaction(SIGUSR1, &action, NULL);
 	r = initialise(t);
 	if (r == 0)
-		r = t->why_not ? rvl_readers_run(t->server->session, t->stop_fd, max_threads(),
+		r = t->why_not ? rvl_readers_run(t->server->session, t->stop_fd, THREADS_MAX,
 						 t->server->options.poll_us, t->server->awake) :
 				 serve_forgets(t);
 	rvl_transport_stop(t);

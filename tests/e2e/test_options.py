@@ -476,6 +476,52 @@ def test_layers_are_let_go(ready):
     assert best < 0.1
 
 
+@pytest.mark.reverlay_only("it has a process")
+def test_limit_of_file_sizes(ov):
+    """That of the shell which mounts is not that of upper, and ends no server."""
+    with ov.lower() as low:
+        write(low / "f", bytes(1 << 20))
+    mnt = ov.mount(prefix=("prlimit", "--fsize=100000:unlimited"))
+    with open(mnt / "f", "ab") as file:
+        file.write(bytes(1 << 20))
+    assert (mnt / "f").stat().st_size == 2 << 20
+
+
+@pytest.mark.reverlay_only("it has a process")
+def test_signal_beneath_another_mount(ov):
+    """A mount that covers ours is not unmounted by our end."""
+    with ov.lower() as low:
+        write(low / "f")
+    mnt = ov.mount()
+    run("mount", "-t", "tmpfs", "cover", mnt)
+    write(mnt / "covers")
+    ov.process.send_signal(signal.SIGTERM)
+    ov.wait_exit()
+    assert listing(mnt) == ["covers"]
+    run("umount", mnt)
+    run("umount", "-l", mnt)
+
+
+@pytest.mark.reverlay_only("an option of FUSE")
+@pytest.mark.parametrize("upper", [True, False])
+def test_allow_root(ov, upper):
+    """Only root and who has mounted may, also where root has looked before."""
+    with ov.lower() as low:
+        write(low / "d/f", "text\n")
+    ov.options = ["allow_root"]
+    mnt = ov.mount(upper=upper)
+    assert listing(mnt / "d") == ["f"] and (mnt / "d/f").read_text() == "text\n"
+
+    def look():
+        for action in (os.stat, os.listdir, open):
+            for path in (mnt, mnt / "d", mnt / "d/f"):
+                with pytest.raises(OSError):
+                    action(path)
+
+    sysc.as_user(65534, 65534, look)
+    assert listing(mnt / "d") == ["f"] and (mnt / "d/f").read_text() == "text\n"
+
+
 def test_sigterm_unmounts(ready):
     """SIGTERM ends the server in good order: unmounted, state clean, nothing said, though a file is open."""
     ready.mount()

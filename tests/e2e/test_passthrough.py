@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Data in upper are read and written by the kernel itself; what that must not change, with it and without."""
 
+import ctypes
 import errno
 import json
 import mmap
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from rvl import CTL, run
@@ -314,3 +316,24 @@ def test_open_and_close_at_once(tree):
               "        except FileNotFoundError: pass\n")
     clients = [subprocess.Popen([sys.executable, "-c", script, tree, str(n)]) for n in range(4)]
     assert [client.wait(60) for client in clients] == [0] * 4
+
+
+def test_mapping_that_outlives_the_close(ov):
+    """Stores through it change the time with no word to the server; it is seen a moment after all the same."""
+    with ov.lower():
+        pass
+    mnt = ov.mount()
+    (mnt / "f").write_bytes(bytes(8192))
+    fd = os.open(mnt / "f", os.O_RDWR)
+    # that of python's module would keep a descriptor of its own
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    at = libc.mmap(None, ctypes.c_size_t(8192), mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd,
+                   ctypes.c_long(0))
+    os.close(fd)
+    time.sleep(0.2)  # the server hears of it
+    before = os.stat(mnt / "f").st_mtime_ns
+    ctypes.memset(at, 1, 1)
+    assert libc.munmap(ctypes.c_void_p(at), ctypes.c_size_t(8192)) == 0
+    time.sleep(1.1)  # for which attributes are kept
+    assert os.stat(mnt / "f").st_mtime_ns == os.stat(ov.upper / "f").st_mtime_ns > before
