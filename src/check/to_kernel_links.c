@@ -70,6 +70,29 @@ static int note(void *arg, uint64_t number)
 	return r;
 }
 
+/* What lower has at a place of the map, if that is the object of the number still. ret->places.n == 0: it
+ * is not. ret is to be released. */
+static int look_at_row(struct links *links, const struct rvl_map_row *row, struct rvl_found *ret)
+{
+	const struct rvl_stack *stack = links->tk->stack;
+	struct rvl_places places = { 0 };
+	struct rvl_id id;
+	int r = rvl_rebind_lower_of(&links->rb, row->at.parent, &places);
+
+	*ret = (struct rvl_found){ 0 };
+	r = r ?: rvl_merge_lookup(stack, &places, row->at.name, NULL, NULL, ret);
+	if (!r && ret->places.n &&
+	    (rvl_number_of_lower(links->tk->index, ret->places.v[0].layer,
+				 ret->places.v[0].layer->fd, ret->places.v[0].path, &ret->st,
+				 &id) ||
+	     id.number != links->number)) {
+		rvl_found_release(ret);
+		*ret = (struct rvl_found){ 0 };
+	}
+	rvl_places_release(&places);
+	return r == -ENOENT || r == -EUCLEAN || r == -EIO ? 0 : r;
+}
+
 static int add_name(void *arg, const struct rvl_map_row *row)
 {
 	struct links *links = arg;
@@ -78,8 +101,13 @@ static int add_name(void *arg, const struct rvl_map_row *row)
 						.name = row->at.name,
 						.path = "",
 						.has_entry = true };
+	struct rvl_found found;
+	int r = look_at_row(links, row, &found);
 
-	return rvl_rebind_link_add(&links->rb, &split);
+	if (!r && found.places.n)
+		r = rvl_rebind_link_add(&links->rb, &split);
+	rvl_found_release(&found);
+	return r;
 }
 
 /* A dead object that lower still has: its handle must open nothing. */
@@ -87,12 +115,10 @@ static int add_whiteout(void *arg, const struct rvl_map_row *row)
 {
 	struct links *links = arg;
 	struct rvl_to_kernel *tk = links->tk;
-	struct rvl_places places = { 0 };
-	struct rvl_found found = { 0 };
+	struct rvl_found found;
 	struct rvl_handle handle;
-	int r = rvl_rebind_lower_of(&links->rb, row->at.parent, &places);
+	int r = look_at_row(links, row, &found);
 
-	r = r ?: rvl_merge_lookup(tk->stack, &places, row->at.name, NULL, NULL, &found);
 	if (!r && found.places.n) {
 		const struct rvl_place *top = &found.places.v[0];
 
@@ -101,8 +127,7 @@ static int add_whiteout(void *arg, const struct rvl_map_row *row)
 			r = rvl_to_kernel_whiteout(tk, &handle);
 	}
 	rvl_found_release(&found);
-	rvl_places_release(&places);
-	return r == -ENOENT || r == -EUCLEAN || r == -EIO ? 0 : r;
+	return r;
 }
 
 static int add(struct links *links, uint64_t number)

@@ -27,6 +27,8 @@
 #include "index/rebind_places.h"
 #include "index/table.h"
 #include "index/workdir.h"
+#include "layer/identity.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 /* Where the name of a former hard link lies that was met first. */
@@ -43,9 +45,10 @@ struct rvl_rebind {
 	struct rvl_index *old, *next; /* owned */
 	struct rvl_old_places *places; /* owned */
 	void *firsts; /* owned; tsearch(3) */
+	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	bool is_moved, has_other_lowers, has_map, needs_map;
-	/* The map is lost and the lowers are the same: handles of lower objects that entries keep
-	 * are true, and tell what places cannot. */
+	/* The map is lost, or has not all, and the lowers are the same: handles of lower objects
+	 * that entries keep are true, and tell what places cannot. */
 	bool has_origins;
 	const struct rvl_rebind_sink *sink; /* borrowed, during the walk */
 	struct rvl_rebind_counts *counts; /* borrowed, during the walk */
@@ -123,7 +126,8 @@ static int make_next(struct rvl_rebind *rebind, struct rvl_state *state,
 
 	rebind->is_moved = !rvl_bind_is_same_place(state, binding);
 	rebind->has_other_lowers = !rvl_bind_is_same_lowers(state, binding);
-	rebind->has_origins = !rebind->has_other_lowers && has_lost_map(rebind, state);
+	rebind->has_origins = !rebind->has_other_lowers &&
+			      (has_lost_map(rebind, state) || !rvl_map_is_complete(rebind->old));
 	/* Asked for with everything at its place: what is in the lowers has changed. */
 	rebind->needs_map = rebind->has_other_lowers || has_lost_map(rebind, state) ||
 			    (!rebind->is_moved && !config->is_clone) ||
@@ -160,6 +164,7 @@ static int begin(struct rvl_rebind *rebind)
 	r = r ?: check_formats(rebind->config.stack);
 	r = r ?: check_pair(rebind->config.stack, old);
 	r = r ?: rvl_binding_read(rebind->config.stack, &binding);
+	r = r ?: rvl_identity_uuids(rebind->config.stack, &rebind->uuids);
 	if (!r) {
 		r = open_old(rebind, rvl_take_ptr(old));
 		r = r ?: make_next(rebind, rvl_take_ptr(next), &binding);
@@ -203,6 +208,7 @@ void rvl_rebind_free(struct rvl_rebind *rebind)
 		return;
 	rvl_old_places_free(rebind->places);
 	tdestroy(rebind->firsts, free_first);
+	free(rebind->uuids);
 	rvl_index_close(rebind->next);
 	rvl_index_close(rebind->old);
 	free(rebind);
@@ -441,38 +447,21 @@ static void tell_gone(struct rvl_rebind *rebind)
 
 /* ---- without the old map: what was copied up, by the handle of its lower object ---- */
 
-/* The one object in the lowers that a handle opens. Filesystems without uuids may have the same
- * handle for several. -ENOENT: none, or not one alone; -ENODATA: nothing recorded would last. */
+/* The one object in the lowers that a handle opens. -ENOENT: none, or not one alone; -ENODATA: nothing
+ * recorded would last. */
 static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origin, uint8_t type,
 		       struct rvl_real_id *ret)
 {
 	const struct rvl_stack *stack = rebind->config.stack;
-	bool is_found = false;
+	const struct rvl_layer *layer;
+	struct statx st;
+	_cleanup_close_ int fd = -EBADF;
 
-	for (unsigned i = 1; i < stack->n; i++) {
-		const struct rvl_layer *layer = &stack->layers[i];
-		_cleanup_close_ int fd = rvl_handle_open(layer->fd, origin);
-		struct rvl_real_id real;
-		struct statx stx;
-		int r;
-
-		if (rebind->next->state->lowers[i - 1].flags & RVL_ROOT_UNSTABLE)
+	for (unsigned i = 0; i + 1 < stack->n; i++)
+		if (rebind->next->state->lowers[i].flags & RVL_ROOT_UNSTABLE)
 			return -ENODATA;
-		if (fd < 0 || rvl_path_statx(fd, "", RVL_STATX_MASK, &stx) ||
-		    IFTODT(stx.stx_mode) != type || !stx.stx_nlink)
-			continue;
-		/* where a file lies is not always known */
-		if (type == DT_DIR && !rvl_layer_may_have_dir(layer, fd))
-			continue;
-		r = rvl_real_of_lower(rebind->next, layer, fd, "", &stx, &real);
-		if (r)
-			return r;
-		if (is_found && (real.instance != ret->instance || real.ino != ret->ino))
-			return -ENOENT;
-		*ret = real;
-		is_found = true;
-	}
-	return is_found ? 0 : -ENOENT;
+	fd = rvl_origin_find(stack, rebind->uuids, origin, DTTOIF(type), &layer, &st);
+	return fd < 0 ? -ENOENT : rvl_real_of_lower(rebind->next, layer, fd, "", &st, ret);
 }
 
 /*

@@ -302,3 +302,51 @@ def test_killed_anywhere(ov, rebound, capsys):
     assert n > 500
     pages(3)(map_of(ov))
     ov.mount()
+
+
+@pytest.mark.layouts("ext4")
+def test_no_complete_map(ov):
+    """With all at its place, and no map of it all, a rebind knows what was copied up by its handles."""
+    with ov.lower() as low:
+        write(low / "a/f", "lower\n")
+        (low / "b").mkdir()
+        os.link(low / "a/f", low / "b/f")
+    mnt = ov.mount()
+    write(mnt / "a/f", "changed\n")
+    number = ino(mnt / "b/f")
+    shutil.rmtree(mnt / "a")
+    ov.umount()
+    for path in (ov.work / "inodes").glob("map*"):
+        path.unlink()
+    run(CTL, "rebind", "-o", ov.option_string())
+    assert (ov.mount() / "b/f").read_text() == "changed\n" and ino(ov.mnt / "b/f") == number
+
+
+@pytest.mark.layouts("ext4")
+def test_image_made_anew_with_the_old_uuid(ov):
+    """It is not the image that the index knows: refused, with the command."""
+    uuid = "11223344-5566-7788-99aa-bbccddeeff00"
+
+    def make(*names):
+        tree = ov.base / f"tree{names[0]}"
+        write(tree / names[0], "lower\n")
+        os.link(tree / names[0], tree / names[1])
+        (ov.base / "image").unlink(missing_ok=True)
+        run("mkfs.erofs", "-U", uuid, ov.base / "image", tree)
+        run("mount", "-o", "loop", ov.base / "image", at)
+
+    at = ov.base / "at"
+    at.mkdir()
+    ov.lowers = [at]
+    try:
+        make("h1", "h2")
+        write(ov.mount() / "h1", "changed\n")
+        ov.umount()
+        run("umount", at)
+        make("k1", "k2")
+        result = run(*ov.command(flags=()), check=False)
+        assert result.returncode != 0 and "reverlayctl rebind" in result.stdout
+        ov.may_complain = True
+    finally:
+        run("umount", "-l", at)
+        ov.before = None

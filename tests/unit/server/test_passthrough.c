@@ -163,7 +163,8 @@ static void no_backing_file(void **state)
 	assert_int_equal(n_closed, 0);
 }
 
-/* Only who may store through a mapping makes attributes uncertain, from the open to the close. */
+/* Only who may store through a mapping makes attributes uncertain, from the open till the kernel forgets the
+ * inode, which a mapping holds. */
 static void mapped(void **state)
 {
 	enable();
@@ -172,11 +173,20 @@ static void mapped(void **state)
 	assert_false(rvl_passthrough_is_mapped(p, 7));
 	assert_int_equal(n_made_void, 0);
 	open_as(7, 0, O_RDWR);
-	assert_true(rvl_passthrough_is_mapped(p, 7));
-	assert_false(rvl_passthrough_is_mapped(p, 8));
+	assert_int_equal(rvl_passthrough_is_mapped(p, 7), RVL_MAY_BE_MAPPED);
+	assert_int_equal(rvl_passthrough_is_mapped(p, 8), RVL_NOT_MAPPED);
 	assert_int_equal(n_made_void, 1);
+	rvl_passthrough_forget(p, 8);
 	rvl_passthrough_release(p, 7, O_RDWR);
-	assert_false(rvl_passthrough_is_mapped(p, 7));
+	assert_int_equal(rvl_passthrough_is_mapped(p, 7), RVL_WAS_MAPPED);
+	open_as(7, 0, O_RDWR);
+	assert_int_equal(rvl_passthrough_is_mapped(p, 7), RVL_MAY_BE_MAPPED);
+	rvl_passthrough_release(p, 7, O_RDWR);
+	rvl_passthrough_release(p, 7, O_RDONLY);
+	rvl_passthrough_release(p, 7, O_WRONLY);
+	assert_int_equal(rvl_passthrough_is_mapped(p, 7), RVL_WAS_MAPPED);
+	rvl_passthrough_forget(p, 7);
+	assert_int_equal(rvl_passthrough_is_mapped(p, 7), RVL_NOT_MAPPED);
 }
 
 /* Of a new file the kernel has nothing that could be void. */
