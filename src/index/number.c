@@ -383,13 +383,6 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 	return r;
 }
 
-bool rvl_number_is_computed(struct rvl_index *index, uint64_t number)
-{
-	struct rvl_real_id owner;
-
-	return rvl_real_owner(index, number, &owner) == -ENOENT;
-}
-
 int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			     const char *name, const struct statx *stx, struct rvl_id *ret)
 {

@@ -65,8 +65,6 @@ int rvl_number_born(struct rvl_index *index, struct rvl_id *ret);
 
 /* Was this number given out by this overlay's counter (rvl_number_born)? Then it is in no map. */
 bool rvl_number_is_born(const struct rvl_index *index, uint64_t number);
-/* Is it a number that no record gives to a lower object: is it computed from a real inode number? */
-bool rvl_number_is_computed(struct rvl_index *index, uint64_t number);
 
 /*
  * Generation of a lower object, of its birth time: what rvl_number_of_lower gives with a number. A

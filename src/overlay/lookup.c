@@ -232,35 +232,6 @@ static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const 
 	return r;
 }
 
-/*
- * A lower file with several names has the number of an object in upper: is it another object all the same,
- * which has got the inode of one that was removed offline? Birth times tell, where the number is
- * computed from the inode, and the generations are from them.
- */
-static bool is_inode_reused(struct rvl_overlay *ov, const struct rvl_found *lower,
-			    const struct rvl_id *id, uint32_t upper_generation)
-{
-	const struct statx none = {};
-
-	return lower->st.stx_mask & STATX_BTIME && id->generation && upper_generation &&
-	       id->generation != upper_generation &&
-	       upper_generation != rvl_number_generation(ov->index, &none) &&
-	       rvl_number_is_computed(ov->index, id->number);
-}
-
-/* The generation of the stamp of an entry's object; 0: not known. */
-static uint32_t generation_of_entry(struct rvl_overlay *ov, uint64_t number, const struct statx *stx)
-{
-	char path[RVL_ENTRY_PATH_SIZE];
-	struct rvl_id id;
-
-	rvl_entry_path(number, path);
-	if (rvl_stamp_get(ov->index, ov->index->inodes_fd, path, stx->stx_mode, stx->stx_ino, &id) ||
-	    id.number != number)
-		return 0;
-	return id.generation;
-}
-
 static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
 			 struct rvl_node **ret)
 {
@@ -277,13 +248,10 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		return r;
 	node = rvl_node_find(ov, id.number);
 	if (node) {
-		bool is_other = rvl_node_has_upper(node) &&
-				is_inode_reused(ov, lower, &id, node->id.generation);
-
-		if (!is_other && is_same(node, 0, &lower->st))
+		if (is_same(node, 0, &lower->st))
 			return take_known(dir, name, lower->st.stx_mode, node, ret);
-		is_other = is_other ? !ov->config.is_read_only : is_uncovered(node, &lower->st);
-		r = is_other ? rvl_identify_uncovered(dir, name, lower, &id) : -EEXIST;
+		r = is_uncovered(node, &lower->st) ? rvl_identify_uncovered(dir, name, lower, &id) :
+						     -EEXIST;
 		if (r == -EEXIST)
 			r = two_objects(name, id.number);
 		rvl_node_put(node);
@@ -301,14 +269,6 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 				r = rvl_entry_look(ov->index, id.number, &kind, &stx);
 			if (r < 0)
 				return r;
-		}
-		if (kind == RVL_ENTRY_OBJECT &&
-		    is_inode_reused(ov, lower, &id, generation_of_entry(ov, id.number, &stx))) {
-			r = ov->config.is_read_only ? -EEXIST :
-						      rvl_identify_uncovered(dir, name, lower, &id);
-			if (r < 0)
-				return r == -EEXIST ? two_objects(name, id.number) : r;
-			kind = RVL_ENTRY_NONE;
 		}
 		if (kind == RVL_ENTRY_OBJECT)
 			return node_of_alias(ov, lower, &id, &stx, ret);

@@ -483,33 +483,3 @@ def test_recovery_far_down(ov, where):
     for top in (ov.upper, ov.work, *ov.lowers):
         run("rm", "-rf", top)
         top.mkdir()
-
-
-@pytest.mark.layouts("ext4")
-def test_inode_given_again_to_links(ov):
-    """Lower's hard links, one of which was changed, are gone, and others have their inode: these are their own object."""
-    with ov.lower() as low:
-        write(low / "a", "first\n")
-        os.link(low / "a", low / "b")
-    mnt = ov.mount()
-    write(mnt / "a", "changed\n")
-    handle = sysc.handle(mnt / "a")
-    number = os.lstat(low / "a").st_ino
-    ov.umount()
-    os.unlink(low / "a")
-    os.unlink(low / "b")
-    for i in range(100):
-        write(low / f"new{i}", "of its own\n")
-        if os.lstat(low / f"new{i}").st_ino == number:
-            break
-    else:
-        pytest.skip("the filesystem gives it to nobody")
-    os.link(low / f"new{i}", low / "link")
-    ov.before = None
-    mnt = ov.mount()
-    assert (mnt / "link").read_text() == (mnt / f"new{i}").read_text() == "of its own\n"
-    assert ino(mnt / "link") == ino(mnt / f"new{i}") != ino(mnt / "a")
-    assert content_by(mnt, handle) == "changed\n" == (mnt / "a").read_text()
-    write(mnt / "link", "more\n")
-    assert (mnt / f"new{i}").read_text() == "more\n"
-    ov.check_links = ov.check_clean = False  # "b" is gone, which its count does not know
