@@ -15,7 +15,6 @@
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "layer/merge.h"
-#include "layer/origin.h"
 #include "layer/path.h"
 
 /* The place that lower has for the number; parent 0: none. */
