@@ -89,7 +89,7 @@ static int take_index(struct rvl_import *import, bool is_after)
 	import->n_names = 0;
 	import->kernel_fd =
 		rvl_path_open(stack->work_fd, RVL_KERNEL_INDEX, O_RDONLY | O_DIRECTORY, 0);
-	r = import->kernel_fd == -ENOENT ? 0 : import->kernel_fd < 0 ? import->kernel_fd : 0;
+	r = import->kernel_fd < 0 && import->kernel_fd != -ENOENT ? import->kernel_fd : 0;
 	r = r ?: rvl_identity_uuids(stack, &import->uuids);
 	if (!r && import->kernel_fd >= 0)
 		r = rvl_import_index(import, is_after);

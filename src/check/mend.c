@@ -16,7 +16,6 @@
 #include "index/place.h"
 #include "index/stamp.h"
 #include "index/state.h"
-#include "layer/merge.h"
 #include "layer/origin.h"
 #include "layer/path.h"
 
@@ -73,6 +72,17 @@ int rvl_lower_of_number(struct rvl_index *index, const struct rvl_handle *handle
 		return rvl_take_fd(&fd);
 	}
 	return result;
+}
+
+int rvl_lower_item_add(struct rvl_check *check, const struct rvl_place *place, uint64_t *ret)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (asprintf(&text, "%u:%s", place->layer->index, place->path) < 0) {
+		text = NULL;
+		return -ENOMEM;
+	}
+	return rvl_spool_add(check->spool, RVL_SPOOL_ROOT, text, ret);
 }
 
 int rvl_lower_item_open(struct rvl_check *check, uint64_t item, uint64_t flags,

@@ -8,6 +8,7 @@
 #define RVL_CHECK_MEND_H
 
 #include "check/private.h"
+#include "layer/merge.h"
 
 #define RVL_LOST_NAME "lost+found" /* in upper's root: what has no name that is its own */
 
@@ -63,6 +64,8 @@ int rvl_mend_whiteout(struct rvl_check *check, uint64_t item);
  * -ESTALE: none; -EPERM: handles may not be opened. */
 int rvl_lower_of_number(struct rvl_index *index, const struct rvl_handle *handle, mode_t type,
 			uint64_t number, const struct rvl_layer **ret_layer, struct statx *ret_st);
+/* The item of a place in lower, as the facts MERGED and STRAY have it: layer and path, below the root. */
+int rvl_lower_item_add(struct rvl_check *check, const struct rvl_place *place, uint64_t *ret);
 /* What the item of a MERGED or STRAY fact names in lower: a descriptor (owned by the caller), with these
  * flags of open(2), and its layer. */
 int rvl_lower_item_open(struct rvl_check *check, uint64_t item, uint64_t flags,

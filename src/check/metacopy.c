@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -38,18 +37,6 @@ static int is_own(struct rvl_check *check, const struct rvl_object *object,
 	return id.number == object->stamp.number;
 }
 
-/* An item of a lower file, as those of MERGED facts. */
-static int add_lower_item(struct rvl_check *check, const struct rvl_place *place, uint64_t *ret)
-{
-	_cleanup_free_ char *text = NULL;
-
-	if (asprintf(&text, "%u:%s", place->layer->index, place->path) < 0) {
-		text = NULL;
-		return -ENOMEM;
-	}
-	return rvl_spool_add(check->spool, RVL_SPOOL_ROOT, text, ret);
-}
-
 /* Does the file lead to its own data? As is_own; -ENOENT: it leads to none. *ret_item: of what it leads
  * to where it does not. */
 static int leads_to_own(struct rvl_check *check, const struct rvl_object *object,
@@ -63,9 +50,10 @@ static int leads_to_own(struct rvl_check *check, const struct rvl_object *object
 	if (!r && found.places.n) {
 		r = S_ISREG(found.st.stx_mode) ? is_own(check, object, &found) : -ENOENT;
 		if (r == 0) {
-			error = add_lower_item(check, found.data.layer ? &found.data :
-									 &found.places.v[0],
-					       ret_item);
+			error = rvl_lower_item_add(check, found.data.layer ?
+								  &found.data :
+								  &found.places.v[0],
+						   ret_item);
 			r = error ?: r;
 		}
 	} else {

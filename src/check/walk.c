@@ -10,7 +10,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,21 +189,14 @@ static int add_merged_facts(struct walk *walk, const struct rvl_object *object,
 			    const struct rvl_found *found)
 {
 	struct rvl_check *check = walk->check;
-	const struct rvl_place *top = &found->places.v[0];
 	struct rvl_fact fact = { .number = object->stamp.number, .kind = RVL_FACT_MERGED };
-	_cleanup_free_ char *place = NULL;
 	struct rvl_id id;
 	int r = lower_number(walk, found, &id);
 
 	if (r)
 		return rvl_merge_is_local_error(r) ? 0 : r;
-	/* layer and path as one item below the root */
-	if (asprintf(&place, "%u:%s", top->layer->index, top->path) < 0) {
-		place = NULL;
-		return -ENOMEM;
-	}
 	fact.key = fact_number(walk, id.number);
-	r = rvl_spool_add(check->spool, RVL_SPOOL_ROOT, place, &fact.item);
+	r = rvl_lower_item_add(check, &found->places.v[0], &fact.item);
 	if (!r && check->mode != RVL_CHECK_LOOK) {
 		r = rvl_number_set_add(&check->merged, object->st->stx_ino, fact.item,
 				       RVL_NUMBER_SET_MAX);

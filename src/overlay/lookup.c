@@ -408,9 +408,8 @@ static int stat_found(struct rvl_dir *dir, const char *name, struct rvl_node *no
 	return 0;
 }
 
-/* ret_is_kept: or NULL; true: the kernel has the entry, which is not filled then. */
-static int look_up_entry(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
-			 struct rvl_node **ret, struct rvl_entry *ret_entry)
+int rvl_lookup_listed_locked(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
+			     struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
 	struct rvl_upper_name _cleanup_upper_name_ upper = {};
 	struct rvl_found _cleanup_found_ lower = {};
@@ -439,13 +438,7 @@ static int look_up_entry(struct rvl_dir *dir, pid_t asker, const char *name, boo
 int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 			    struct rvl_node **ret, struct rvl_entry *ret_entry)
 {
-	return look_up_entry(dir, asker, name, NULL, ret, ret_entry);
-}
-
-int rvl_lookup_listed_locked(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
-		      struct rvl_node **ret, struct rvl_entry *ret_entry)
-{
-	return look_up_entry(dir, asker, name, ret_is_kept, ret, ret_entry);
+	return rvl_lookup_listed_locked(dir, asker, name, NULL, ret, ret_entry);
 }
 
 int rvl_lookup_name(struct rvl_dir *dir, const char *name, struct rvl_name *ret)

@@ -31,7 +31,7 @@ int rvl_lookup_entry_locked(struct rvl_dir *dir, pid_t asker, const char *name,
 /* The same for a listing, which leaves out what the kernel has already (given.h): then *ret_is_kept is
  * true, the entry is not filled, and the name does not count as looked up. */
 int rvl_lookup_listed_locked(struct rvl_dir *dir, pid_t asker, const char *name, bool *ret_is_kept,
-		      struct rvl_node **ret, struct rvl_entry *ret_entry);
+			     struct rvl_node **ret, struct rvl_entry *ret_entry);
 /* The node alone, for who does not hold the lock: it is taken for read, and let go. */
 int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 

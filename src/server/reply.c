@@ -24,13 +24,15 @@ static double timeout_of(fuse_req_t req)
 
 double rvl_attr_timeout(fuse_req_t req, uint64_t number)
 {
+	const double most = timeout_of(req);
+
 	switch (rvl_passthrough_is_mapped(rvl_server_of(req)->passthrough, number)) {
 	case RVL_MAY_BE_MAPPED:
 		return 0;
 	case RVL_WAS_MAPPED:
-		return rvl_server_of(req)->options.is_allow_root ? 0 : MOMENT_S;
+		return most < MOMENT_S ? most : MOMENT_S;
 	default:
-		return timeout_of(req);
+		return most;
 	}
 }
 
