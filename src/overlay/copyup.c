@@ -19,6 +19,7 @@
 #include "layer/path.h"
 #include "layer/sync.h"
 #include "overlay/decode.h"
+#include "overlay/given.h"
 #include "overlay/lookup.h"
 #include "overlay/metacopy.h"
 #include "overlay/nlink.h"
@@ -439,8 +440,12 @@ static int run(struct copy_up *c)
 		rvl_log_end(c->ov->index->log, id);
 	}
 	rvl_temp_release(&c->temp);
-	if (r == 0)
+	if (r == 0) {
 		rvl_count(copy_ups);
+		/* its ctime, and that of what was copied up for this alone */
+		if (is_named(c))
+			rvl_given_tell(c->parent);
+	}
 	return r;
 }
 

@@ -88,6 +88,19 @@ static int sync_file(struct rvl_node *node, bool is_data_only)
 	return 0;
 }
 
+static int copy_up_to_write(struct rvl_node *node, unsigned flags)
+{
+	int r;
+
+	if (rvl_copy_up_is_done(node, flags))
+		return 0;
+	r = rvl_copy_up(node, flags);
+	/* the ctime is another now; the kernel takes neither an open nor an error for a change */
+	if (r == 0)
+		rvl_given_tell(node);
+	return r;
+}
+
 /* What is written through this open may be synced without the server's knowledge (passthrough). */
 static int sync_before_writes(struct rvl_node *node, int flags)
 {
@@ -115,7 +128,7 @@ int rvl_overlay_open_file(struct rvl_overlay *ov, uint64_t number, int flags)
 		r = rvl_prot_check(node, is_truncate || !(flags & O_APPEND) ? RVL_PROT_ANY :
 									      RVL_PROT_IMMUTABLE);
 	if (r == 0 && (is_truncate || (flags & O_ACCMODE) != O_RDONLY))
-		r = rvl_copy_up(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
+		r = copy_up_to_write(node, is_truncate ? RVL_COPY_UP_NO_DATA : RVL_COPY_UP_DATA);
 	if (r == 0 && node->is_data_missing && !rvl_node_has_upper(node))
 		r = -EIO;
 	if (r == 0 && is_truncate) {
@@ -163,7 +176,7 @@ static int pin_number(struct rvl_overlay *ov, uint64_t number, bool is_write, of
 	}
 	if (prot)
 		return r < 0 ? r : -EPERM;
-	r = rvl_copy_up(node, RVL_COPY_UP_DATA);
+	r = copy_up_to_write(node, RVL_COPY_UP_DATA);
 	return r < 0 ? r : rvl_file_pin(node, true, ret);
 }
 

@@ -57,6 +57,15 @@ static inline bool rvl_given_changed(struct rvl_node *node, pid_t changer)
 	return old != 0 && old != changer;
 }
 
+/* Who changes what no request is made to that would void what the kernel has. */
+static inline void rvl_given_tell(struct rvl_node *node)
+{
+	const struct rvl_overlay_config *config = &node->ov->config;
+
+	if (rvl_given_changed(node, 0) && config->tell_changed)
+		config->tell_changed(config->context, node->id.number);
+}
+
 /* The kernel is about to read it, and will ask for the access time again (fuse_invalidate_atime). */
 static inline void rvl_given_note_read(struct rvl_node *node)
 {

@@ -43,6 +43,13 @@ struct rvl_overlay_config {
 	bool has_acl; /* POSIX ACLs are in use on this mount */
 	bool has_metacopy; /* a change of attributes copies up these alone */
 	unsigned node_limit; /* nodes kept in memory; 0: default */
+	/*
+	 * Attributes of an object that no reply is about have changed: those that the kernel keeps
+	 * are to go (RVL_NOTICE_ATTRIBUTES). Before the reply, and maybe with locks of the overlay,
+	 * which is not to be asked. NULL: nobody keeps any.
+	 */
+	void (*tell_changed)(void *context, uint64_t number);
+	void *context;
 };
 
 /* Makes the root node and recovers what the log says is unfinished. Message logged on errors. */

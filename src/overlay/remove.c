@@ -23,6 +23,7 @@
 #include "layer/path.h"
 #include "overlay/copyup.h"
 #include "overlay/debt.h"
+#include "overlay/given.h"
 #include "overlay/nlink.h"
 #include "overlay/prot.h"
 #include "overlay/temp.h"
@@ -249,9 +250,13 @@ static int look(struct removal *rm)
 	return r < 0 ? r : rvl_prot_check(rm->found.node, RVL_PROT_ANY);
 }
 
-static void release(struct removal *rm)
+/* r: how it ended. */
+static void release(struct removal *rm, int r)
 {
 	rvl_dir_unlock(&rm->dir);
+	/* the first steps may be done, and the kernel takes an error for no change */
+	if (r < 0 && rm->found.node)
+		rvl_given_tell(rm->found.node);
 	rvl_name_release(&rm->found);
 }
 
@@ -293,7 +298,7 @@ int rvl_overlay_unlink(struct rvl_overlay *ov, uint64_t parent, const char *name
 		r = rvl_node_get_dir(ov, parent, &dir);
 	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
 		r = try_unlink(&rm, dir, &is_done);
-		release(&rm);
+		release(&rm, r);
 	}
 	return r == 0 && !is_done ? -EIO : r;
 }
@@ -435,6 +440,6 @@ int rvl_overlay_rmdir(struct rvl_overlay *ov, uint64_t parent, const char *name)
 		r = -ENOTDIR;
 	if (r == 0)
 		r = rmdir_locked(&rm);
-	release(&rm);
+	release(&rm, r);
 	return r;
 }

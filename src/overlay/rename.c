@@ -20,6 +20,7 @@
 #include "overlay/complete.h"
 #include "overlay/copyup.h"
 #include "overlay/debt.h"
+#include "overlay/given.h"
 #include "overlay/lookup.h"
 #include "overlay/nlink.h"
 #include "overlay/prot.h"
@@ -46,17 +47,22 @@ struct renaming {
 	uint64_t *ret_moved; /* borrowed; two, as rvl_overlay_rename() gives them */
 };
 
-static void end_release(struct end *end)
+static void end_release(struct end *end, int r)
 {
-	rvl_dir_unlock(&end->dir);
+	/* the first steps may be done, and the kernel takes an error for no change */
+	if (r < 0 && end->found.node)
+		rvl_given_tell(end->found.node);
 	rvl_name_release(&end->found);
 }
 
-static void release(struct renaming *rn)
+/* r: how it ended. */
+static void release(struct renaming *rn, int r)
 {
 	/* the second may be locked through the first (one directory): order does not matter */
-	end_release(&rn->from);
-	end_release(&rn->to);
+	rvl_dir_unlock(&rn->from.dir);
+	rvl_dir_unlock(&rn->to.dir);
+	end_release(&rn->from, r);
+	end_release(&rn->to, r);
 }
 
 /* Immutable and append-only objects and directories keep their names. */
@@ -408,7 +414,7 @@ static int rename_names(struct rvl_overlay *ov, const struct rvl_cred *cred, uin
 		r = rvl_node_get_dir(ov, to_parent, &to);
 	for (unsigned i = 0; r == 0 && !is_done && i < RETRIES; i++) {
 		r = try_rename(&rn, from, to, &is_done);
-		release(&rn);
+		release(&rn, r);
 	}
 	return r == 0 && !is_done ? -EIO : r;
 }

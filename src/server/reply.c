@@ -60,46 +60,54 @@ void rvl_reply_status(fuse_req_t req, int result)
 	fuse_reply_err(req, -result);
 }
 
-static void send_notice(fuse_req_t req, uint64_t number, enum rvl_notice notice)
+static void send_notice(const struct rvl_server *server, uint64_t number, enum rvl_notice notice)
 {
 	/* attributes go in any case; pages of a directory are its listing */
 	const off_t offset = notice == RVL_NOTICE_LISTING ? 0 : -1;
 
 	rvl_count(notices);
-	fuse_lowlevel_notify_inval_inode(rvl_server_of(req)->session, number, offset, 0);
+	fuse_lowlevel_notify_inval_inode(server->session, number, offset, 0);
 }
 
-void rvl_tell(fuse_req_t req, uint64_t number, enum rvl_change change)
+void rvl_tell(fuse_req_t req, int result, uint64_t number, enum rvl_change change)
 {
+	/* an error voids nothing that the kernel has, though the first steps may be done */
+	const pid_t changer = result < 0 ? 0 : rvl_asker_of(req);
 	const enum rvl_notice notice =
-		rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number, change);
+		rvl_overlay_changed(rvl_overlay_of(req), changer, number, change);
 
 	if (notice != RVL_NOTICE_NONE)
-		send_notice(req, number, notice);
+		send_notice(rvl_server_of(req), number, notice);
 }
 
 void rvl_tell_old(fuse_req_t req, uint64_t number)
 {
 	(void)rvl_overlay_changed(rvl_overlay_of(req), rvl_asker_of(req), number,
 				  RVL_CHANGE_ATTRIBUTES);
-	send_notice(req, number, RVL_NOTICE_ATTRIBUTES);
+	send_notice(rvl_server_of(req), number, RVL_NOTICE_ATTRIBUTES);
 }
 
 void rvl_tell_not_to_keep(fuse_req_t req, uint64_t number)
 {
-	send_notice(req, number, RVL_NOTICE_LISTING);
+	send_notice(rvl_server_of(req), number, RVL_NOTICE_LISTING);
+}
+
+void rvl_tell_changed(void *server, uint64_t number)
+{
+	/* recovery: nothing is mounted */
+	if (((const struct rvl_server *)server)->session)
+		send_notice(server, number, RVL_NOTICE_ATTRIBUTES);
 }
 
 void rvl_reply_changed(fuse_req_t req, int result, uint64_t number)
 {
-	if (result == 0)
-		rvl_tell(req, number, RVL_CHANGE_ATTRIBUTES);
+	rvl_tell(req, result, number, RVL_CHANGE_ATTRIBUTES);
 	rvl_reply_status(req, result);
 }
 
 void rvl_reply_names(fuse_req_t req, int result, uint64_t number)
 {
-	rvl_tell(req, number, RVL_CHANGE_NAMES);
+	rvl_tell(req, result, number, RVL_CHANGE_NAMES);
 	rvl_reply_status(req, result);
 }
 

@@ -37,21 +37,24 @@ double rvl_attr_timeout(fuse_req_t req, uint64_t number);
 
 /*
  * Before the reply to a change, where that does not tell the attributes of number: sends the notice
- * that rvl_overlay_changed() asks for, if any.
+ * that rvl_overlay_changed() asks for, if any. result: 0 or -errno of the change.
  */
-void rvl_tell(fuse_req_t req, uint64_t number, enum rvl_change change);
+void rvl_tell(fuse_req_t req, int result, uint64_t number, enum rvl_change change);
 /* The same of what the kernel does not know to be changed: it takes the attributes that it has for
  * good until it is told. */
 void rvl_tell_old(fuse_req_t req, uint64_t number);
+/* The same of what changed beside the object of a request: tell_changed of rvl_overlay_config, whose
+ * context is the server. */
+void rvl_tell_changed(void *server, uint64_t number);
 /* The kernel is not to keep the listing of this directory, which was read to its end. */
 void rvl_tell_not_to_keep(fuse_req_t req, uint64_t number);
 
 /* result: 0 or -errno. */
 void rvl_reply_status(fuse_req_t req, int result);
-/* The same, after a change of this object, which is told where result is 0. */
+/* The same, after a change of this object, which is told in any case: an error may have come after
+ * the first steps. */
 void rvl_reply_changed(fuse_req_t req, int result, uint64_t number);
-/* The same, after a change of names in this directory, which is told in any case: names may have
- * changed before the error. */
+/* The same, after a change of names in this directory. */
 void rvl_reply_names(fuse_req_t req, int result, uint64_t number);
 void rvl_reply_none(fuse_req_t req);
 /* entry: counted once by the overlay; looked at only where result is 0. */

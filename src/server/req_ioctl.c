@@ -49,8 +49,7 @@ static void get_flags(fuse_req_t req, uint64_t number, const void *in)
 /* The kernel does not take it for a change, but the ctime is another. */
 static void reply_flags(fuse_req_t req, uint64_t number, int result)
 {
-	if (result == 0)
-		rvl_tell_old(req, number);
+	rvl_tell_old(req, number);
 	reply_data(req, result, NULL, 0);
 }
 

@@ -16,7 +16,7 @@ static struct rvl_cred cred_of(fuse_req_t req)
 
 static void reply_entry(fuse_req_t req, int result, const struct rvl_entry *entry, uint64_t parent)
 {
-	rvl_tell(req, parent, RVL_CHANGE_NAMES);
+	rvl_tell(req, result, parent, RVL_CHANGE_NAMES);
 	rvl_reply_entry(req, result, entry);
 }
 
@@ -76,7 +76,7 @@ void rvl_req_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 	int r = rvl_overlay_create(rvl_overlay_of(req), &cred, parent, name, mode, &entry);
 
 	rvl_count(req_create);
-	rvl_tell(req, parent, RVL_CHANGE_NAMES);
+	rvl_tell(req, r, parent, RVL_CHANGE_NAMES);
 	reply_made(req, r, &entry, fi);
 }
 

@@ -87,9 +87,9 @@ void rvl_req_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_in
 	for (size_t i = 0; r == 0 && i < 2; i++)
 		if (moved[i])
 			/* ".." of a directory is what it was where its parent is */
-			rvl_tell(req, moved[i],
+			rvl_tell(req, r, moved[i],
 				 to_parent == parent ? RVL_CHANGE_ATTRIBUTES : RVL_CHANGE_PLACE);
 	if (to_parent != parent)
-		rvl_tell(req, to_parent, RVL_CHANGE_NAMES);
+		rvl_tell(req, r, to_parent, RVL_CHANGE_NAMES);
 	rvl_reply_names(req, r, parent);
 }

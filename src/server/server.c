@@ -26,6 +26,7 @@
 #include "layer/lock.h"
 #include "layer/xattr.h"
 #include "server/mountpoint.h"
+#include "server/reply.h"
 
 #define LOCK_TIMEOUT_MS 5000
 
@@ -205,6 +206,8 @@ static int open_overlay(struct rvl_server *server)
 		.has_acl = server->has_acl,
 		.has_metacopy = options->has_metacopy,
 		.node_limit = options->node_limit,
+		.tell_changed = rvl_tell_changed,
+		.context = server,
 	};
 	int r;
 

@@ -12,6 +12,7 @@ import traceback
 libc = ctypes.CDLL(None, use_errno=True)
 
 AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 AT_SYMLINK_FOLLOW = 0x400
 AT_EMPTY_PATH = 0x1000
 AT_STATX_FORCE_SYNC = 0x2000
@@ -73,7 +74,7 @@ def set_flags(fd, flags):
 def statx_btime(path):
     """Birth time in ns, or None where it is not told."""
     buf = ctypes.create_string_buffer(256)
-    _check(libc.statx(AT_FDCWD, os.fsencode(path), 0x100, STATX_ALL, buf), path)
+    _check(libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, STATX_ALL, buf), path)
     if not struct.unpack_from("I", buf, 0)[0] & STATX_BTIME:
         return None
     sec, nsec = struct.unpack_from("qI", buf, 80)
@@ -83,7 +84,8 @@ def statx_btime(path):
 def fresh_mode(path):
     """The mode that the filesystem tells now, not one that the kernel has kept."""
     buf = ctypes.create_string_buffer(256)
-    _check(libc.statx(AT_FDCWD, os.fsencode(path), AT_STATX_FORCE_SYNC, STATX_MODE, buf), path)
+    _check(libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC,
+                      STATX_MODE, buf), path)
     return struct.unpack_from("H", buf, 28)[0]
 
 

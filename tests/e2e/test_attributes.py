@@ -2,6 +2,7 @@
 """The kernel keeps attributes until it is told of a change: what stat shows is what there is."""
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -205,3 +206,59 @@ def test_notices_where_they_are_due(ov, top):
     for i in range(100):
         os.unlink(top / f"d/{i}")
     assert notices(ov) == before + 1
+
+
+def only_open(path, flags):
+    os.close(os.open(path, flags))
+
+
+# what copies up dir/sub/f of lower, and the directories above it
+COPY_UPS = {
+    "chmod": lambda top: os.chmod(top / "dir/sub/f", 0o600),
+    "same-mode": lambda top: os.chmod(top / "dir/sub/f", 0o644),
+    "truncate": lambda top: os.truncate(top / "dir/sub/f", 1),
+    "open": lambda top: only_open(top / "dir/sub/f", os.O_RDWR),
+    "open-to-write": lambda top: only_open(top / "dir/sub/f", os.O_WRONLY | os.O_APPEND),
+    "open-to-truncate": lambda top: only_open(top / "dir/sub/f", os.O_WRONLY | os.O_TRUNC),
+    "write": lambda top: overwrite(top / "dir/sub/f"),
+    "setxattr": lambda top: os.setxattr(top / "dir/sub/f", "user.x", b"1"),
+    "flags": lambda top: set_nodump(top / "dir/sub/f"),
+    "link": lambda top: os.link(top / "dir/sub/f", top / "f"),
+    "link-again": lambda top: os.link(top / "dir/sub/linked", top / "f"),
+    "rename": lambda top: os.rename(top / "dir/sub/f", top / "dir/sub/g"),
+    "rename-out": lambda top: os.rename(top / "dir/sub/f", top / "f"),
+    "rename-over": lambda top: os.rename(top / "dir/sub/f", top / "other/f"),
+    "exchange": lambda top: sysc.renameat2(top / "dir/sub/f", top / "other/linked",
+                                           sysc.RENAME_EXCHANGE),
+    "unlink": lambda top: os.unlink(top / "dir/sub/f"),
+    "unlink-linked": lambda top: os.unlink(top / "dir/sub/linked"),
+    "create": lambda top: make(top / "dir/sub/new"),
+    "dir-chmod": lambda top: os.chmod(top / "dir/sub", 0o700),
+    "dir-setxattr": lambda top: os.setxattr(top / "dir/sub", "user.x", b"1"),
+    "dir-flags": lambda top: set_nodump(top / "dir/sub"),
+    "dir-rename": lambda top: os.rename(top / "dir/sub", top / "other/sub"),
+    "dir-rename-refused": lambda top: sysc.fails(errno.ENOTEMPTY, os.rename, top / "dir/sub",
+                                                 top / "other"),
+    "symlink-chown": lambda top: os.chown(top / "dir/sub/symlink", 1, 1, follow_symlinks=False),
+}
+
+
+@pytest.mark.parametrize("copy_up", COPY_UPS)
+def test_copy_up_is_seen(ov, copy_up):
+    """What changes in the objects around, their ctime and size and blocks, is seen at once."""
+    with ov.lower() as low:
+        write(low / "dir/sub/f", "text")
+        write(low / "dir/sub/linked", "text")
+        write(low / "other/f", "text")
+        os.link(low / "dir/sub/linked", low / "other/linked")
+        os.symlink("x", low / "dir/sub/symlink")
+        os.truncate(low / "dir/sub/f", 1 << 20)
+    top = ov.mount()
+    for _ in range(2):
+        for where, _, names in os.walk(top):
+            for name in ["", *names]:
+                os.lstat(os.path.join(where, name))
+    COPY_UPS[copy_up](top)
+    paths = [os.path.join(where, name) for where, _, names in os.walk(top) for name in ["", *names]]
+    kept = {path: shown(path) for path in paths}
+    assert kept == {path: true(path) for path in paths}

@@ -83,6 +83,38 @@ static int compare_stat(struct world *w, const struct stat *o, const struct stat
 	return 0;
 }
 
+/*
+ * What the kernel has kept of an object, m, is what the filesystem says when it is asked (but DIFF_BLOCKS of files).
+ * Where other threads change things this cannot be told.
+ */
+static int compare_kept(struct world *w, int mfd, const struct stat *m, const char *what)
+{
+	struct statx now;
+
+	if (cfg.threads > 1)
+		return 0;
+	if (statx(mfd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &now) < 0)
+		return rnd_fail(w, "stat", "%s: statx on the mount: %m", what);
+	if (now.stx_ctime.tv_sec != m->st_ctim.tv_sec || now.stx_ctime.tv_nsec != m->st_ctim.tv_nsec)
+		return rnd_fail(w, "kept", "%s: ctime: kept %lld.%09ld, asked for %lld.%09u", what,
+				(long long)m->st_ctim.tv_sec, m->st_ctim.tv_nsec,
+				(long long)now.stx_ctime.tv_sec, now.stx_ctime.tv_nsec);
+	if (now.stx_mtime.tv_sec != m->st_mtim.tv_sec || now.stx_mtime.tv_nsec != m->st_mtim.tv_nsec)
+		return rnd_fail(w, "kept", "%s: mtime: kept %lld.%09ld, asked for %lld.%09u", what,
+				(long long)m->st_mtim.tv_sec, m->st_mtim.tv_nsec,
+				(long long)now.stx_mtime.tv_sec, now.stx_mtime.tv_nsec);
+	if (now.stx_mode != m->st_mode || now.stx_nlink != m->st_nlink || now.stx_uid != m->st_uid ||
+	    now.stx_gid != m->st_gid || now.stx_size != (uint64_t)m->st_size ||
+	    (S_ISDIR(m->st_mode) && now.stx_blocks != (uint64_t)m->st_blocks))
+		return rnd_fail(w, "kept",
+				"%s: kept, asked for: mode %o %o, links %lu %u, owner %u:%u %u:%u, size %lld %lld, "
+				"blocks %lld %lld",
+				what, m->st_mode, now.stx_mode, (unsigned long)m->st_nlink, now.stx_nlink,
+				m->st_uid, m->st_gid, now.stx_uid, now.stx_gid, (long long)m->st_size,
+				(long long)now.stx_size, (long long)m->st_blocks, (long long)now.stx_blocks);
+	return 0;
+}
+
 static int name_compare(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
@@ -214,7 +246,7 @@ int compare_fds(struct world *w, int ofd, int mfd, const char *what, uint32_t ch
 		return rnd_fail(w, "oracle", "%s: fstat on the oracle: %m", what);
 	if (fstat(mfd, &m) < 0)
 		return rnd_fail(w, "stat", "%s: fstat on the mount: %m", what);
-	if (compare_stat(w, &o, &m, what) < 0 || ident_check(w, &o, &m, ofd, what) < 0)
+	if (compare_kept(w, mfd, &m, what) < 0 || compare_stat(w, &o, &m, what) < 0 || ident_check(w, &o, &m, ofd, what) < 0)
 		return -1;
 	if (S_ISLNK(o.st_mode) && compare_target(w, ofd, mfd, what) < 0)
 		return -1;
