@@ -165,28 +165,10 @@ int rvl_judge_record(struct rvl_check *check, const struct rvl_group *group,
 int rvl_look_in_view(struct rvl_check *check, uint64_t item, struct rvl_found *ret)
 {
 	_cleanup_free_ char *path = NULL;
-	struct rvl_places places = { 0 };
-	char *rest, *name;
 	int r = rvl_spool_path(check->spool, item, &path);
 
 	*ret = (struct rvl_found){ 0 };
-	rest = path;
-	r = r ?: rvl_places_of_root(check->stack, &places);
-	while (!r && (name = strsep(&rest, "/"))) {
-		rvl_found_release(ret);
-		*ret = (struct rvl_found){ 0 };
-		r = rvl_merge_lookup(check->stack, &places, name, NULL, NULL, ret);
-		if (!r && !ret->places.n)
-			r = -ENOENT;
-		if (!r && rest) {
-			rvl_places_release(&places);
-			r = rvl_places_copy(&ret->places, &places);
-		}
-	}
-	rvl_places_release(&places);
-	if (r)
-		rvl_found_release(ret);
-	return r;
+	return r ?: rvl_merge_lookup_path(check->stack, path, ret);
 }
 
 /* Links of the lower object that no name of the lower view is. */
@@ -226,6 +208,21 @@ static bool is_later(const struct statx_timestamp *time, int64_t sec, uint32_t n
 	return time->tv_sec > sec || (time->tv_sec == sec && time->tv_nsec >= nsec);
 }
 
+/* Its names in lower are those of another object, which has got the inode since. */
+static bool is_of_other_life(struct rvl_check *check, const struct rvl_group *group)
+{
+	struct rvl_found found;
+	bool is_other;
+
+	if (!group->n_views || rvl_look_in_view(check, group->view.item, &found))
+		return false;
+	is_other = rvl_entry_is_of_other_life(check->index, group->number,
+					      found.places.v[0].layer, found.places.v[0].path,
+					      check->uuids[found.places.v[0].layer->index]);
+	rvl_found_release(&found);
+	return is_other;
+}
+
 int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names)
 {
 	int64_t names = (int64_t)(n_names + group->n_seen), shown, most;
@@ -251,6 +248,8 @@ int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint
 	has_value = r > 0;
 	most = names + (int64_t)hidden_links(check, group);
 	if (shown >= names && (!has_value || !group->n_views || shown <= most))
+		return 0;
+	if (is_of_other_life(check, group))
 		return 0;
 	return rvl_defer_nlink(
 		check, &(struct rvl_late_nlink){ .number = group->number,

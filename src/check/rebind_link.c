@@ -8,6 +8,9 @@
  *   it was not           it is copied up here, if the names are equal; what is not is told and is
  *                        an object of its own
  *
+ * The other way round, names that have become links of what was another object: if that has been copied
+ * up, they are copied up here as well, with the numbers that they had.
+ *
  * Directories on the way that are not in upper are copied up, from above. Order of a copy-up:
  * temporary in work/ with all it needs, synced; entry; names. After a death in between the entry is
  * found by the next run, which makes the names. Link counts (overlay.nlink) are lowered after the
@@ -369,6 +372,15 @@ static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned
 
 /* ---- names ---- */
 
+/* Is a name of lower to be seen? 1, 0. */
+static int is_shown(struct rvl_check_rebind *rb, uint64_t parent, const char *name)
+{
+	_cleanup_close_ int fd = open_directory(rb, parent, 0);
+	int r = fd < 0 ? fd : check_shows(rb, fd, name);
+
+	return r < 0 && r != -ENOENT ? r : r == 0;
+}
+
 /* One more link of the entry, and one name less that counts beside them. */
 static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent, const char *name)
 {
@@ -439,7 +451,10 @@ static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *s
 	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
 	if (!r && from.st.stx_nlink > (unsigned)(RVL_NLINK_MAX - n))
 		r = -EMLINK;
-	r = r ?: temp_make(&temp, &from, &split->id, &place, (int)from.st.stx_nlink + n);
+	/* the links of one that was joined are the other's */
+	if (!r && !split->is_joined)
+		n += (int)from.st.stx_nlink;
+	r = r ?: temp_make(&temp, &from, &split->id, &place, n);
 	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
 }
 
@@ -481,12 +496,18 @@ static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *spli
 	if (r < 0)
 		return r;
 	if (!r || !rb->config->stack->has_upper) {
-		rvl_rebind_tell(rb, RVL_TOLD_SPLIT, number, split->path);
+		rvl_rebind_tell(rb, split->is_joined ? RVL_TOLD_JOINED : RVL_TOLD_SPLIT, number,
+				split->path);
 		return 0;
 	}
-	rb->result->n_lower_linked++;
+	rb->result->n_lower_linked += !split->is_joined;
 	if (rb->config->is_dry_run)
 		return 0;
+	if (split->is_joined) {
+		r = is_shown(rb, split->parent, split->name);
+		if (r <= 0)
+			return r;
+	}
 	if (split->has_entry && split->first_layer)
 		r = move_place(rb, split);
 	if (r < 0)

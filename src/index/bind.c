@@ -92,31 +92,6 @@ static void stabilise(struct rvl_identity *identity, const struct rvl_state_root
 	identity->is_stable = true;
 }
 
-/* Different st_dev are different spaces of inode numbers, even if the filesystems look the same. */
-static void make_unique(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
-{
-	static const uint8_t no_digest[16];
-	struct rvl_identity *identity = &binding->identities[i];
-
-	for (unsigned j = 0; j < i;) {
-		uint8_t twin[16 + 4];
-
-		if (memcmp(identity->digest, binding->identities[j].digest, 16) ||
-		    stack->layers[j + 1].dev == stack->layers[i + 1].dev) {
-			j++;
-			continue;
-		}
-		memcpy(twin, identity->digest, 16);
-		memcpy(twin + 16, "twin", 4);
-		rvl_digest(twin, sizeof(twin), identity->digest);
-		if (memcmp(identity->visible, no_digest, 16)) {
-			memcpy(twin, identity->visible, 16);
-			rvl_digest(twin, sizeof(twin), identity->visible);
-		}
-		j = 0;
-	}
-}
-
 /* Identity and root of a lower. Layers with one st_dev share an identity. */
 static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
 {
@@ -142,10 +117,90 @@ static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding
 	if (r)
 		return r;
 	stabilise(identity, root);
-	make_unique(stack, binding, i);
 out:
 	root->flags = (layer->is_data_only ? RVL_ROOT_DATA_ONLY : 0) |
 		      (identity->is_stable ? 0 : RVL_ROOT_UNSTABLE);
+	return r;
+}
+
+/* ---- filesystems that look like one ---- */
+
+static bool are_twins(const struct rvl_stack *stack, const struct rvl_binding *binding, unsigned i,
+		      unsigned j)
+{
+	return stack->layers[i + 1].dev != stack->layers[j + 1].dev &&
+	       memcmp(binding->identities[i].digest, binding->identities[j].digest, 16) == 0;
+}
+
+static bool has_twin(const struct rvl_stack *stack, const struct rvl_binding *binding, unsigned i)
+{
+	for (unsigned j = 0; j < binding->n_lowers; j++)
+		if (are_twins(stack, binding, i, j))
+			return true;
+	return false;
+}
+
+/* Also what is in them is alike: their order has to do. */
+static void part_by_order(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
+{
+	static const uint8_t no_digest[16];
+	struct rvl_identity *identity = &binding->identities[i];
+
+	for (unsigned j = 0; j < i;) {
+		uint8_t twin[16 + 4];
+
+		if (!are_twins(stack, binding, i, j)) {
+			j++;
+			continue;
+		}
+		rvl_warn(
+			"lowerdir=%s: its filesystem cannot be told from that of lowerdir=%s: keep them in "
+			"this order, or give one of them a uuid of its own (tune2fs -U random, xfs_admin -U "
+			"generate, mkfs.erofs -U)",
+			stack->layers[i + 1].path, stack->layers[j + 1].path);
+		memcpy(twin, identity->digest, 16);
+		memcpy(twin + 16, "twin", 4);
+		rvl_digest(twin, sizeof(twin), identity->digest);
+		if (memcmp(identity->visible, no_digest, 16)) {
+			memcpy(twin, identity->visible, 16);
+			rvl_digest(twin, sizeof(twin), identity->visible);
+		}
+		j = 0;
+	}
+}
+
+/* The topmost layer of its filesystem. */
+static unsigned first_of_filesystem(const struct rvl_stack *stack, unsigned i)
+{
+	unsigned first = 0;
+
+	while (stack->layers[first + 1].dev != stack->layers[i + 1].dev)
+		first++;
+	return first;
+}
+
+/* Different st_dev are different spaces of inode numbers, even if the filesystems look the same. */
+static int part_twins(const struct rvl_stack *stack, struct rvl_binding *binding)
+{
+	_cleanup_free_ bool *are_like = calloc(binding->n_lowers + 1, sizeof(*are_like));
+	int r = 0;
+
+	if (!are_like)
+		return -ENOMEM;
+	for (unsigned i = 0; i < binding->n_lowers; i++)
+		are_like[i] = has_twin(stack, binding, i);
+	for (unsigned i = 0; r == 0 && i < binding->n_lowers; i++) {
+		const unsigned first = first_of_filesystem(stack, i);
+
+		if (!are_like[i])
+			continue;
+		if (first < i) {
+			binding->identities[i] = binding->identities[first];
+			continue;
+		}
+		r = rvl_identity_part(&stack->layers[i + 1], &binding->identities[i]);
+		part_by_order(stack, binding, i);
+	}
 	return r;
 }
 
@@ -163,6 +218,7 @@ int rvl_binding_read(const struct rvl_stack *stack, struct rvl_binding *ret)
 	ret->n_lowers = n;
 	for (unsigned i = 0; !r && i < n; i++)
 		r = read_lower(stack, ret, i);
+	r = r ?: part_twins(stack, ret);
 	if (!r && stack->has_upper)
 		r = read_root(&stack->layers[0], stack->layers[0].fd, stack->layers[0].path, &upper,
 			      &ret->upper);

@@ -425,6 +425,26 @@ static int each_of(struct rvl_index *index, unsigned low, rvl_entry_each_fn *fn,
 	return r;
 }
 
+bool rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number,
+				const struct rvl_layer *layer, const char *path,
+				const uint8_t uuid[16])
+{
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct rvl_handle origin, now;
+	_cleanup_close_ int fd = -EBADF;
+	ssize_t n;
+
+	rvl_entry_path(number, entry);
+	n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, entry, RVL_XATTR_ORIGIN, value,
+			  sizeof(value));
+	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin))
+		return false;
+	fd = rvl_path_open(layer->fd, path, O_PATH, 0);
+	return fd >= 0 && !rvl_handle_get(fd, "", uuid, &now) &&
+	       rvl_handle_is_other_life(&origin, &now);
+}
+
 int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg)
 {
 	int r = 0;

@@ -38,6 +38,15 @@ int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind
 		   struct statx *ret_st);
 
 /*
+ * A lower file has the number of an entry's object: is it another one all the same, which was given the
+ * inode of the one that was copied up, when lower was changed offline? By overlay.origin; true only where
+ * handles tell. uuid: of the layer's filesystem (rvl_identity_uuids).
+ */
+bool rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number,
+				const struct rvl_layer *layer, const char *path,
+				const uint8_t uuid[16]);
+
+/*
  * Calls fn with the number of each entry, in no order, until it returns non-zero, which is
  * returned. What has no entry's name is left out. For tools: fn may change that entry, but nobody
  * else may change the index meanwhile.

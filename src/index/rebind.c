@@ -296,11 +296,9 @@ static void note(struct rvl_rebind *rebind, enum rvl_rebind_note what,
 	rebind->sink->note(rebind->sink->arg, what, place->number, path);
 }
 
-/* is_first: this one has the number. */
 static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
-		      const struct rvl_id *id, bool is_first, bool has_entry)
+		      const struct rvl_id *id, const struct first *first, bool has_entry)
 {
-	const struct first *first = is_first ? NULL : find_first(rebind, id->number);
 	_cleanup_free_ char *path = path_of(visit);
 	const struct rvl_rebind_split split = {
 		.id = *id,
@@ -315,10 +313,62 @@ static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *vis
 		.has_entry = has_entry,
 	};
 
-	if (!path)
-		return -ENOMEM;
-	rebind->counts->n_split += !is_first;
-	return rebind->sink->split(rebind->sink->arg, &split);
+	return path ? rebind->sink->split(rebind->sink->arg, &split) : -ENOMEM;
+}
+
+/* A name that becomes an object of its own in upper. */
+static int tell_alone(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		      const struct rvl_id *id)
+{
+	_cleanup_free_ char *path = path_of(visit);
+	const struct rvl_rebind_split split = {
+		.id = *id,
+		.parent = visit->parent,
+		.name = visit->name,
+		.layer = visit->layer,
+		.path = path,
+		.first_layer = visit->layer,
+		.first_path = path,
+		.first_parent = visit->parent,
+		.first_name = visit->name,
+		.is_joined = true,
+	};
+
+	return path ? rebind->sink->split(rebind->sink->arg, &split) : -ENOMEM;
+}
+
+/* 1: the entry is an object in upper. */
+static int is_copied_up(struct rvl_rebind *rebind, uint64_t number)
+{
+	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
+	struct statx st;
+	int r = 0;
+
+	if (rebind->config.stack->has_upper)
+		r = rvl_entry_look(rebind->next, number, &kind, &st);
+	return r < 0 ? (r == -EUCLEAN || r == -ENOENT ? 0 : r) : kind == RVL_ENTRY_OBJECT;
+}
+
+/*
+ * What were two objects is one in the lowers now, which has the other one's number. What upper has of one
+ * of them must not show under names of the other: these become upper's own.
+ */
+static int settle_joined(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			 const struct rvl_old_place *place, const struct rvl_id *other,
+			 struct rvl_id *id)
+{
+	int r = is_copied_up(rebind, id->number);
+
+	if (r > 0)
+		r = tell_split(rebind, visit, id, NULL, true);
+	else if (r == 0 && (r = is_copied_up(rebind, other->number)) > 0)
+		r = tell_alone(rebind, visit, id);
+	else if (r == 0) {
+		rebind->counts->n_joined++;
+		note(rebind, RVL_REBIND_JOINED, place);
+	}
+	*id = *other;
+	return r;
 }
 
 /* The real object has another number, or the number another object. 1: it gets a new one. */
@@ -326,26 +376,20 @@ static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit
 			   const struct rvl_old_place *place, const struct rvl_real_id *real,
 			   struct rvl_id *id)
 {
-	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
-	struct statx entry;
 	struct rvl_id other;
 	int r = rvl_real_number(rebind->next, real, &other);
 
-	if (!r && other.number == id->number)
-		return 0;
-	if (!r) {
-		rebind->counts->n_joined++;
-		note(rebind, RVL_REBIND_JOINED, place);
-		*id = other;
-		return 0;
-	}
+	if (!r)
+		return other.number == id->number ?
+			       0 :
+			       settle_joined(rebind, visit, place, &other, id);
 	if (r != -ENOENT || visit->type == DT_DIR)
 		return r == -ENOENT ? 1 : r;
-	if (rebind->config.stack->has_upper)
-		r = rvl_entry_look(rebind->next, id->number, &kind, &entry);
-	if (r < 0 && r != -ENOENT && r != -EUCLEAN)
+	r = is_copied_up(rebind, id->number);
+	if (r < 0)
 		return r;
-	r = tell_split(rebind, visit, id, false, kind == RVL_ENTRY_OBJECT);
+	rebind->counts->n_split++;
+	r = tell_split(rebind, visit, id, find_first(rebind, id->number), r);
 	return r ?: 1;
 }
 
@@ -354,16 +398,9 @@ static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit
 static int check_entry(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 		       const struct rvl_id *id)
 {
-	enum rvl_entry_kind kind;
-	struct statx entry;
-	int r;
+	int r = visit->stx->stx_nlink > 1 ? 0 : is_copied_up(rebind, id->number);
 
-	if (visit->stx->stx_nlink > 1 || !rebind->config.stack->has_upper)
-		return 0;
-	r = rvl_entry_look(rebind->next, id->number, &kind, &entry);
-	if (r)
-		return r == -EUCLEAN ? 0 : r;
-	return kind == RVL_ENTRY_OBJECT ? tell_split(rebind, visit, id, true, true) : 0;
+	return r > 0 ? tell_split(rebind, visit, id, NULL, true) : r;
 }
 
 static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,

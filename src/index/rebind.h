@@ -42,7 +42,8 @@ enum rvl_rebind_note {
 	RVL_REBIND_JOINED, /* it is now a hard link of another object, and has that one's number */
 };
 
-/* A name of a lower file that was one of several and is alone now, or none of its links. */
+/* A name of a lower file that was one of several and is alone now, or none of its links; or that has become
+ * another one's. */
 struct rvl_rebind_split {
 	struct rvl_id id; /* from before */
 	uint64_t parent;
@@ -55,6 +56,9 @@ struct rvl_rebind_split {
 	uint64_t first_parent;
 	const char *first_name;
 	bool has_entry; /* it was copied up: the entry is the object */
+	/* It is a link of what was another object, and was copied up: this name, which is its own first, is
+	 * to be copied up, too. */
+	bool is_joined;
 };
 
 struct rvl_rebind_sink {

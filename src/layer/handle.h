@@ -34,6 +34,11 @@ int rvl_handle_encode_upper(const struct rvl_handle *handle, uint8_t buf[RVL_HAN
 int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret);
 bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
 /*
+ * Two lives of one inode: the same filesystem and inode number, and another generation? Only of handles
+ * that are known to be just these (ext4, xfs, most others); false where it cannot be told.
+ */
+bool rvl_handle_is_other_life(const struct rvl_handle *a, const struct rvl_handle *b);
+/*
  * Name of an object in the kernel's index (workdir/index): the record of its lower handle in hex
  * (fs/overlayfs/namei.c, ovl_get_index_name_fh). encode: -ENAMETOOLONG; decode as rvl_handle_decode,
  * and -EUCLEAN for what is no such name.

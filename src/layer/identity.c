@@ -12,7 +12,7 @@
  *   st_dev inside a layer
  *
  * The second digest (visible) is of the layer's root: its inode number and birth time, in an image
- * also the names in it. It decides where one of the two that are compared has no uuid, for the uuid
+ * also names in it. It decides where one of the two that are compared has no uuid, for the uuid
  * of a disk may take root's rights to read (before Linux 6.9), and where both have none, for two
  * disks may have one size, and one disk may grow. The layer's root, and not the filesystem's, since
  * all who mount the layer see the same of it: in a container the rest is out of reach.
@@ -45,7 +45,6 @@
 #define AT_HANDLE_FID 0x200
 #endif
 #define HANDLE_TYPE_FUSE 0x81 /* FILEID_INO64_GEN */
-#define SAMPLE_NAMES_MAX 1024 /* of an image's root */
 
 /* What the digest is made of: fields in a fixed order, each little-endian. */
 struct digest_input {
@@ -152,35 +151,11 @@ static bool has_lasting_inos(const char *type)
 	return false;
 }
 
-/* Names, numbers, sizes and times of what is in the root of an image, in any order. */
-static int put_names(struct digest_input *in, int fd)
+static int put_names(const struct place *place, struct digest_input *in, bool is_deep)
 {
-	_cleanup_closedir_ DIR *dir = NULL;
-	const struct dirent *entry;
-	uint64_t sum = 0;
-	unsigned n = 0;
-	/* who serves the layer must be able to list it */
-	int r = rvl_dir_stream(rvl_path_open_noatime(fd, "", O_RDONLY | O_DIRECTORY), &dir);
+	uint64_t n, sum;
+	int r = rvl_identity_names(place->fd, is_deep, &n, &sum);
 
-	while (r == 0 && n < SAMPLE_NAMES_MAX && (r = rvl_dir_next(dir, &entry)) > 0) {
-		struct digest_input one = { 0 };
-		struct statx stx;
-
-		r = rvl_path_statx(dirfd(dir), entry->d_name, STATX_BASIC_STATS, &stx);
-		/* seen without a clone of the mount: something is mounted here */
-		if (r == -EXDEV) {
-			r = 0;
-			continue;
-		}
-		if (r < 0)
-			break;
-		put(&one, entry->d_name, strlen(entry->d_name));
-		put_u64(&one, stx.stx_ino);
-		put_u64(&one, stx.stx_size);
-		put_time(&one, &stx.stx_mtime);
-		sum += rvl_hash(one.bytes, one.len);
-		n++;
-	}
 	if (r < 0)
 		return r;
 	put_u64(in, n);
@@ -195,7 +170,7 @@ static int put_image(const struct place *place, struct digest_input *in)
 	put_u64(in, place->sfs.f_files);
 	put_u64(in, place->stx.stx_ino);
 	put_time(in, &place->stx.stx_mtime);
-	return put_names(in, place->fd);
+	return put_names(place, in, true);
 }
 
 /* What is left where nothing else is known: the object that is the layer's root. */
@@ -382,6 +357,26 @@ static int identify(const struct place *place, struct rvl_identity *id)
 	if (!id->has_uuid && major(place->dev) == 0)
 		memcpy(id->digest, id->visible, sizeof(id->digest));
 	return 0;
+}
+
+bool rvl_identity_is_image(const struct rvl_identity *identity)
+{
+	return is_image(identity->fs_magic);
+}
+
+int rvl_identity_part(const struct rvl_layer *layer, struct rvl_identity *identity)
+{
+	_cleanup_close_ int fd = rvl_path_open_noatime(layer->fd, "", O_RDONLY | O_DIRECTORY);
+	const struct place place = { .layer = layer, .fd = fd };
+	struct digest_input in = { 0 };
+	int r = fd < 0 ? fd : 0;
+
+	put(&in, identity->digest, sizeof(identity->digest));
+	if (r == 0)
+		r = put_names(&place, &in, is_image(identity->fs_magic));
+	if (r == 0)
+		rvl_digest(in.bytes, in.len, identity->digest);
+	return r;
 }
 
 int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,

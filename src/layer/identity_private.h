@@ -15,4 +15,10 @@ bool rvl_identity_is_refusal(int r);
 int rvl_uuid_from_kernel(int fd, uint8_t ret[16]);
 int rvl_uuid_from_device(uint64_t dev, uint8_t ret[16]);
 
+/*
+ * A sample of the names in a filesystem, with inode number, size and mtime of each: of the directory fd,
+ * with is_deep also of those below that everybody may list. *ret_n: how many; *ret_sum: over all of them.
+ */
+int rvl_identity_names(int fd, bool is_deep, uint64_t *ret_n, uint64_t *ret_sum);
+
 #endif

@@ -471,6 +471,30 @@ int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *par
 	return rvl_merge_lookup_at(stack, parent, 0, -EBADF, name, redirect, listed, ret);
 }
 
+int rvl_merge_lookup_path(const struct rvl_stack *stack, char *path, struct rvl_found *ret)
+{
+	struct rvl_places places = { 0 };
+	char *rest = path, *name;
+	int r = rvl_places_of_root(stack, &places);
+
+	*ret = (struct rvl_found){ 0 };
+	while (!r && (name = strsep(&rest, "/"))) {
+		rvl_found_release(ret);
+		*ret = (struct rvl_found){ 0 };
+		r = rvl_merge_lookup(stack, &places, name, NULL, NULL, ret);
+		if (!r && !ret->places.n)
+			r = -ENOENT;
+		if (!r && rest) {
+			rvl_places_release(&places);
+			r = rvl_places_copy(&ret->places, &places);
+		}
+	}
+	rvl_places_release(&places);
+	if (r)
+		rvl_found_release(ret);
+	return r;
+}
+
 int rvl_merge_lookup_at(const struct rvl_stack *stack, const struct rvl_places *parent,
 			unsigned open_layer, int open_fd, const char *name, const char *redirect,
 			const struct rvl_listing_name *listed, struct rvl_found *ret)

@@ -69,6 +69,8 @@ struct rvl_listing_name;
 int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent,
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret);
+/* The same by a path in the lower view, not empty, which is cut into names. -ENOENT: absent. */
+int rvl_merge_lookup_path(const struct rvl_stack *stack, char *path, struct rvl_found *ret);
 /*
  * The same for a caller that has the parent's place in one layer open: open_fd (may be O_PATH;
  * -EBADF: not), and the layer's index; and that has found the name in the listing (listed; NULL:

@@ -20,6 +20,7 @@
 #include "layer/sync.h"
 #include "overlay/decode.h"
 #include "overlay/given.h"
+#include "overlay/identify.h"
 #include "overlay/lookup.h"
 #include "overlay/metacopy.h"
 #include "overlay/nlink.h"
@@ -204,8 +205,8 @@ static int sync_temp(struct copy_up *c)
 /* ---- the entry ---- */
 
 /*
- * What an attempt left of which nothing was shown (no name in upper) gives way; and the tombstone of
- * another object, whose real ino lower used again when it was changed offline.
+ * What an attempt left of which nothing was shown (no name in upper) gives way; and another object, or
+ * the tombstone of one, whose real ino lower used again when it was changed offline.
  */
 static int link_entry(struct copy_up *c)
 {
@@ -218,11 +219,12 @@ static int link_entry(struct copy_up *c)
 	if (r != -EEXIST || c->st.stx_nlink > 1)
 		return r;
 	r = rvl_entry_look(index, number, &kind, &stx);
-	if (r == 0 && kind != RVL_ENTRY_TOMBSTONE &&
-	    (kind != RVL_ENTRY_OBJECT || stx.stx_nlink != 1))
-		r = -EEXIST;
-	if (r == 0)
+	if (r == 0 && kind == RVL_ENTRY_OBJECT && stx.stx_nlink > 1)
+		r = rvl_identify_entry_anew(c->ov, number);
+	else if (r == 0 && (kind == RVL_ENTRY_TOMBSTONE || kind == RVL_ENTRY_OBJECT))
 		r = rvl_entry_bury(index, number, false);
+	else if (r == 0 && kind != RVL_ENTRY_NONE)
+		r = -EEXIST;
 	return r < 0 ? r : rvl_entry_link(index, index->temp_fd, c->temp.name, number);
 }
 

@@ -327,6 +327,47 @@ static int restamp(const struct stranger *s, uint64_t old, struct rvl_id *ret)
 	return r < 0 ? r : rvl_entry_bury(index, old, false);
 }
 
+static int restamp_entry(struct rvl_index *index, uint64_t old)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	enum rvl_entry_kind kind;
+	struct statx stx;
+	struct rvl_id id;
+	int r = rvl_entry_look(index, old, &kind, &stx);
+
+	if (r < 0 || kind == RVL_ENTRY_NONE)
+		return r;
+	if (kind != RVL_ENTRY_OBJECT)
+		return -EEXIST;
+	rvl_entry_path(old, path);
+	/* an entry that its object does not know is none */
+	if (rvl_stamp_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id) == 0 &&
+	    id.number != old)
+		return rvl_entry_bury(index, old, false);
+	r = rvl_number_born(index, &id);
+	if (r == 0)
+		r = rvl_stamp_set(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id);
+	if (r == 0)
+		r = rvl_entry_link(index, index->inodes_fd, path, id.number);
+	if (r == 0)
+		r = rvl_entry_bury(index, old, false);
+	if (r == 0)
+		rvl_warn_limited("number %llu is that of another object in lower; what upper had of "
+				 "it gets number %llu",
+				 (unsigned long long)old, (unsigned long long)id.number);
+	return r;
+}
+
+int rvl_identify_entry_anew(struct rvl_overlay *ov, uint64_t number)
+{
+	int r;
+
+	pthread_mutex_lock(&ov->identify_lock);
+	r = restamp_entry(ov->index, number);
+	pthread_mutex_unlock(&ov->identify_lock);
+	return r;
+}
+
 int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		      const struct rvl_found *lower, struct rvl_id *id)
 {

@@ -23,6 +23,12 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		      const struct rvl_found *lower, struct rvl_id *id);
 
+/*
+ * The same for the object of an entry, whose number is shown for an object in lower that is about to be
+ * copied up, wherever its names are. -EEXIST: the number is not free all the same.
+ */
+int rvl_identify_entry_anew(struct rvl_overlay *ov, uint64_t number);
+
 /* The other way round: a lower object whose number is shown for upper's. It gets one of its own,
  * recorded. -EEXIST: the one that it has is recorded (by a rebind, a claim), and stays. */
 int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,

@@ -512,6 +512,49 @@ def test_hard_links_of_lower_lost(ov, used, move):
     check_tree(mnt)
 
 
+@pytest.mark.parametrize("fs", ["ext4", "xfs"])
+def test_files_of_lower_are_joined(ov, move, fs):
+    """A newer lower has made hard links of equal files, of which one was changed: nobody else shows the change."""
+    groups = range(12)  # with other names in each, so that the walk meets each of them first somewhere
+    with ov.lower() as top:
+        for i in groups:
+            for name in ("changed", "same1", "same2"):
+                write(top / f"{i}/{name}{i}", f"{i} of lower\n")
+            os.link(top / f"{i}/changed{i}", top / f"{i}/alias{i}")
+            os.link(top / f"{i}/same2{i}", top / f"{i}/same3{i}")
+    mnt = ov.mount()
+    for i in groups:
+        write(mnt / f"{i}/changed{i}", "changed\n")
+    run(CTL, "map", mnt)
+    before, old = numbers(mnt), handles(mnt)
+    ov.umount()
+    move.lowers(fs, by_rsync)
+    for i in groups:
+        top = ov.lowers[0] / str(i)
+        for name in ("alias", "same1", "same2", "same3"):
+            os.unlink(top / f"{name}{i}")
+            os.link(top / f"changed{i}", top / f"{name}{i}")
+        write(top / f"changed{i}", "newer\n")
+    assert rebind(ov)["lower"]["gone"] == 0
+    ov.before = None
+    ov.check_links = False  # the names that upper has count in lower still
+    mnt = ov.mount()
+    after = numbers(mnt)
+    for i in groups:
+        text = {name: (mnt / f"{i}/{name}{i}").read_text()
+                for name in ("changed", "alias", "same1", "same2", "same3")}
+        assert text == {"changed": "changed\n", "alias": "changed\n", "same1": "newer\n",
+                        "same2": "newer\n", "same3": "newer\n"}, i
+        changed, alias, *same = (f"{i}/{name}{i}" for name in text)
+        assert after[changed] == after[alias] == before[changed]
+        assert sysc.handle(mnt / changed) == old[changed]
+        assert after[same[1]] == after[same[2]]
+        assert {after[name] for name in same} <= {before[name] for name in same}
+        write(mnt / alias, "changed later\n")
+        assert (mnt / changed).read_text() == "changed later\n"
+        assert (mnt / same[2]).read_text() == "newer\n"
+
+
 def test_the_mount_does_it(ov, used, move):
     """rebind=auto: the mount of copied layers binds them; the next one has nothing to do."""
     move.all("xfs", "btrfs", by_rsync)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lower layers that were changed or replaced between two mounts, and nobody said so: inode numbers are
+given again, images look alike, filesystems have one uuid. No name shows another object's data.
+"""
+
+import os
+import shutil
+
+import pytest
+
+import sysc
+from rvl import CTL, run
+from test_handles_decode import content_by, is_stale
+from trees import ino, write
+
+pytestmark = pytest.mark.reverlay_only("what the kernel's overlayfs does then is undefined")
+
+
+def give_again(low, gone, number):
+    """These names go, and a new file gets their inode: its name."""
+    for name in gone:
+        os.unlink(low / name)
+    for i in range(100):
+        write(low / f"new{i}", "of its own\n")
+        if os.lstat(low / f"new{i}").st_ino == number:
+            return f"new{i}"
+    raise AssertionError("the filesystem gives it to nobody")
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("tool", [None, "check", "repair", "rebind"])
+def test_inode_given_again_to_links(ov, tool):
+    """Hard links of which one was changed are gone, and others have their inode: these are their own object."""
+    with ov.lower() as low:
+        write(low / "a", "first\n")
+        os.link(low / "a", low / "b")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    handle = sysc.handle(mnt / "a")
+    ov.umount()
+    new = give_again(low, ["a", "b"], os.lstat(low / "a").st_ino)
+    os.link(low / new, low / "link")
+    ov.before = None
+    if tool == "rebind":
+        ov.ctl("rebind", "--move")
+    elif tool:
+        _, found = ov.ctl(tool, *(["-y"] if tool == "repair" else []))
+        assert not found["problems"], found
+    mnt = ov.mount()
+    assert (mnt / "link").read_text() == (mnt / new).read_text() == "of its own\n"
+    assert ino(mnt / "link") == ino(mnt / new) != ino(mnt / "a")
+    assert content_by(mnt, handle) == "changed\n" == (mnt / "a").read_text()
+    write(mnt / "link", "more\n")
+    assert (mnt / new).read_text() == "more\n"
+    ov.check_links = False  # "b" is gone, which its count does not know
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("order", ["new-first", "changed-first", "new-is-changed"])
+def test_inode_given_again(ov, order):
+    """A changed file's lower one is gone, and another has its inode: both can be read and changed."""
+    with ov.lower() as low:
+        write(low / "a", "first\n")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    handle = sysc.handle(mnt / "a")
+    ov.umount()
+    new = give_again(low, ["a"], os.lstat(low / "a").st_ino)
+    ov.before = None
+    mnt = ov.mount()
+    names = ["a", new] if order == "changed-first" else [new, "a"]
+    if order == "new-is-changed":  # before anybody has seen the other one
+        write(mnt / new, "changed too\n")
+    texts = {"a": "changed\n", new: "changed too\n" if order == "new-is-changed" else "of its own\n"}
+    assert {name: (mnt / name).read_text() for name in names} == texts
+    assert ino(mnt / "a") != ino(mnt / new)
+    assert is_stale(mnt, handle) or content_by(mnt, handle) == "changed\n"
+    for name in names:
+        write(mnt / name, f"{name} again\n")
+    ov.remount()
+    assert {name: (mnt / name).read_text() for name in names} == {n: f"{n} again\n" for n in names}
+
+
+class Images:
+    """Image files that are lower layers, mounted at places of their own."""
+
+    def __init__(self, ov):
+        self.ov = ov
+        self.mounted = []
+
+    def mount(self, image, name):
+        at = self.ov.base / name
+        at.mkdir(exist_ok=True)
+        run("mount", "-o", "loop", image, at)
+        self.mounted.append(at)
+        return at
+
+    def umount(self):
+        for at in self.mounted:
+            run("umount", at)
+        self.mounted = []
+
+
+@pytest.fixture(name="disks")
+def some_images(ov):
+    images = Images(ov)
+    yield images
+    if os.path.ismount(ov.mnt):
+        ov.umount()
+    ov.before = None
+    for at in images.mounted:
+        run("umount", "-l", at)
+
+
+def rebind_as_told(ov):
+    """The mount is refused, and the command that it names makes it good."""
+    ov.may_complain = True
+    refused = run(*ov.command(flags=()), check=False)
+    assert refused.returncode != 0 and "reverlayctl rebind" in refused.stdout, refused.stdout
+    command = refused.stdout[refused.stdout.index("reverlayctl rebind"):].strip()
+    run("sh", "-c", command.replace("reverlayctl", CTL, 1))
+
+
+@pytest.mark.layouts("ext4")
+def test_clones_of_a_disk_change_places(ov, disks):
+    """Two filesystems of one uuid are told apart by what is in them: in another order they are refused."""
+    lowers = []
+    for name in ("a", "b"):
+        image = ov.base / f"{name}.img"
+        if name == "a":
+            with open(image, "wb") as file:
+                file.truncate(8 << 20)
+            run("mkfs.ext4", "-q", "-O", "^has_journal", image)
+        else:
+            run("cp", lowers[0][0], image)
+        lowers.append((image, name))
+    at = [disks.mount(*each) for each in lowers]
+    for top in at:
+        write(top / f"{top.name}1", f"of {top.name}\n")
+        os.link(top / f"{top.name}1", top / f"{top.name}2")
+    assert ino(at[0] / "a1") == ino(at[1] / "b1"), "or the test says nothing"
+    ov.lowers = at
+    mnt = ov.mount()
+    write(mnt / "b1", "changed\n")
+    ov.remount()
+    assert [(mnt / name).read_text() for name in ("a1", "a2", "b1", "b2")] == [
+        "of a\n", "of a\n", "changed\n", "changed\n"]
+    ov.umount()
+    ov.lowers = at[::-1]
+    rebind_as_told(ov)
+    mnt = ov.mount()
+    assert [(mnt / name).read_text() for name in ("a1", "a2", "b1", "b2")] == [
+        "of a\n", "of a\n", "changed\n", "changed\n"]
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("kind", ["squashfs", "erofs"])
+def test_image_that_differs_far_down(ov, disks, kind):
+    """An image made anew, without times and with the old uuid, whose root is as it was: it is refused."""
+    trees = []
+    for i, names in enumerate((["f", "g"], ["e", "f"])):
+        tree, image = ov.base / f"tree{i}", ov.base / f"image{i}"
+        for name in names:
+            write(tree / "a/b" / name, f"{name} of {i}\n")
+        for top in (tree, tree / "a", tree / "a/b"):
+            os.utime(top, (0, 0))
+        if kind == "squashfs":
+            run("mksquashfs", tree, image, "-quiet", "-no-progress", "-all-time", "0", "-mkfs-time", "0")
+        else:
+            run("mkfs.erofs", "-T0", "-U", "11111111-2222-3333-4444-555555555555", image, tree)
+        trees.append(image)
+    ov.lowers = [disks.mount(trees[0], "low")]
+    before = os.lstat(ov.lowers[0] / "a")
+    os.chmod(ov.mount() / "a/b/f", 0o600)
+    ov.umount()
+    disks.umount()
+    disks.mount(trees[1], "low")
+    after = os.lstat(ov.lowers[0] / "a")
+    assert (before.st_ino, before.st_size, before.st_mtime) == (
+        after.st_ino, after.st_size, after.st_mtime), "or the test says nothing"
+    rebind_as_told(ov)
+    assert (ov.mount() / "a/b/f").read_text() == "f of 1\n"
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("change", [None, "more-before", "more-after", "renamed", "gone"])
+def test_index_lost_and_image_made_anew(ov, disks, change):
+    """Handles of an image are inode numbers: --rebuild refuses one that was made anew, also if they lead to something."""
+    for i in range(2):
+        tree = ov.base / f"tree{i}"
+        write(tree / "d/h1", "low\n")
+        write(tree / "d/other", "other\n")
+        os.mkdir(tree / "e")
+        os.link(tree / "d/h1", tree / "e/h2")
+        if i and change and change.startswith("more"):
+            for n in range(50):
+                write(tree / f"{'a' if change == 'more-before' else 'z'}{n}/f", str(n))
+        elif i and change == "renamed":
+            os.rename(tree / "d/h1", tree / "d/z1")
+        elif i and change == "gone":
+            os.unlink(tree / "d/h1")
+            os.unlink(tree / "e/h2")
+        run("mksquashfs", tree, ov.base / f"image{i}", "-quiet", "-no-progress", "-all-time", "0")
+    ov.lowers = [disks.mount(ov.base / "image0", "low")]
+    mnt = ov.mount()
+    write(mnt / "d/h1", "changed\n")
+    number = ino(mnt / "d/h1")
+    ov.umount()
+    disks.umount()
+    disks.mount(ov.base / "image1", "low")
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    code, found = ov.ctl("repair", "--rebuild", "-y")
+    ov.check_links = False
+    if change:
+        assert code == 8 and "copied or replaced" in found["stderr"], found
+        assert os.listdir(ov.work) == []
+        return
+    assert code == 1
+    mnt = ov.mount()
+    assert (mnt / "d/h1").read_text() == (mnt / "e/h2").read_text() == "changed\n"
+    assert ino(mnt / "d/h1") == ino(mnt / "e/h2") == number
