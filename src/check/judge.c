@@ -208,19 +208,18 @@ static bool is_later(const struct statx_timestamp *time, int64_t sec, uint32_t n
 	return time->tv_sec > sec || (time->tv_sec == sec && time->tv_nsec >= nsec);
 }
 
-/* Its names in lower are those of another object, which has got the inode since. */
-static bool is_of_other_life(struct rvl_check *check, const struct rvl_group *group)
+/* Its names in lower are those of another object, which has got the inode since: they prove nothing of its
+ * link count. 1, 0, -errno. */
+static int is_of_other_life(struct rvl_check *check, const struct rvl_group *group)
 {
 	struct rvl_found found;
-	bool is_other;
+	int r;
 
 	if (!group->n_views || rvl_look_in_view(check, group->view.item, &found))
-		return false;
-	is_other = rvl_entry_is_of_other_life(check->index, group->number,
-					      found.places.v[0].layer, found.places.v[0].path,
-					      check->uuids[found.places.v[0].layer->index]);
+		return 0;
+	r = rvl_entry_is_of_other_life(check->index, group->number, &found.places.v[0], check->uuids);
 	rvl_found_release(&found);
-	return is_other;
+	return r;
 }
 
 int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint64_t n_names)
@@ -249,8 +248,9 @@ int rvl_judge_nlink(struct rvl_check *check, const struct rvl_group *group, uint
 	most = names + (int64_t)hidden_links(check, group);
 	if (shown >= names && (!has_value || !group->n_views || shown <= most))
 		return 0;
-	if (is_of_other_life(check, group))
-		return 0;
+	r = is_of_other_life(check, group);
+	if (r)
+		return r < 0 ? r : 0;
 	return rvl_defer_nlink(
 		check, &(struct rvl_late_nlink){ .number = group->number,
 						 .names = names,
@@ -332,17 +332,12 @@ static bool is_same_as_lower(struct rvl_check *check, const char *entry, const s
 }
 
 /* A name in lost+found, under a number of its own: each state between is an object with a name. */
-static int part_from_lower(struct rvl_check *check, uint64_t number, const char *entry,
-			   const struct statx *st)
+static int part_from_lower(struct rvl_check *check, uint64_t number, const struct statx *st)
 {
-	struct rvl_index *index = check->index;
 	struct rvl_id id;
 	int r = rvl_mend_lost(check, number, st);
 
-	r = r ?: rvl_number_born(index, &id);
-	r = r ?: rvl_entry_link(index, index->inodes_fd, entry, id.number);
-	r = r ?: rvl_stamp_set(index, index->inodes_fd, entry, st->stx_mode, st->stx_ino, &id);
-	return r ?: rvl_entry_bury(index, number, false);
+	return r ?: rvl_entry_renumber(check->index, number, st, &id);
 }
 
 /* Its one lower name is shown, and leads past the entry. */
@@ -361,7 +356,7 @@ static int judge_hidden(struct rvl_check *check, const struct rvl_group *group,
 	if (!r)
 		r = is_same_as_lower(check, entry, &st, lower) ?
 			    rvl_entry_bury(check->index, group->number, false) :
-			    part_from_lower(check, group->number, entry, &st);
+			    part_from_lower(check, group->number, &st);
 	return rvl_problem_end(check, r);
 }
 

@@ -50,8 +50,8 @@ int rvl_mend_redirect(struct rvl_check *check, struct rvl_object *object);
 int rvl_mend_lost_redirect(struct rvl_check *check, const struct rvl_upper_at *at, uint64_t number);
 /* overlay.redirect of a metacopy file: to this path in the lower view, no leading slash. */
 int rvl_mend_data_redirect(struct rvl_check *check, uint64_t item, const char *path);
-/* Has lower the object's number still where overlay.place says? */
-bool rvl_has_place_in_lower(struct rvl_check *check, const struct rvl_object *object);
+/* Has lower what a file was copied up from still, where overlay.place says? 1, 0, or -errno. */
+int rvl_is_in_lower(struct rvl_check *check, const struct rvl_object *object);
 /*
  * overlay.origin anew: the handle of the lower object with its number, found by overlay.place or
  * overlay.fh; else "origin unknown".

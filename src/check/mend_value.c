@@ -190,13 +190,15 @@ static int find_by_place(struct rvl_check *check, const struct rvl_object *objec
 	return r ?: id.number == object->stamp.number ? 0 : -ESTALE;
 }
 
-bool rvl_has_place_in_lower(struct rvl_check *check, const struct rvl_object *object)
+int rvl_is_in_lower(struct rvl_check *check, const struct rvl_object *object)
 {
 	struct rvl_found found = { 0 };
 	int r = find_by_place(check, object, &found);
 
 	rvl_found_release(&found);
-	return r == 0;
+	if (r == 0)
+		return 1;
+	return r == -ESTALE || r == -ENODATA || rvl_merge_is_local_error(r) ? 0 : r;
 }
 
 int rvl_mend_origin(struct rvl_check *check, const struct rvl_object *object)

@@ -256,9 +256,11 @@ static int check_origin(struct rvl_check *check, struct rvl_object *object,
 
 		if (fd >= 0 || fd == -EPERM || fd == -ENOTUNIQ)
 			return 0;
-		/* gone from lower: it tells the object from one that gets the inode (rvl_entry_is_of_other_life) */
-		if (!S_ISDIR(object->st->stx_mode) && !rvl_has_place_in_lower(check, object))
-			return 0;
+		r = S_ISDIR(object->st->stx_mode) ? 1 : rvl_is_in_lower(check, object);
+		/* gone from lower: it tells the object from one that gets the inode
+		 * (rvl_entry_is_of_other_life) */
+		if (r <= 0)
+			return r;
 		what = "it leads to nothing";
 	}
 	if (!rvl_problem_begin(check, RVL_P_ORIGIN_STALE, object->stamp.number, object->path, "%s",

@@ -123,7 +123,7 @@ enum rvl_severity {
 	  "a file that was copied up by the kernel has no overlay.place",				\
 	  "it gets it, from where lower has it")							\
 	X(ORIGIN_STALE, "origin-stale", RVL_WARNING, true,						\
-	  "overlay.origin is missing, malformed, or leads to no lower object",				\
+	  "overlay.origin is missing or malformed, or leads to nothing, though lower has the object",	\
 	  "written anew, or as \"origin unknown\"")							\
 	X(NLINK_WRONG, "nlink-wrong", RVL_ERROR, true,							\
 	  "overlay.nlink is malformed or does not fit the names",					\

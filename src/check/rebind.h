@@ -54,7 +54,7 @@ struct rvl_check_rebind_result {
 	uint64_t n_upper; /* names in upper */
 	uint64_t n_entries; /* made, or made links of their objects again */
 	uint64_t n_linked; /* names in upper that became links of one object again */
-	uint64_t n_lower_linked; /* names of split lower files that were linked in upper */
+	uint64_t n_lower_linked; /* names in lower alone that became upper's (rvl_rebind_split) */
 	uint64_t n_told[RVL_TOLD_N];
 };
 

@@ -372,15 +372,6 @@ static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned
 
 /* ---- names ---- */
 
-/* Is a name of lower to be seen? 1, 0. */
-static int is_shown(struct rvl_check_rebind *rb, uint64_t parent, const char *name)
-{
-	_cleanup_close_ int fd = open_directory(rb, parent, 0);
-	int r = fd < 0 ? fd : check_shows(rb, fd, name);
-
-	return r < 0 && r != -ENOENT ? r : r == 0;
-}
-
 /* One more link of the entry, and one name less that counts beside them. */
 static int link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent, const char *name)
 {
@@ -451,10 +442,7 @@ static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *s
 	snprintf(place.name, sizeof(place.name), "%s", split->first_name);
 	if (!r && from.st.stx_nlink > (unsigned)(RVL_NLINK_MAX - n))
 		r = -EMLINK;
-	/* the links of one that was joined are the other's */
-	if (!r && !split->is_joined)
-		n += (int)from.st.stx_nlink;
-	r = r ?: temp_make(&temp, &from, &split->id, &place, n);
+	r = r ?: temp_make(&temp, &from, &split->id, &place, (int)from.st.stx_nlink + n);
 	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
 }
 
@@ -488,6 +476,53 @@ static int move_place(struct rvl_check_rebind *rb, const struct rvl_rebind_split
 					       split->first_layer->fd, split->first_path);
 }
 
+/* How many names of the number were joined, from this one on: they lie side by side. */
+static int count_joined(const struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	int n = 0;
+
+	while (split + n < rb->splits + rb->n_splits && split[n].id.number == split->id.number)
+		n++;
+	return n;
+}
+
+/* The links that the file has in lower are the other's, and count for none of its names. */
+static int copy_up_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	struct source from = { .layer = split->layer, .path = split->path };
+	struct rvl_name_at place = { .parent = split->parent };
+	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
+	struct rvl_index *index = rb->index;
+	int r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
+
+	snprintf(place.name, sizeof(place.name), "%s", split->name);
+	r = r ?: temp_make(&temp, &from, &split->id, &place, count_joined(rb, split));
+	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
+}
+
+/* A name whose file has become a link of one that is in upper. */
+static int part_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	_cleanup_close_ int fd = -EBADF;
+	int r = rvl_metacopy_get(rb->config->stack, split->layer->fd, split->path);
+
+	if (r > 0) /* its data are elsewhere: it cannot be copied by itself */
+		rvl_rebind_tell(rb, RVL_TOLD_JOINED, split->id.number, split->path);
+	if (r)
+		return r < 0 ? r : 0;
+	rb->result->n_lower_linked++;
+	if (rb->config->is_dry_run)
+		return 0;
+	fd = open_directory(rb, split->parent, 0);
+	r = fd < 0 ? fd : check_shows(rb, fd, split->name);
+	r = r ?: has_entry(rb, split->id.number);
+	if (r == 0)
+		r = copy_up_joined(rb, split);
+	if (r >= 0)
+		r = link_name(rb, split->id.number, split->parent, split->name);
+	return r == -ENOENT ? 0 : r; /* upper has or hides the name */
+}
+
 static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
 {
 	uint64_t number = split->id.number;
@@ -496,18 +531,12 @@ static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *spli
 	if (r < 0)
 		return r;
 	if (!r || !rb->config->stack->has_upper) {
-		rvl_rebind_tell(rb, split->is_joined ? RVL_TOLD_JOINED : RVL_TOLD_SPLIT, number,
-				split->path);
+		rvl_rebind_tell(rb, RVL_TOLD_SPLIT, number, split->path);
 		return 0;
 	}
-	rb->result->n_lower_linked += !split->is_joined;
+	rb->result->n_lower_linked++;
 	if (rb->config->is_dry_run)
 		return 0;
-	if (split->is_joined) {
-		r = is_shown(rb, split->parent, split->name);
-		if (r <= 0)
-			return r;
-	}
 	if (split->has_entry && split->first_layer)
 		r = move_place(rb, split);
 	if (r < 0)
@@ -536,7 +565,12 @@ int rvl_rebind_link(struct rvl_check_rebind *rb)
 	if (!rb->n_splits)
 		return 0;
 	qsort(rb->splits, rb->n_splits, sizeof(*rb->splits), compare_splits);
-	for (size_t i = 0; !r && i < rb->n_splits; i++)
-		r = rvl_stop_check(rb->config->stop) ?: join(rb, &rb->splits[i]);
+	for (size_t i = 0; !r && i < rb->n_splits; i++) {
+		const struct rvl_rebind_split *split = &rb->splits[i];
+
+		r = rvl_stop_check(rb->config->stop);
+		if (!r)
+			r = split->is_joined ? part_joined(rb, split) : join(rb, split);
+	}
 	return r;
 }

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -21,6 +22,7 @@
 #include "index/stamp.h"
 #include "index/table.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 #include "layer/tree.h"
 
@@ -30,15 +32,8 @@ struct scan {
 	uint64_t used[(RVL_INSTANCE_MAX + 1) / 64];
 	/* of directories in upper that came from lower: is one of them known, and found? */
 	bool has_origin, is_origin_found;
-	bool is_changed; /* a file's origin is not where it was, in an image */
+	char *elsewhere; /* owned; a file whose origin is not where it was, in an image */
 };
-
-static bool may_be_uuid(const uint8_t a[16], const uint8_t b[16])
-{
-	static const uint8_t none[16];
-
-	return !memcmp(a, b, 16) || !memcmp(a, none, 16) || !memcmp(b, none, 16);
-}
 
 /*
  * Where the lower view has what upper has under this path, by the redirects of the directories on the way, and
@@ -49,7 +44,7 @@ static char *view_path(const struct rvl_stack *stack, const struct rvl_tree_name
 	const int upper_fd = rvl_stack_upper(stack)->fd;
 	_cleanup_free_ char *path = rvl_tree_path(name), *prefix = path ? strdup(path) : NULL;
 
-	/* absolute ones: the first from below says it all */
+	/* redirects are absolute: the nearest one above decides. A relative one is not judged. */
 	while (prefix && *prefix) {
 		_cleanup_free_ char *redirect = NULL;
 		char *slash = strrchr(prefix, '/');
@@ -82,35 +77,35 @@ static bool is_at_its_place(const struct scan *scan, const struct rvl_tree_name 
 	return is_there;
 }
 
-/* What a handle of this type opens in a layer. *ret_ino 0: nothing. false: it cannot be told. */
-static bool open_origin(const struct scan *scan, unsigned layer_index, const struct rvl_handle *origin,
-			bool is_dir, uint64_t *ret_ino)
+/* What a handle opens in a lower layer. *ret_ino 0: nothing. false: it cannot be told. */
+static bool open_origin(const struct scan *scan, unsigned lower, const struct rvl_handle *origin,
+			mode_t type, uint64_t *ret_ino)
 {
-	const struct rvl_layer *layer = &scan->stack->layers[layer_index];
-	const struct rvl_identity *identity = &scan->binding->identities[layer_index - 1];
-	_cleanup_close_ int fd = rvl_handle_open(layer->fd, origin);
+	const struct rvl_identity *identity = &scan->binding->identities[lower];
+	_cleanup_close_ int fd = -EBADF;
 	struct statx st;
 
 	*ret_ino = 0;
-	if (fd == -EPERM || identity->inos == RVL_INOS_FLEETING)
+	if (identity->inos == RVL_INOS_FLEETING)
 		return false;
-	if (fd >= 0 && may_be_uuid(identity->uuid, origin->uuid) &&
-	    !rvl_path_statx(fd, "", STATX_TYPE | STATX_INO, &st) && S_ISDIR(st.stx_mode) == is_dir &&
-	    (!is_dir || rvl_layer_may_have_dir(layer, fd)))
+	if (!rvl_origin_may_be_of(origin, identity->uuid))
+		return true;
+	fd = rvl_origin_find_in(&scan->stack->layers[lower + 1], origin, type, &st);
+	if (fd >= 0)
 		*ret_ino = st.stx_ino;
-	return true;
+	return fd != -EPERM;
 }
 
 /* Does a directory's handle lead into one of the lowers? Also true where that cannot be told. */
 static bool is_in_lowers(const struct scan *scan, const struct rvl_handle *origin,
 			 const struct rvl_tree_name *name)
 {
-	for (unsigned i = 1; i < scan->stack->n; i++) {
+	for (unsigned i = 0; i < scan->binding->n_lowers; i++) {
 		uint64_t ino;
 
-		if (!open_origin(scan, i, origin, true, &ino))
+		if (!open_origin(scan, i, origin, S_IFDIR, &ino))
 			return true;
-		if (ino && (!rvl_identity_is_image(&scan->binding->identities[i - 1]) ||
+		if (ino && (!rvl_identity_is_image(&scan->binding->identities[i]) ||
 			    is_at_its_place(scan, name, ino)))
 			return true;
 	}
@@ -144,17 +139,19 @@ static bool is_elsewhere(const struct scan *scan, const struct rvl_handle *origi
 {
 	bool is_opened = false;
 
-	for (unsigned i = 1; i < scan->stack->n; i++) {
+	if (!is_unmoved(scan, name))
+		return false;
+	for (unsigned i = 0; i < scan->binding->n_lowers; i++) {
 		uint64_t ino;
 
-		if (!rvl_identity_is_image(&scan->binding->identities[i - 1]))
+		if (!rvl_identity_is_image(&scan->binding->identities[i]))
 			continue;
-		if (!open_origin(scan, i, origin, false, &ino) ||
+		if (!open_origin(scan, i, origin, DTTOIF(name->type), &ino) ||
 		    (ino && is_at_its_place(scan, name, ino)))
 			return false;
 		is_opened |= ino != 0;
 	}
-	return is_opened && is_unmoved(scan, name);
+	return is_opened;
 }
 
 static void look_for_origin(struct scan *scan, const struct rvl_tree_name *name)
@@ -170,7 +167,8 @@ static void look_for_origin(struct scan *scan, const struct rvl_tree_name *name)
 	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin))
 		return;
 	if (name->type != DT_DIR) {
-		scan->is_changed = scan->is_changed || is_elsewhere(scan, &origin, name);
+		if (!scan->elsewhere && is_elsewhere(scan, &origin, name))
+			scan->elsewhere = rvl_tree_path(name);
 		return;
 	}
 	scan->has_origin = true;
@@ -195,8 +193,8 @@ static int note(void *arg, const struct rvl_tree_name *name)
 	return 0;
 }
 
-/* Is there a filesystem among the lowers that upper has never had beneath it? */
-static bool has_unknown_lower(const struct scan *scan, const struct rvl_table *table)
+/* A lower on a filesystem that upper has never had beneath it; NULL: none. */
+static const struct rvl_layer *find_unknown_lower(const struct scan *scan, const struct rvl_table *table)
 {
 	for (unsigned i = 0; i < scan->binding->n_lowers; i++) {
 		const struct rvl_identity *identity = &scan->binding->identities[i];
@@ -205,9 +203,9 @@ static bool has_unknown_lower(const struct scan *scan, const struct rvl_table *t
 		while (row < table->n && memcmp(table->rows[row].digest, identity->digest, 16))
 			row++;
 		if (row == table->n && !table->is_truncated && identity->is_stable)
-			return true;
+			return &scan->stack->layers[i + 1];
 	}
-	return false;
+	return NULL;
 }
 
 /* 0, -ENOENT, -EUCLEAN, or another error. */
@@ -222,15 +220,27 @@ static int load_state(const struct rvl_stack *stack)
 }
 
 /* Of copied layers the numbers of lower are others, and which names of lower are those of a file in
- * upper cannot be told by handles. */
-static int refuse_copied(const struct rvl_stack *stack)
+ * upper cannot be told by handles. -ESTALE: they are such. */
+static int refuse_copied(const struct scan *scan, const struct rvl_table *table)
 {
-	_cleanup_free_ char *options = rvl_bind_options(stack);
+	const char *upper = rvl_stack_upper(scan->stack)->path;
+	const struct rvl_layer *unknown = find_unknown_lower(scan, table);
+	_cleanup_free_ char *options = rvl_bind_options(scan->stack);
 
-	rvl_error("upperdir=%s: what it has copied up is not found in these lower layers: they were "
-		  "copied or replaced, and --rebuild is for layers that are where they were. Run: "
-		  "reverlayctl rebind %s",
-		  rvl_stack_upper(stack)->path, options ?: "");
+	if (unknown)
+		rvl_error("lowerdir=%s: upperdir=%s was never used with this filesystem", unknown->path,
+			  upper);
+	else if (scan->elsewhere)
+		rvl_error("upperdir=%s: %s: the image has not at its place what it was copied up from",
+			  upper, scan->elsewhere);
+	else if (scan->has_origin && !scan->is_origin_found)
+		rvl_error("upperdir=%s: no directory that it has copied up is found in the lower layers",
+			  upper);
+	else
+		return 0;
+	rvl_error("the lower layers were copied or replaced, and --rebuild is for layers that are where they "
+		  "were. Run: reverlayctl rebind %s",
+		  options ?: "");
 	return -ESTALE;
 }
 
@@ -266,9 +276,9 @@ int rvl_rebuild(const struct rvl_check_config *config)
 		scan.binding = &binding;
 	}
 	r = r ?: scan_upper(&scan);
-	if (!r && (scan.is_changed || (scan.has_origin && !scan.is_origin_found) ||
-		   (scan.binding && has_unknown_lower(&scan, &table))))
-		r = refuse_copied(config->stack);
+	if (!r && scan.binding)
+		r = refuse_copied(&scan, &table);
 	rvl_binding_release(&binding);
+	free(scan.elsewhere);
 	return r ?: rvl_index_rebuild(config->stack, scan.used, config->is_rebind);
 }

@@ -93,15 +93,6 @@ static int look_at_row(struct links *links, const struct rvl_map_row *row, struc
 	return r == -ENOENT || r == -EUCLEAN || r == -EIO ? 0 : r;
 }
 
-/* The entry's object, or another that has got its inode since? */
-static bool is_of_entry(struct links *links, const struct rvl_found *found)
-{
-	const struct rvl_place *top = &found->places.v[0];
-
-	return !rvl_entry_is_of_other_life(links->tk->index, links->number, top->layer, top->path,
-					   links->tk->uuids[top->layer->index]);
-}
-
 static int add_name(void *arg, const struct rvl_map_row *row)
 {
 	struct links *links = arg;
@@ -112,11 +103,15 @@ static int add_name(void *arg, const struct rvl_map_row *row)
 						.has_entry = true };
 	struct rvl_found found;
 	int r = look_at_row(links, row, &found);
+	bool is_there = !r && found.places.n;
 
-	if (!r && found.places.n && is_of_entry(links, &found))
+	if (is_there)
+		r = rvl_entry_is_of_other_life(links->tk->index, links->number, &found.places.v[0],
+					       links->tk->uuids);
+	if (is_there && !r)
 		r = rvl_rebind_link_add(&links->rb, &split);
 	rvl_found_release(&found);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 /* A dead object that lower still has: its handle must open nothing. */

@@ -92,22 +92,29 @@ static void stabilise(struct rvl_identity *identity, const struct rvl_state_root
 	identity->is_stable = true;
 }
 
+/* The topmost layer of its filesystem. */
+static unsigned first_of_filesystem(const struct rvl_stack *stack, unsigned i)
+{
+	unsigned first = 0;
+
+	while (stack->layers[first + 1].dev != stack->layers[i + 1].dev)
+		first++;
+	return first;
+}
+
 /* Identity and root of a lower. Layers with one st_dev share an identity. */
 static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
 {
 	const struct rvl_layer *layer = &stack->layers[i + 1];
 	struct rvl_identity *identity = &binding->identities[i];
 	struct rvl_state_root *root = &binding->lowers[i];
-	int r;
+	const unsigned first = first_of_filesystem(stack, i);
+	int r = 0;
 
-	for (unsigned j = 0; j < i; j++) {
-		if (stack->layers[j + 1].dev == layer->dev) {
-			*identity = binding->identities[j];
-			r = read_root(layer, layer->fd, layer->path, identity, root);
-			goto out;
-		}
-	}
-	r = rvl_identity_get(layer, layer->fd, (uint64_t)layer->dev, identity);
+	if (first < i)
+		*identity = binding->identities[first];
+	else
+		r = rvl_identity_get(layer, layer->fd, (uint64_t)layer->dev, identity);
 	if (r) {
 		rvl_error("lowerdir=%s: the identity of its filesystem cannot be read: %s",
 			  layer->path, strerror(-r));
@@ -116,8 +123,8 @@ static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding
 	r = read_root(layer, layer->fd, layer->path, identity, root);
 	if (r)
 		return r;
-	stabilise(identity, root);
-out:
+	if (first == i)
+		stabilise(identity, root);
 	root->flags = (layer->is_data_only ? RVL_ROOT_DATA_ONLY : 0) |
 		      (identity->is_stable ? 0 : RVL_ROOT_UNSTABLE);
 	return r;
@@ -155,9 +162,12 @@ static void part_by_order(const struct rvl_stack *stack, struct rvl_binding *bin
 		}
 		rvl_warn(
 			"lowerdir=%s: its filesystem cannot be told from that of lowerdir=%s: keep them in "
-			"this order, or give one of them a uuid of its own (tune2fs -U random, xfs_admin -U "
-			"generate, mkfs.erofs -U)",
-			stack->layers[i + 1].path, stack->layers[j + 1].path);
+			"this order%s",
+			stack->layers[i + 1].path, stack->layers[j + 1].path,
+			identity->has_uuid ?
+				", or give one of them a uuid of its own (tune2fs -U random, "
+				"xfs_admin -U generate)" :
+				"");
 		memcpy(twin, identity->digest, 16);
 		memcpy(twin + 16, "twin", 4);
 		rvl_digest(twin, sizeof(twin), identity->digest);
@@ -167,16 +177,6 @@ static void part_by_order(const struct rvl_stack *stack, struct rvl_binding *bin
 		}
 		j = 0;
 	}
-}
-
-/* The topmost layer of its filesystem. */
-static unsigned first_of_filesystem(const struct rvl_stack *stack, unsigned i)
-{
-	unsigned first = 0;
-
-	while (stack->layers[first + 1].dev != stack->layers[i + 1].dev)
-		first++;
-	return first;
 }
 
 /* Different st_dev are different spaces of inode numbers, even if the filesystems look the same. */
@@ -198,8 +198,12 @@ static int part_twins(const struct rvl_stack *stack, struct rvl_binding *binding
 			binding->identities[i] = binding->identities[first];
 			continue;
 		}
-		r = rvl_identity_part(&stack->layers[i + 1], &binding->identities[i]);
-		part_by_order(stack, binding, i);
+		r = rvl_identity_add_names(&stack->layers[i + 1], &binding->identities[i]);
+		if (r < 0)
+			rvl_error("lowerdir=%s: it cannot be listed, to tell it from another layer: %s",
+				  stack->layers[i + 1].path, strerror(-r));
+		else
+			part_by_order(stack, binding, i);
 	}
 	return r;
 }

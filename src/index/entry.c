@@ -25,6 +25,8 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "index/stamp.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 #define TOMBSTONE_NAME "tombstone"
@@ -425,24 +427,32 @@ static int each_of(struct rvl_index *index, unsigned low, rvl_entry_each_fn *fn,
 	return r;
 }
 
-bool rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number,
-				const struct rvl_layer *layer, const char *path,
-				const uint8_t uuid[16])
+int rvl_entry_renumber(struct rvl_index *index, uint64_t old, const struct statx *st, struct rvl_id *ret)
+{
+	char path[RVL_ENTRY_PATH_SIZE];
+	int r = rvl_number_born(index, ret);
+
+	rvl_entry_path(old, path);
+	r = r ?: rvl_entry_link(index, index->inodes_fd, path, ret->number);
+	r = r	  ?:
+		    rvl_stamp_set(index, index->inodes_fd, path, st->stx_mode, st->stx_ino, ret);
+	return r ?: rvl_entry_bury(index, old, false);
+}
+
+int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const struct rvl_place *lower,
+			       uint8_t (*uuids)[16])
 {
 	uint8_t value[RVL_HANDLE_ENCODED_MAX];
-	char entry[RVL_ENTRY_PATH_SIZE];
-	struct rvl_handle origin, now;
-	_cleanup_close_ int fd = -EBADF;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_handle origin;
 	ssize_t n;
 
-	rvl_entry_path(number, entry);
-	n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, entry, RVL_XATTR_ORIGIN, value,
+	rvl_entry_path(number, path);
+	n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, RVL_XATTR_ORIGIN, value,
 			  sizeof(value));
 	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin))
-		return false;
-	fd = rvl_path_open(layer->fd, path, O_PATH, 0);
-	return fd >= 0 && !rvl_handle_get(fd, "", uuid, &now) &&
-	       rvl_handle_is_other_life(&origin, &now);
+		return 0;
+	return rvl_origin_is_other_life(&origin, lower, uuids);
 }
 
 int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg)

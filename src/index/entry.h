@@ -18,6 +18,7 @@
 
 #include "index/number.h"
 #include "layer/handle.h"
+#include "layer/merge.h"
 
 /* Path of an entry relative to inodes_fd: "a3/#163". */
 #define RVL_ENTRY_PATH_SIZE 32
@@ -38,13 +39,20 @@ int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind
 		   struct statx *ret_st);
 
 /*
- * A lower file has the number of an entry's object: is it another one all the same, which was given the
- * inode of the one that was copied up, when lower was changed offline? By overlay.origin; true only where
- * handles tell. uuid: of the layer's filesystem (rvl_identity_uuids).
+ * Another number for the object (no directory) of this entry, one that was never used. In this order: new
+ * entry, stamp, the old entry goes. A death between leaves an object with two entries, one of which its
+ * stamp agrees with.
  */
-bool rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number,
-				const struct rvl_layer *layer, const char *path,
-				const uint8_t uuid[16]);
+int rvl_entry_renumber(struct rvl_index *index, uint64_t old, const struct statx *st, struct rvl_id *ret);
+
+/*
+ * A lower file has the number of an entry's object: is it another one all the same, which was given the
+ * inode of the one that was copied up, when lower was changed offline? By overlay.origin: 1; 0, also
+ * where that is not known, or handles do not tell; -errno of opening the lower one. uuids: of
+ * rvl_identity_uuids.
+ */
+int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const struct rvl_place *lower,
+			       uint8_t (*uuids)[16]);
 
 /*
  * Calls fn with the number of each entry, in no order, until it returns non-zero, which is

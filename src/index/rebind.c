@@ -296,8 +296,10 @@ static void note(struct rvl_rebind *rebind, enum rvl_rebind_note what,
 	rebind->sink->note(rebind->sink->arg, what, place->number, path);
 }
 
+/* first: the name that has kept the number; NULL: this one has it. */
 static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
-		      const struct rvl_id *id, const struct first *first, bool has_entry)
+		      const struct rvl_id *id, const struct first *first, bool has_entry,
+		      bool is_joined)
 {
 	_cleanup_free_ char *path = path_of(visit);
 	const struct rvl_rebind_split split = {
@@ -311,27 +313,7 @@ static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *vis
 		.first_parent = first ? first->parent : 0,
 		.first_name = first ? first->name : NULL,
 		.has_entry = has_entry,
-	};
-
-	return path ? rebind->sink->split(rebind->sink->arg, &split) : -ENOMEM;
-}
-
-/* A name that becomes an object of its own in upper. */
-static int tell_alone(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
-		      const struct rvl_id *id)
-{
-	_cleanup_free_ char *path = path_of(visit);
-	const struct rvl_rebind_split split = {
-		.id = *id,
-		.parent = visit->parent,
-		.name = visit->name,
-		.layer = visit->layer,
-		.path = path,
-		.first_layer = visit->layer,
-		.first_path = path,
-		.first_parent = visit->parent,
-		.first_name = visit->name,
-		.is_joined = true,
+		.is_joined = is_joined,
 	};
 
 	return path ? rebind->sink->split(rebind->sink->arg, &split) : -ENOMEM;
@@ -350,8 +332,9 @@ static int is_copied_up(struct rvl_rebind *rebind, uint64_t number)
 }
 
 /*
- * What were two objects is one in the lowers now, which has the other one's number. What upper has of one
- * of them must not show under names of the other: these become upper's own.
+ * What were two objects is one in the lowers now: *id becomes what that has. Where upper has one of the two,
+ * what it has must not show under the other's names: this one is told, to become a link of its own object
+ * in upper.
  */
 static int settle_joined(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 			 const struct rvl_old_place *place, const struct rvl_id *other,
@@ -360,9 +343,9 @@ static int settle_joined(struct rvl_rebind *rebind, const struct rvl_map_visit *
 	int r = is_copied_up(rebind, id->number);
 
 	if (r > 0)
-		r = tell_split(rebind, visit, id, NULL, true);
+		r = tell_split(rebind, visit, id, NULL, true, false);
 	else if (r == 0 && (r = is_copied_up(rebind, other->number)) > 0)
-		r = tell_alone(rebind, visit, id);
+		r = tell_split(rebind, visit, id, NULL, false, true);
 	else if (r == 0) {
 		rebind->counts->n_joined++;
 		note(rebind, RVL_REBIND_JOINED, place);
@@ -389,7 +372,7 @@ static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit
 	if (r < 0)
 		return r;
 	rebind->counts->n_split++;
-	r = tell_split(rebind, visit, id, find_first(rebind, id->number), r);
+	r = tell_split(rebind, visit, id, find_first(rebind, id->number), r, false);
 	return r ?: 1;
 }
 
@@ -400,7 +383,7 @@ static int check_entry(struct rvl_rebind *rebind, const struct rvl_map_visit *vi
 {
 	int r = visit->stx->stx_nlink > 1 ? 0 : is_copied_up(rebind, id->number);
 
-	return r > 0 ? tell_split(rebind, visit, id, NULL, true) : r;
+	return r > 0 ? tell_split(rebind, visit, id, NULL, true, false) : r;
 }
 
 static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,

@@ -42,8 +42,10 @@ enum rvl_rebind_note {
 	RVL_REBIND_JOINED, /* it is now a hard link of another object, and has that one's number */
 };
 
-/* A name of a lower file that was one of several and is alone now, or none of its links; or that has become
- * another one's. */
+/*
+ * A name that is to become one in upper. Of a lower file that had several, and is alone now, or none of its
+ * links; or that has become a link of another file, of which upper has one or the other (is_joined: the other).
+ */
 struct rvl_rebind_split {
 	struct rvl_id id; /* from before */
 	uint64_t parent;
@@ -56,8 +58,8 @@ struct rvl_rebind_split {
 	uint64_t first_parent;
 	const char *first_name;
 	bool has_entry; /* it was copied up: the entry is the object */
-	/* It is a link of what was another object, and was copied up: this name, which is its own first, is
-	 * to be copied up, too. */
+	/* It has become a link of a file that is in upper, and was an object of its own, which is not: it is
+	 * to be copied up, with its number. No first_layer. */
 	bool is_joined;
 };
 

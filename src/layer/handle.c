@@ -28,10 +28,6 @@
 #define FB_FLAGS_KNOWN (FB_FLAG_BIG_ENDIAN | FB_FLAG_ANY_ENDIAN | FB_FLAG_PATH_UPPER)
 #define FB_FLAG_CPU_ENDIAN (__BYTE_ORDER == __BIG_ENDIAN ? FB_FLAG_BIG_ENDIAN : 0)
 
-/* include/linux/exportfs.h: inode number, generation */
-#define FID_INO32_GEN 0x01
-#define FID_INO64_GEN 0x81
-
 static_assert(FB_HEADER + RVL_FID_MAX == RVL_HANDLE_ENCODED_MAX, "size of the record");
 static_assert(RVL_HANDLE_ENCODED_MAX <= 255, "the length is one byte");
 
@@ -161,7 +157,7 @@ bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b)
 
 bool rvl_handle_is_other_life(const struct rvl_handle *a, const struct rvl_handle *b)
 {
-	unsigned ino_len = a->type == FID_INO32_GEN ? 4 : a->type == FID_INO64_GEN ? 8 : 0;
+	unsigned ino_len = a->type == RVL_FID_INO32_GEN ? 4 : a->type == RVL_FID_INO64_GEN ? 8 : 0;
 
 	return ino_len && a->type == b->type && a->len == ino_len + 4 && b->len == a->len &&
 	       memcmp(a->uuid, b->uuid, sizeof(a->uuid)) == 0 &&

@@ -32,10 +32,15 @@ int rvl_handle_encode(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_EN
 /* The same, of an object of upper (OVL_FH_FLAG_PATH_UPPER). */
 int rvl_handle_encode_upper(const struct rvl_handle *handle, uint8_t buf[RVL_HANDLE_ENCODED_MAX]);
 int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret);
+/* handle types (include/linux/exportfs.h): inode number of 4 or 8 bytes, generation of 4. FUSE has the
+ * second for its nodeid. */
+#define RVL_FID_INO32_GEN 0x01
+#define RVL_FID_INO64_GEN 0x81
 bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
 /*
- * Two lives of one inode: the same filesystem and inode number, and another generation? Only of handles
- * that are known to be just these (ext4, xfs, most others); false where it cannot be told.
+ * Two lives of one inode: the same filesystem and inode number, and another generation? Of the two types
+ * above only (ext4, xfs, most others); false for any other. Of FUSE and of images the generation means
+ * nothing, which is for the caller to know.
  */
 bool rvl_handle_is_other_life(const struct rvl_handle *a, const struct rvl_handle *b);
 /*

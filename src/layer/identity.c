@@ -20,7 +20,6 @@
 #include "layer/identity.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/btrfs.h>
@@ -35,6 +34,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/hash.h"
+#include "layer/handle.h"
 #include "layer/identity_private.h"
 #include "layer/mount.h"
 #include "layer/path.h"
@@ -44,7 +44,6 @@
 #ifndef AT_HANDLE_FID
 #define AT_HANDLE_FID 0x200
 #endif
-#define HANDLE_TYPE_FUSE 0x81 /* FILEID_INO64_GEN */
 
 /* What the digest is made of: fields in a fixed order, each little-endian. */
 struct digest_input {
@@ -151,10 +150,10 @@ static bool has_lasting_inos(const char *type)
 	return false;
 }
 
-static int put_names(const struct place *place, struct digest_input *in, bool is_deep)
+static int put_names(int fd, struct digest_input *in, bool is_deep)
 {
 	uint64_t n, sum;
-	int r = rvl_identity_names(place->fd, is_deep, &n, &sum);
+	int r = rvl_identity_names(fd, is_deep, &n, &sum);
 
 	if (r < 0)
 		return r;
@@ -170,7 +169,7 @@ static int put_image(const struct place *place, struct digest_input *in)
 	put_u64(in, place->sfs.f_files);
 	put_u64(in, place->stx.stx_ino);
 	put_time(in, &place->stx.stx_mtime);
-	return put_names(place, in, true);
+	return put_names(place->fd, in, true);
 }
 
 /* What is left where nothing else is known: the object that is the layer's root. */
@@ -364,16 +363,15 @@ bool rvl_identity_is_image(const struct rvl_identity *identity)
 	return is_image(identity->fs_magic);
 }
 
-int rvl_identity_part(const struct rvl_layer *layer, struct rvl_identity *identity)
+int rvl_identity_add_names(const struct rvl_layer *layer, struct rvl_identity *identity)
 {
 	_cleanup_close_ int fd = rvl_path_open_noatime(layer->fd, "", O_RDONLY | O_DIRECTORY);
-	const struct place place = { .layer = layer, .fd = fd };
 	struct digest_input in = { 0 };
 	int r = fd < 0 ? fd : 0;
 
 	put(&in, identity->digest, sizeof(identity->digest));
 	if (r == 0)
-		r = put_names(&place, &in, is_image(identity->fs_magic));
+		r = put_names(fd, &in, is_image(identity->fs_magic));
 	if (r == 0)
 		rvl_digest(in.bytes, in.len, identity->digest);
 	return r;
@@ -481,7 +479,7 @@ int rvl_identity_is_nodeid(int dirfd, const char *path, uint64_t ino)
 		return 0;
 	if (r < 0)
 		return r;
-	if (buf.h.handle_type != HANDLE_TYPE_FUSE || buf.h.handle_bytes < 8)
+	if (buf.h.handle_type != RVL_FID_INO64_GEN || buf.h.handle_bytes < 8)
 		return 0;
 	memcpy(&high, buf.h.f_handle, sizeof(high));
 	memcpy(&low, buf.h.f_handle + 4, sizeof(low));

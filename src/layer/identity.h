@@ -43,15 +43,16 @@ struct rvl_identity {
 int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret);
 
-/* A filesystem that is an image, made as a whole: its file handles are inode numbers, and nothing more. */
+/* A filesystem that is an image (squashfs, erofs, ISO 9660, cramfs, romfs): nobody changes anything in it. */
 bool rvl_identity_is_image(const struct rvl_identity *identity);
 
 /*
- * There is another filesystem in the stack with this digest (a copy of the disk, with its uuid): the names in
- * the layer's root go into it as well, so that the two are told apart in whichever order they come. The
- * price: what changes these names makes it another filesystem.
+ * Where another filesystem in the stack has the same digest (a copy of the disk, with its uuid): a sample
+ * of the names in the layer goes into identity->digest as well, so that the two are told apart in
+ * whichever order they come. What changes these names makes it another filesystem. -EACCES: the layer's
+ * root may not be listed; others are the layer's.
  */
-int rvl_identity_part(const struct rvl_layer *layer, struct rvl_identity *identity);
+int rvl_identity_add_names(const struct rvl_layer *layer, struct rvl_identity *identity);
 
 /*
  * uuids of the filesystems of all layers by layer index, as overlay.origin has them; zeros

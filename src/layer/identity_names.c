@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What a filesystem is known by where nothing else tells it from another: a sample of the names in
- * it, breadth first from the layer's root. Only directories that everybody may list are gone into, so
- * that all who mount the layer see the same.
+ * A sample of the names in a filesystem, breadth first from the layer's root, for the digests of
+ * identity.c: of images always, of others where two look like one. Only directories that everybody
+ * may list are gone into, so that all who mount the layer see the same.
  */
 #include "layer/identity_private.h"
 
@@ -63,7 +63,7 @@ static int list(struct sample *sample, const char *dir)
 		if (r < 0)
 			return r;
 		add(sample, path, &stx);
-		if (sample->is_deep && S_ISDIR(stx.stx_mode) && (stx.stx_mode & 05) == 05)
+		if (sample->is_deep && S_ISDIR(stx.stx_mode) && (stx.stx_mode & 0555) == 0555)
 			sample->waiting[sample->n_waiting++] = rvl_take_ptr(path);
 	}
 	return r;
@@ -82,8 +82,10 @@ int rvl_identity_names(int fd, bool is_deep, uint64_t *ret_n, uint64_t *ret_sum)
 	r = list(sample, "");
 	for (unsigned i = 0; r == 0 && i < sample->n_waiting && sample->n < SAMPLE_MAX; i++)
 		r = list(sample, sample->waiting[i]);
-	*ret_n = sample->n;
-	*ret_sum = sample->sum;
+	if (r == 0) {
+		*ret_n = sample->n;
+		*ret_sum = sample->sum;
+	}
 	for (unsigned i = 0; i < sample->n_waiting; i++)
 		free(sample->waiting[i]);
 	free(sample);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What identity.c and identity_uuid.c share. */
+/* What identity.c, identity_names.c and identity_uuid.c share. */
 #ifndef RVL_LAYER_IDENTITY_PRIVATE_H
 #define RVL_LAYER_IDENTITY_PRIVATE_H
 
@@ -16,8 +16,9 @@ int rvl_uuid_from_kernel(int fd, uint8_t ret[16]);
 int rvl_uuid_from_device(uint64_t dev, uint8_t ret[16]);
 
 /*
- * A sample of the names in a filesystem, with inode number, size and mtime of each: of the directory fd,
- * with is_deep also of those below that everybody may list. *ret_n: how many; *ret_sum: over all of them.
+ * A sample of the names beneath the directory fd (readable), with inode number, size and mtime of each; with
+ * is_deep also in the directories below that everybody may list. *ret_n: how many; *ret_sum: over all of them.
+ * Errors are those of reading: -EACCES where the root may not be listed, -EIO, -ENOMEM.
  */
 int rvl_identity_names(int fd, bool is_deep, uint64_t *ret_n, uint64_t *ret_sum);
 

@@ -69,7 +69,8 @@ struct rvl_listing_name;
 int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent,
 		     const char *name, const char *redirect, const struct rvl_listing *hint,
 		     struct rvl_found *ret);
-/* The same by a path in the lower view, not empty, which is cut into names. -ENOENT: absent. */
+/* The same by a path in the lower view, not empty, which is overwritten. -ENOENT: absent. *ret is to be
+ * released only where it returns 0. */
 int rvl_merge_lookup_path(const struct rvl_stack *stack, char *path, struct rvl_found *ret);
 /*
  * The same for a caller that has the parent's place in one layer open: open_fd (may be O_PATH;

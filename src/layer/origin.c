@@ -2,6 +2,8 @@
 #include "layer/origin.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -21,8 +23,7 @@ static bool is_same_object(const struct statx *a, const struct statx *b)
 	return a->stx_ino == b->stx_ino && rvl_statx_dev(a) == rvl_statx_dev(b);
 }
 
-/* As the kernel has it (fs/overlayfs/namei.c, ovl_decode_real_fh), but that a uuid may not be known. */
-static bool may_be_of(const struct rvl_handle *handle, const uint8_t uuid[16])
+bool rvl_origin_may_be_of(const struct rvl_handle *handle, const uint8_t uuid[16])
 {
 	static const uint8_t none[16];
 
@@ -61,7 +62,7 @@ int rvl_origin_find(const struct rvl_stack *stack, uint8_t (*uuids)[16],
 		struct statx st;
 		int fd;
 
-		if (!may_be_of(handle, uuids[i]) ||
+		if (!rvl_origin_may_be_of(handle, uuids[i]) ||
 		    (!S_ISDIR(type) && !is_first_of_filesystem(stack, i)))
 			continue;
 		fd = rvl_origin_find_in(layer, handle, type, &st);
@@ -83,4 +84,20 @@ int rvl_origin_find(const struct rvl_stack *stack, uint8_t (*uuids)[16],
 			*ret_layer = layer;
 	}
 	return found >= 0 ? rvl_take_fd(&found) : error;
+}
+
+int rvl_origin_is_other_life(const struct rvl_handle *origin, const struct rvl_place *now,
+			     uint8_t (*uuids)[16])
+{
+	_cleanup_close_ int fd = -EBADF;
+	struct rvl_handle handle;
+
+	/* generations of FUSE are what its server says today; of images there are none */
+	if (now->layer->fs_magic == FUSE_SUPER_MAGIC)
+		return 0;
+	fd = rvl_path_open(now->layer->fd, now->path, O_PATH, 0);
+	if (fd < 0)
+		return fd;
+	return !rvl_handle_get(fd, "", uuids[now->layer->index], &handle) &&
+	       rvl_handle_is_other_life(origin, &handle);
 }

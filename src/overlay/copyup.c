@@ -204,27 +204,15 @@ static int sync_temp(struct copy_up *c)
 
 /* ---- the entry ---- */
 
-/*
- * What an attempt left of which nothing was shown (no name in upper) gives way; and another object, or
- * the tombstone of one, whose real ino lower used again when it was changed offline.
- */
 static int link_entry(struct copy_up *c)
 {
 	struct rvl_index *index = c->ov->index;
-	uint64_t number = c->node->id.number;
-	enum rvl_entry_kind kind;
-	struct statx stx;
+	const uint64_t number = c->node->id.number;
 	int r = rvl_entry_link(index, index->temp_fd, c->temp.name, number);
 
 	if (r != -EEXIST || c->st.stx_nlink > 1)
 		return r;
-	r = rvl_entry_look(index, number, &kind, &stx);
-	if (r == 0 && kind == RVL_ENTRY_OBJECT && stx.stx_nlink > 1)
-		r = rvl_identify_entry_anew(c->ov, number);
-	else if (r == 0 && (kind == RVL_ENTRY_TOMBSTONE || kind == RVL_ENTRY_OBJECT))
-		r = rvl_entry_bury(index, number, false);
-	else if (r == 0 && kind != RVL_ENTRY_NONE)
-		r = -EEXIST;
+	r = rvl_identify_free_number(c->ov, number);
 	return r < 0 ? r : rvl_entry_link(index, index->temp_fd, c->temp.name, number);
 }
 
@@ -444,7 +432,7 @@ static int run(struct copy_up *c)
 	rvl_temp_release(&c->temp);
 	if (r == 0) {
 		rvl_count(copy_ups);
-		/* its ctime, and that of what was copied up for this alone */
+		/* its ctime; what is copied up above has told its own parent */
 		if (is_named(c))
 			rvl_given_tell(c->parent);
 	}

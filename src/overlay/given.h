@@ -22,6 +22,10 @@
  *
  * So who changes and does not find given_to set is seen by who gives in his step 4.
  *
+ * Some changes void nothing in the kernel, so that a notice is due to everybody (rvl_given_tell): those
+ * beside the object of a request (the directories in which a copy-up publishes), an open that copies up,
+ * and what was done before an error.
+ *
  * A listing need not give again what the kernel still has (rvl_given_has).
  */
 #ifndef RVL_OVERLAY_GIVEN_H
@@ -57,7 +61,10 @@ static inline bool rvl_given_changed(struct rvl_node *node, pid_t changer)
 	return old != 0 && old != changer;
 }
 
-/* Who changes what no request is made to that would void what the kernel has. */
+/*
+ * Attributes of this node have changed, and no reply will make the kernel drop those that it keeps. Tells
+ * it, if it has any. With no lock of a node; a copy-up's turn may be held.
+ */
 static inline void rvl_given_tell(struct rvl_node *node)
 {
 	const struct rvl_overlay_config *config = &node->ov->config;

@@ -311,59 +311,54 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 	return r;
 }
 
-/* The entry that the stamp agrees with is made before the old one goes: what is open by it stays. */
-static int restamp(const struct stranger *s, uint64_t old, struct rvl_id *ret)
+/* A directory's entry is a record: the new one is made before the old one goes, so that it is found. */
+static int renumber_directory(const struct stranger *s, uint64_t old, struct rvl_id *ret)
 {
 	struct rvl_index *index = overlay_of(s)->index;
-	int dirfd = s->dir->fd.fd.fd;
 	int r = rvl_number_born(index, ret);
 
 	if (r == 0)
-		r = rvl_stamp_set(index, dirfd, s->name, s->upper->st.stx_mode,
+		r = rvl_stamp_set(index, s->dir->fd.fd.fd, s->name, s->upper->st.stx_mode,
 				  s->upper->st.stx_ino, ret);
 	if (r == 0)
-		r = is_dir(s) ? put_directory(s, ret->number, false) :
-				rvl_entry_link(index, dirfd, s->name, ret->number);
+		r = put_directory(s, ret->number, false);
 	return r < 0 ? r : rvl_entry_bury(index, old, false);
 }
 
-static int restamp_entry(struct rvl_index *index, uint64_t old)
+/* With identify_lock. */
+static int free_number(struct rvl_index *index, uint64_t number)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
 	enum rvl_entry_kind kind;
 	struct statx stx;
 	struct rvl_id id;
-	int r = rvl_entry_look(index, old, &kind, &stx);
+	int r = rvl_entry_look(index, number, &kind, &stx);
 
 	if (r < 0 || kind == RVL_ENTRY_NONE)
 		return r;
-	if (kind != RVL_ENTRY_OBJECT)
+	if (kind == RVL_ENTRY_DIRECTORY)
 		return -EEXIST;
-	rvl_entry_path(old, path);
-	/* an entry that its object does not know is none */
+	if (kind == RVL_ENTRY_TOMBSTONE || stx.stx_nlink == 1)
+		return rvl_entry_bury(index, number, false);
+	rvl_entry_path(number, path);
+	/* it was given another one before, and a death left this entry */
 	if (rvl_stamp_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id) == 0 &&
-	    id.number != old)
-		return rvl_entry_bury(index, old, false);
-	r = rvl_number_born(index, &id);
-	if (r == 0)
-		r = rvl_stamp_set(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id);
-	if (r == 0)
-		r = rvl_entry_link(index, index->inodes_fd, path, id.number);
-	if (r == 0)
-		r = rvl_entry_bury(index, old, false);
+	    id.number != number)
+		return rvl_entry_bury(index, number, false);
+	r = rvl_entry_renumber(index, number, &stx, &id);
 	if (r == 0)
 		rvl_warn_limited("number %llu is that of another object in lower; what upper had of "
 				 "it gets number %llu",
-				 (unsigned long long)old, (unsigned long long)id.number);
+				 (unsigned long long)number, (unsigned long long)id.number);
 	return r;
 }
 
-int rvl_identify_entry_anew(struct rvl_overlay *ov, uint64_t number)
+int rvl_identify_free_number(struct rvl_overlay *ov, uint64_t number)
 {
 	int r;
 
 	pthread_mutex_lock(&ov->identify_lock);
-	r = restamp_entry(ov->index, number);
+	r = free_number(ov->index, number);
 	pthread_mutex_unlock(&ov->identify_lock);
 	return r;
 }
@@ -380,7 +375,8 @@ int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_na
 	/* another thread may have met it meanwhile */
 	r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode, upper->st.stx_ino, id);
 	if (r == 0 && id->number == old)
-		r = restamp(&s, old, id);
+		r = is_dir(&s) ? renumber_directory(&s, old, id) :
+				 rvl_entry_renumber(ov->index, old, &upper->st, id);
 	pthread_mutex_unlock(&ov->identify_lock);
 	return r;
 }

@@ -24,10 +24,12 @@ int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_na
 		      const struct rvl_found *lower, struct rvl_id *id);
 
 /*
- * The same for the object of an entry, whose number is shown for an object in lower that is about to be
- * copied up, wherever its names are. -EEXIST: the number is not free all the same.
+ * The number of a lower file with one name, which is about to be copied up, has an entry: that of another
+ * object, whose inode lower gave again when it was changed offline. What has no name in upper (a tombstone,
+ * what an attempt left) goes; an object with names gets another number. In a copy-up's turn, with no
+ * directory locked: takes identify_lock. -EEXIST: the entry is a directory's.
  */
-int rvl_identify_entry_anew(struct rvl_overlay *ov, uint64_t number);
+int rvl_identify_free_number(struct rvl_overlay *ov, uint64_t number);
 
 /* The other way round: a lower object whose number is shown for upper's. It gets one of its own,
  * recorded. -EEXIST: the one that it has is recorded (by a rebind, a claim), and stays. */

@@ -96,8 +96,8 @@ int rvl_overlay_link(struct rvl_overlay *ov, uint64_t number, uint64_t parent, c
 		r = rvl_node_stat(node, ret);
 	if (r == 0)
 		rvl_node_count_lookup(node);
-	else if (node)
-		/* copied up, maybe, and the kernel takes an error for no change */
+	rvl_dir_unlock(&locked);
+	if (r < 0 && node) /* it may be copied up */
 		rvl_given_tell(node);
 	return r;
 }

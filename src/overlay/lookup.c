@@ -232,31 +232,43 @@ static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const 
 	return r;
 }
 
-static bool is_of_other_life(struct rvl_overlay *ov, const struct rvl_found *lower, uint64_t number)
+/*
+ * A lower file with several names has the number of a node in upper, which may be known by upper or the
+ * index alone: is it its lower object, or another life of the inode? 1: another; 0; -errno.
+ */
+static int is_of_other_life(struct rvl_node *node, const struct rvl_found *lower)
 {
-	const struct rvl_place *top = &lower->places.v[0];
+	struct rvl_overlay *ov = node->ov;
 
-	return rvl_entry_is_of_other_life(ov->index, number, top->layer, top->path,
-					  ov->layer_uuids[top->layer->index]);
+	if (!rvl_node_has_upper(node) || node->lower.n || S_ISDIR(lower->st.stx_mode) ||
+	    lower->st.stx_nlink < 2)
+		return 0;
+	return rvl_entry_is_of_other_life(ov->index, node->id.number, &lower->places.v[0],
+					  ov->layer_uuids);
 }
 
-/* The same for a node, which may be known by upper or the index alone, and have no lower of its own. */
-static bool is_other_node(struct rvl_node *node, const struct rvl_found *lower)
+/* What was found in lower has the number of an object in upper that it is not: it gets one of its own. */
+static int part(struct rvl_dir *dir, const char *name, struct rvl_found *lower, struct rvl_id *id)
 {
-	return rvl_node_has_upper(node) && node->lower.n == 0 && !S_ISDIR(lower->st.stx_mode) &&
-	       lower->st.stx_nlink > 1 && is_of_other_life(node->ov, lower, node->id.number);
-}
-
-/* What was found in lower has the number of an object in upper that it is not. may: it is certain
- * enough, and gets a number of its own. */
-static int part(struct rvl_dir *dir, const char *name, struct rvl_found *lower, bool may,
-		struct rvl_id *id)
-{
-	int r = may && !dir->node->ov->config.is_read_only ?
-			rvl_identify_uncovered(dir, name, lower, id) :
-			-EEXIST;
+	int r = dir->node->ov->config.is_read_only ?
+			-EEXIST :
+			rvl_identify_uncovered(dir, name, lower, id);
 
 	return r == -EEXIST ? two_objects(name, id->number) : r;
+}
+
+/* Its number is that of a node: 1: it is this one; 0: it was parted from it, *id is another. */
+static int meet(struct rvl_dir *dir, const char *name, struct rvl_found *lower, struct rvl_node *node,
+		struct rvl_id *id)
+{
+	int r = is_of_other_life(node, lower);
+
+	if (r == 0 && is_same(node, 0, &lower->st))
+		return 1;
+	if (r < 0)
+		return r;
+	return r > 0 || is_uncovered(node, &lower->st) ? part(dir, name, lower, id) :
+							 two_objects(name, id->number);
 }
 
 static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
@@ -275,13 +287,10 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		return r;
 	node = rvl_node_find(ov, id.number);
 	if (node) {
-		bool is_other = is_other_node(node, lower);
-
-		if (!is_other && is_same(node, 0, &lower->st))
+		r = meet(dir, name, lower, node, &id);
+		if (r > 0)
 			return take_known(dir, name, lower->st.stx_mode, node, ret);
-		is_other = is_other || is_uncovered(node, &lower->st);
 		rvl_node_put(node);
-		r = part(dir, name, lower, is_other, &id);
 		if (r < 0)
 			return r;
 	}
@@ -297,13 +306,17 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 			if (r < 0)
 				return r;
 		}
-		if (kind == RVL_ENTRY_OBJECT && !is_of_other_life(ov, lower, id.number))
-			return node_of_alias(ov, lower, &id, &stx, ret);
 		if (kind == RVL_ENTRY_TOMBSTONE)
 			return -ESTALE;
-		r = kind == RVL_ENTRY_OBJECT ? part(dir, name, lower, true, &id) : 0;
-		if (r < 0)
-			return r;
+		if (kind == RVL_ENTRY_OBJECT) {
+			r = rvl_entry_is_of_other_life(ov->index, id.number, top, ov->layer_uuids);
+			if (r == 0)
+				return node_of_alias(ov, lower, &id, &stx, ret);
+			if (r > 0)
+				r = part(dir, name, lower, &id);
+			if (r < 0)
+				return r;
+		}
 	}
 	node = rvl_node_new(ov, &id, lower->st.stx_mode);
 	if (!node)

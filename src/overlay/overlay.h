@@ -45,11 +45,12 @@ struct rvl_overlay_config {
 	unsigned node_limit; /* nodes kept in memory; 0: default */
 	/*
 	 * Attributes of an object that no reply is about have changed: those that the kernel keeps
-	 * are to go (RVL_NOTICE_ATTRIBUTES). Before the reply, and maybe with locks of the overlay,
-	 * which is not to be asked. NULL: nobody keeps any.
+	 * are to go (RVL_NOTICE_ATTRIBUTES). Called before the reply, by the thread of a request, with
+	 * no lock of a node, but maybe in a copy-up's turn: must ask nothing of the overlay. NULL:
+	 * nobody keeps any.
 	 */
 	void (*tell_changed)(void *context, uint64_t number);
-	void *context;
+	void *context; /* borrowed */
 };
 
 /* Makes the root node and recovers what the log says is unfinished. Message logged on errors. */

@@ -254,7 +254,7 @@ static int look(struct removal *rm)
 static void release(struct removal *rm, int r)
 {
 	rvl_dir_unlock(&rm->dir);
-	/* the first steps may be done, and the kernel takes an error for no change */
+	/* the first steps may be done */
 	if (r < 0 && rm->found.node)
 		rvl_given_tell(rm->found.node);
 	rvl_name_release(&rm->found);

@@ -49,7 +49,7 @@ struct renaming {
 
 static void end_release(struct end *end, int r)
 {
-	/* the first steps may be done, and the kernel takes an error for no change */
+	/* the first steps may be done */
 	if (r < 0 && end->found.node)
 		rvl_given_tell(end->found.node);
 	rvl_name_release(&end->found);
@@ -58,7 +58,7 @@ static void end_release(struct end *end, int r)
 /* r: how it ended. */
 static void release(struct renaming *rn, int r)
 {
-	/* the second may be locked through the first (one directory): order does not matter */
+	/* before anything is told; the second may be locked through the first (one directory) */
 	rvl_dir_unlock(&rn->from.dir);
 	rvl_dir_unlock(&rn->to.dir);
 	end_release(&rn->from, r);

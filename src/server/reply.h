@@ -37,7 +37,8 @@ double rvl_attr_timeout(fuse_req_t req, uint64_t number);
 
 /*
  * Before the reply to a change, where that does not tell the attributes of number: sends the notice
- * that rvl_overlay_changed() asks for, if any. result: 0 or -errno of the change.
+ * that rvl_overlay_changed() asks for, if any. result: 0 or -errno of the change; an error voids nothing
+ * in the kernel, so that who asked counts as anybody.
  */
 void rvl_tell(fuse_req_t req, int result, uint64_t number, enum rvl_change change);
 /* The same of what the kernel does not know to be changed: it takes the attributes that it has for

@@ -67,7 +67,7 @@ void rvl_req_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr, int t
 		r = rvl_overlay_setattr(overlay, number, attr, mask, &entry);
 	else if (r == 0)
 		r = rvl_overlay_getattr(overlay, rvl_asker_of(req), number, &entry);
-	if (r < 0)
+	if (r < 0) /* it may be copied up */
 		rvl_tell(req, r, number, RVL_CHANGE_ATTRIBUTES);
 	rvl_reply_attr(req, r, &entry);
 }

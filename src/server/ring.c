@@ -72,6 +72,13 @@ struct rvl_ring {
 	uint64_t unique; /* of the request given out */
 };
 
+/* What is in the entry is to be submitted with the next call. */
+static void push(struct rvl_ring *ring)
+{
+	atomic_fetch_add_explicit(ring->sq_tail, 1, memory_order_release);
+	ring->is_unsubmitted = true;
+}
+
 /* Submits what is prepared, and waits for n_wait results. */
 static int enter(struct rvl_ring *ring, unsigned n_wait)
 {
@@ -82,6 +89,18 @@ static int enter(struct rvl_ring *ring, unsigned n_wait)
 		return -errno;
 	ring->is_unsubmitted = false;
 	return 0;
+}
+
+/* The result of a command, if there is one: 1 with *ret, else 0. */
+static int take_result(struct rvl_ring *ring, int *ret)
+{
+	const uint32_t head = atomic_load_explicit(ring->cq_head, memory_order_relaxed);
+
+	if (head == atomic_load_explicit(ring->cq_tail, memory_order_acquire))
+		return 0;
+	*ret = ring->cqes[head & ring->cq_mask].res;
+	atomic_store_explicit(ring->cq_head, head + 1, memory_order_release);
+	return 1;
 }
 
 static int map_queues(struct rvl_ring *ring, const struct io_uring_params *p)
@@ -131,6 +150,33 @@ static int map_buffers(struct rvl_ring *ring, size_t payload_size)
 	return 0;
 }
 
+/* The result of a command, waited for: 0 with *ret; or -errno of io_uring_enter(2). */
+static int wait_result(struct rvl_ring *ring, int *ret)
+{
+	int r = 0;
+
+	while (r == 0 && !take_result(ring, ret))
+		r = enter(ring, 1);
+	return r;
+}
+
+/*
+ * A ring may be made and yet not be used (seccomp denies io_uring_enter). That must be found before the
+ * reply to INIT promises it: a command that does nothing goes round.
+ */
+static int try_out(struct rvl_ring *ring)
+{
+	int r, result = 0;
+
+	memset(ring->sqe, 0, 2 * sizeof(*ring->sqe));
+	ring->sqe->opcode = IORING_OP_NOP;
+	push(ring);
+	do
+		r = wait_result(ring, &result);
+	while (r == -EINTR);
+	return r < 0 ? r : result;
+}
+
 int rvl_ring_new(int fuse_fd, unsigned queue, size_t payload_size, struct rvl_ring **ret)
 {
 	struct io_uring_params params = {
@@ -151,6 +197,8 @@ int rvl_ring_new(int fuse_fd, unsigned queue, size_t payload_size, struct rvl_ri
 		r = map_queues(ring, &params);
 	if (r == 0)
 		r = map_buffers(ring, payload_size);
+	if (r == 0)
+		r = try_out(ring);
 	if (r < 0) {
 		rvl_ring_free(ring);
 		return r;
@@ -191,20 +239,7 @@ static void prepare(struct rvl_ring *ring, uint32_t op)
 		sqe->len = 2;
 	}
 	memcpy(sqe->cmd, &command, sizeof(command));
-	atomic_fetch_add_explicit(ring->sq_tail, 1, memory_order_release);
-	ring->is_unsubmitted = true;
-}
-
-/* The result of a command, if there is one: 1 with *ret, else 0. */
-static int take_result(struct rvl_ring *ring, int *ret)
-{
-	const uint32_t head = atomic_load_explicit(ring->cq_head, memory_order_relaxed);
-
-	if (head == atomic_load_explicit(ring->cq_tail, memory_order_acquire))
-		return 0;
-	*ret = ring->cqes[head & ring->cq_mask].res;
-	atomic_store_explicit(ring->cq_head, head + 1, memory_order_release);
-	return 1;
+	push(ring);
 }
 
 /* What has come, in one piece. */
@@ -260,13 +295,10 @@ int rvl_ring_register(struct rvl_ring *ring)
 
 int rvl_ring_wait(struct rvl_ring *ring, void **ret, size_t *ret_size)
 {
-	int r, result;
+	int result, r = wait_result(ring, &result);
 
-	while (!take_result(ring, &result)) {
-		r = enter(ring, 1);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	return result < 0 ? result : assemble(ring, ret, ret_size);
 }
 

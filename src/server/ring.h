@@ -22,8 +22,8 @@ struct rvl_ring;
 /*
  * A ring for the queue, on a descriptor of /dev/fuse (borrowed), whose requests and replies have up
  * to payload_size bytes. To be called by the thread that will use it; nothing is registered yet.
- * -errno of io_uring_setup(2): -ENOSYS, -EPERM (denied), -ENOMEM; or -EINVAL: it lacks what is
- * needed.
+ * -errno of io_uring_setup(2) and io_uring_enter(2), which is tried with a command that does nothing:
+ * -ENOSYS, -EPERM (denied), -ENOMEM; or -EINVAL: it lacks what is needed.
  */
 int rvl_ring_new(int fuse_fd, unsigned queue, size_t payload_size, struct rvl_ring **ret);
 /* Accepts NULL. */

@@ -11,9 +11,9 @@
  * one slow request holds up all others of that CPU). So its input and output are ours when the
  * rings serve (fuse_session_custom_io), and its reply to INIT gets one flag more.
  *
- * The threads go step by step: each makes its ring; INIT is answered; the first one gives its
- * ring to the kernel; the others do, and serve. Where one of the first steps fails they end, and
- * /dev/fuse serves: the kernel uses no ring before each CPU has one (is_ring_ready).
+ * The threads go step by step: each makes its ring, and tries it; INIT is answered; the first one
+ * gives its ring to the kernel; the others do, and serve. Where the first step fails they end, and
+ * /dev/fuse serves; after that the mount ends, for the kernel asks nothing before each CPU has a ring.
  */
 #include "server/transport.h"
 
@@ -342,18 +342,30 @@ static const char *choose(struct rvl_transport *t, const struct fuse_buf *init)
 	return why_not;
 }
 
-/* INIT is answered: gives the rings to the kernel, or lets them go. */
-static void set_rings_going(struct rvl_transport *t)
+/*
+ * INIT is answered: gives the rings to the kernel, or lets them go. -EIO: it takes none now, and waits
+ * for them with all requests (fs/fuse/dev.c, fuse_block_alloc).
+ */
+static int set_rings_going(struct rvl_transport *t)
 {
+	int r = 0;
+
 	if (!t->why_not) {
 		go_on(t);
 		wait_for_step(t);
 		t->why_not = check_rings(t);
+		if (t->why_not) {
+			rvl_error("serving by io_uring: %s, after it was agreed on. Mount with "
+				  "io_uring=off",
+				  t->why_not);
+			r = -EIO;
+		}
 	}
 	if (t->why_not) {
 		go_on(t);
 		join_threads(t);
 	}
+	return r;
 }
 
 /* As io_uring: tried as soon as INIT is answered, and told. */
@@ -410,9 +422,10 @@ static int initialise(struct rvl_transport *t)
 	if (r > 0) {
 		t->why_not = choose(t, &buf);
 		fuse_session_process_buf(t->server->session, &buf);
-		set_rings_going(t);
-		r = rvl_server_add_config(t->server, "transport=%s",
-					  t->why_not ? "dev" : "io_uring");
+		r = set_rings_going(t);
+		if (r == 0)
+			r = rvl_server_add_config(t->server, "transport=%s",
+						  t->why_not ? "dev" : "io_uring");
 		if (r == 0 && t->why_not)
 			r = rvl_server_add_config(t->server, "transport_reason=%s", t->why_not);
 		if (r == 0)

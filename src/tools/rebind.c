@@ -163,6 +163,10 @@ static void print_result(const struct command *command,
 		printf("lower: %llu names, of %llu known ones %llu keep their numbers and %llu are gone\n",
 		       (unsigned long long)lower->n_names, (unsigned long long)lower->n_old,
 		       (unsigned long long)lower->n_kept, (unsigned long long)lower->n_gone);
+		if (result->n_lower_linked)
+			printf("lower: %llu names become names in upper, which keeps what their hard links "
+			       "were\n",
+			       (unsigned long long)result->n_lower_linked);
 		if (!result->has_map)
 			puts("lower: there was no complete map before the copy (reverlayctl(8), \"rebind\"): "
 			     "untouched objects of lower layers that it did not have get new numbers, and "

@@ -16,8 +16,9 @@ from trees import ino, write
 pytestmark = pytest.mark.reverlay_only("what the kernel's overlayfs does then is undefined")
 
 
-def give_again(low, gone, number):
-    """These names go, and a new file gets their inode: its name."""
+def give_again(low, gone):
+    """Unlinks all names of a file, and returns that of a new one that has got its inode."""
+    number = os.lstat(low / gone[0]).st_ino
     for name in gone:
         os.unlink(low / name)
     for i in range(100):
@@ -38,7 +39,7 @@ def test_inode_given_again_to_links(ov, tool):
     write(mnt / "a", "changed\n")
     handle = sysc.handle(mnt / "a")
     ov.umount()
-    new = give_again(low, ["a", "b"], os.lstat(low / "a").st_ino)
+    new = give_again(low, ["a", "b"])
     os.link(low / new, low / "link")
     ov.before = None
     if tool == "rebind":
@@ -65,7 +66,7 @@ def test_inode_given_again(ov, order):
     write(mnt / "a", "changed\n")
     handle = sysc.handle(mnt / "a")
     ov.umount()
-    new = give_again(low, ["a"], os.lstat(low / "a").st_ino)
+    new = give_again(low, ["a"])
     ov.before = None
     mnt = ov.mount()
     names = ["a", new] if order == "changed-first" else [new, "a"]

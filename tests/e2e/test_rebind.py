@@ -537,7 +537,7 @@ def test_files_of_lower_are_joined(ov, move, fs):
         write(top / f"changed{i}", "newer\n")
     assert rebind(ov)["lower"]["gone"] == 0
     ov.before = None
-    ov.check_links = False  # the names that upper has count in lower still
+    ov.check_links = False  # lower's st_nlink counts names that are upper's now
     mnt = ov.mount()
     after = numbers(mnt)
     for i in groups:

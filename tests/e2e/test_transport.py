@@ -17,6 +17,7 @@ from snapshots import assert_same, snapshot
 pytestmark = pytest.mark.reverlay_only("the way of its own requests")
 
 IO_URING_SETUP = 425
+IO_URING_ENTER = 426
 DENY = str(Path(__file__).with_name("deny.py"))
 
 
@@ -80,9 +81,10 @@ def test_switched_off(tree, uring):
     use(mnt)
 
 
-def test_denied(tree, uring):
-    """A server that may not make a ring, as in many containers, serves by /dev/fuse."""
-    mnt = tree.mount(prefix=(sys.executable, DENY, str(IO_URING_SETUP)))
+@pytest.mark.parametrize("call", [IO_URING_SETUP, IO_URING_ENTER])
+def test_denied(tree, uring, call):
+    """A server that may not make a ring, or use it, as in many containers, serves by /dev/fuse."""
+    mnt = tree.mount(prefix=(sys.executable, DENY, str(call)))
     assert config(mnt)["transport"] == "dev"
     assert "denied" in config(mnt)["transport_reason"]
     use(mnt)
