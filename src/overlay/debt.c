@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Owed entries, see debt.h. The list is in order of creation; a node in it is counted. Whether a
- * file's entry is owed changes under the node's lock, a directory's under dir_lock.
+ * file's entry is owed changes under the node's lock, a directory's under its dir_lock.
  *
  * A file is linked by its descriptor, which the cache mostly has still; else by its name, with the
  * directory locked so that the name stays.
@@ -32,12 +32,14 @@ void rvl_debts_init(struct rvl_debts *debts)
 	pthread_cond_init(&debts->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&debts->lock, NULL);
-	pthread_mutex_init(&debts->dir_lock, NULL);
+	for (unsigned i = 0; i < RVL_DEBT_DIR_LOCKS; i++)
+		pthread_mutex_init(&debts->dir_locks[i], NULL);
 }
 
 void rvl_debts_release(struct rvl_debts *debts)
 {
-	pthread_mutex_destroy(&debts->dir_lock);
+	for (unsigned i = 0; i < RVL_DEBT_DIR_LOCKS; i++)
+		pthread_mutex_destroy(&debts->dir_locks[i]);
 	pthread_mutex_destroy(&debts->lock);
 	pthread_cond_destroy(&debts->changed);
 }
@@ -138,6 +140,12 @@ static int link_file_at(struct rvl_node *node, int dirfd, const char *name)
 	return r;
 }
 
+/* Held while the entry is made, which others need not wait for. */
+static pthread_mutex_t *dir_lock_of(const struct rvl_node *node)
+{
+	return &node->ov->debts.dir_locks[node->id.number % RVL_DEBT_DIR_LOCKS];
+}
+
 static int put_directory(struct rvl_node *node, int dirfd, const char *name)
 {
 	struct rvl_overlay *ov = node->ov;
@@ -146,7 +154,7 @@ static int put_directory(struct rvl_node *node, int dirfd, const char *name)
 	int r = 0;
 
 	rvl_handle_of(ov, dirfd, name, &entry.upper);
-	pthread_mutex_lock(&ov->debts.dir_lock);
+	pthread_mutex_lock(dir_lock_of(node));
 	if (rvl_is_owed(node)) {
 		rvl_node_get_place(node, &entry.path.parent, &place);
 		snprintf(entry.path.name, sizeof(entry.path.name), "%s", place);
@@ -157,7 +165,7 @@ static int put_directory(struct rvl_node *node, int dirfd, const char *name)
 			r = 0;
 		}
 	}
-	pthread_mutex_unlock(&ov->debts.dir_lock);
+	pthread_mutex_unlock(dir_lock_of(node));
 	return r;
 }
 
@@ -283,11 +291,11 @@ bool rvl_debt_cancel_dir(struct rvl_node *node)
 {
 	bool was_owed;
 
-	pthread_mutex_lock(&node->ov->debts.dir_lock);
+	pthread_mutex_lock(dir_lock_of(node));
 	was_owed = rvl_is_owed(node);
 	if (was_owed)
 		settle(node);
-	pthread_mutex_unlock(&node->ov->debts.dir_lock);
+	pthread_mutex_unlock(dir_lock_of(node));
 	return was_owed;
 }
 

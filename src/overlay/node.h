@@ -82,7 +82,7 @@ struct rvl_node {
 	struct rvl_fd held; /* keeps an orphan that never had an entry; under lock */
 
 	/* its entry is still to be made (overlay/debt.h): changed under lock, of a directory under
-	 * debts.dir_lock; the others under debts.lock */
+	 * debts.dir_locks; the others under debts.lock */
 	_Atomic bool is_owed;
 	struct rvl_node *debt_older, *debt_newer;
 	uint64_t debt_log_id; /* the CREATE record */

@@ -15,12 +15,14 @@
 #include "overlay/overlay.h"
 
 /* Objects whose entry is still to be made (overlay/debt.h). */
+#define RVL_DEBT_DIR_LOCKS 32
+
 struct rvl_debts {
 	pthread_mutex_t lock; /* guards the list; a leaf */
 	pthread_cond_t changed; /* there is work, or the end has come */
 	struct rvl_node *oldest, *newest; /* counted */
 	unsigned n;
-	pthread_mutex_t dir_lock; /* directories: one entry is made at a time */
+	pthread_mutex_t dir_locks[RVL_DEBT_DIR_LOCKS]; /* by number: of directories */
 	_Atomic unsigned n_held; /* dead files that a descriptor keeps */
 };
 

@@ -127,10 +127,16 @@ void rvl_passthrough_free(struct rvl_passthrough *p)
 /* Tried with a file of upper, so that what the kernel demands of its filesystem is tried too. */
 const char *rvl_passthrough_enable(struct rvl_passthrough *p)
 {
-	_cleanup_close_ int fd =
-		openat(p->server->stack.work_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	int id = fd < 0 ? -errno : open_backing(p, fd);
+	const int temp_fd = p->server->index->temp_fd;
+	_cleanup_close_ int fd = -EBADF;
+	char name[RVL_TEMP_NAME_SIZE];
+	int id;
 
+	rvl_index_temp_name(p->server->index, name);
+	fd = openat(temp_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	id = fd < 0 ? -errno : open_backing(p, fd);
+	if (fd >= 0)
+		unlinkat(temp_fd, name, 0);
 	if (id > 0) {
 		close_backing(p, id);
 		p->is_enabled = true;

@@ -25,6 +25,7 @@
 #define NR_SETXATTRAT 463
 #define HANDLE_FID 0x200 /* AT_HANDLE_FID */
 #define GETFSUUID 0x80111500 /* FS_IOC_GETFSUUID */
+#define BACKING_OPEN 0x4010e501 /* FUSE_DEV_IOC_BACKING_OPEN */
 
 /* Of the lower 32 bits of an argument. */
 struct condition {
@@ -58,6 +59,7 @@ static const struct rule {
 	    { NR_SETXATTRAT + 3, ENOSYS, { 0 } } } },
 	{ "rename_whiteout",
 	  { { SYS_renameat2, EINVAL, { 4, RENAME_WHITEOUT, RENAME_WHITEOUT } } } },
+	{ "passthrough", { { SYS_ioctl, ENOTTY, { 1, ~0U, BACKING_OPEN } } } },
 	{ "fsuuid", { { SYS_ioctl, ENOTTY, { 1, ~0U, GETFSUUID } } } },
 	{ "empty_path", { { SYS_linkat, ENOENT, { 4, AT_EMPTY_PATH, AT_EMPTY_PATH } } } },
 };

@@ -33,6 +33,7 @@ FS = os.environ.get("RVL_TEST_FS", "reverlay")  # or "overlay": the kernel's
 IS_KERNEL = FS == "overlay"
 # "uring", "dev", or "both": half of the tests with each, by name (scripts/test)
 TRANSPORT = os.environ.get("RVL_TRANSPORT", "")
+OPTIONS = [option for option in os.environ.get("RVL_OPTIONS", "").split(",") if option]
 ENABLE_URING = "/sys/module/fuse/parameters/enable_uring"
 KERNEL_OPTIONS = ["index=on", "redirect_dir=on", "xino=on"]
 
@@ -53,13 +54,13 @@ def run(*args, check=True, timeout=120, **kwargs):
 
 
 @contextlib.contextmanager
-def uring_enabled():
-    """The kernel offers io_uring to mounts made meanwhile."""
+def uring_enabled(value="Y"):
+    """The kernel offers io_uring (with N: does not) to mounts made meanwhile."""
     with open(ENABLE_URING, "r+", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         before = file.read().strip()
         try:
-            Path(ENABLE_URING).write_text("Y", encoding="ascii")
+            Path(ENABLE_URING).write_text(value, encoding="ascii")
             yield
         finally:
             Path(ENABLE_URING).write_text(before, encoding="ascii")
@@ -223,9 +224,9 @@ class Overlay:
         self.lowers = []  # topmost first
         self.data_lowers = []
         self.options = []
-        self.own_options = []  # not for the kernel's overlay
+        self.own_options = list(OPTIONS)  # not for the kernel's overlay
         if TRANSPORT == "dev" or (TRANSPORT == "both" and zlib.crc32(name.encode()) % 2):
-            self.own_options = ["io_uring=off"]
+            self.own_options.append("io_uring=off")
         self.process = None
         self.mounted_helpers = []
         self.before = None
@@ -351,7 +352,8 @@ class Overlay:
         return ",".join(options + self.options + list(extra))
 
     def command(self, extra=(), upper=True, lowers=None, mnt=None, flags=("-f",)):
-        extra = [*self.own_options, *extra]
+        given = {o.split("=")[0] for o in [*self.options, *extra]}
+        extra = [*(o for o in self.own_options if o.split("=")[0] not in given), *extra]
         return [REVERLAY, *flags, "-o", self.option_string(extra, upper, lowers),
                 str(mnt or self.mnt)]
 

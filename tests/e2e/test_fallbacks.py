@@ -24,6 +24,7 @@ CASES = [
     ("xattrat", "ext4"),
     ("rename_whiteout", "tmpfs"),
     ("fsuuid,empty_path", "ext4"),
+    ("passthrough", "ext4"),
 ]
 
 
@@ -50,7 +51,8 @@ def soak(scratch, where, *args):
 
 
 @pytest.mark.parametrize("options,where", [
-    ("passthrough=off", "ext4"), ("io_uring=off,poll=0,copy_up=write", "xfs"), ("metacopy=off,fsync=strict", "tmpfs")])
+    ("passthrough=off", "ext4"), ("io_uring=off,poll=0,awake=off,copy_up=write", "xfs"),
+    ("metacopy=off,fsync=strict", "tmpfs")])
 def test_random_without(images, scratch, options, where):
     """The same with each faster way switched off by its option."""
     soak(scratch, where, "--program", str(REVERLAY), "--options", options)

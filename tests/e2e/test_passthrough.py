@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from rvl import CTL, run
+from rvl import BUILD, CTL, run
 from sysc import FALLOC_KEEP_SIZE, fallocate
 
 pytestmark = pytest.mark.reverlay_only("how its own files are opened")
@@ -91,6 +91,19 @@ def test_switched_off(ov):
     assert config(mnt)["data_reason"] == "passthrough=off"
     mnt = ov.remount("copy_up=write")
     assert config(mnt)["data"] == "cached" and "open" in config(mnt)["data_reason"]
+
+
+def test_denied(ov):
+    """A kernel without it: data go through the page cache, and stat says why."""
+    with ov.lower() as lower:
+        (lower / "low").write_bytes(b"l")
+    mnt = ov.mount(prefix=(BUILD / "tests/deny/rvl-deny", "passthrough"))
+    assert config(mnt)["data"] == "cached"
+    assert config(mnt)["data_reason"] == "the kernel does not have it"
+    (mnt / "new").write_bytes(b"n" * SIZE)
+    ov.remount()
+    assert config(mnt)["data"] == "passthrough"
+    assert (mnt / "new").read_bytes() == b"n" * SIZE
 
 
 def test_unprivileged(ov):

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import signal
 import struct
 import subprocess
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.reverlay_only("the way of its own requests")
 
 IO_URING_SETUP = 425
 IO_URING_ENTER = 426
+SCHED_SETAFFINITY = {"x86_64": 203, "aarch64": 122}[os.uname().machine]
 DENY = str(Path(__file__).with_name("deny.py"))
 
 
@@ -90,6 +92,22 @@ def test_denied(tree, uring, call):
     use(mnt)
 
 
+def test_not_offered(tree):
+    """Where the kernel does not offer it, stat says so."""
+    with uring_enabled("N"):
+        mnt = tree.mount()
+    assert config(mnt)["transport"] == "dev"
+    assert "the kernel does not offer it" in config(mnt)["transport_reason"]
+    use(mnt)
+
+
+def test_not_bound(tree, uring):
+    """Threads that may not choose their CPU serve all the same."""
+    mnt = tree.mount(prefix=(sys.executable, DENY, str(SCHED_SETAFFINITY)))
+    assert config(mnt)["transport"] == "io_uring"
+    use(mnt)
+
+
 def test_few_descriptors(tree, uring):
     """Rings take descriptors: where few are allowed they are not made."""
     mnt = tree.mount(prefix=("prlimit", "--nofile=31:31"))
@@ -136,6 +154,15 @@ def test_cpus_that_are_not_kept_awake(tree):
     assert config(mnt)["awake"] == ("on" if n_cpus == 2 else "off")
     if n_cpus > 2:
         assert "two CPUs" in config(mnt)["awake_reason"]
+
+
+def test_cpus_that_cannot_be_kept_awake(tree, scratch):
+    """Where the device is not to be had, as in most containers, stat says so."""
+    command = " ".join(shlex.quote(str(word)) for word in tree.command(["awake=on"], flags=()))
+    script = ("set -e; touch $1; mount --bind $1 /dev/cpu_dma_latency; mount -o remount,bind,ro /dev/cpu_dma_latency; "
+              f"{command}; {CTL} stat --json {tree.mnt}; ls {tree.mnt}/dir >/dev/null; umount {tree.mnt}")
+    shown = run("unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", scratch / "latency").stdout
+    assert '"awake": "off"' in shown and "Read-only file system" in shown, shown
 
 
 def one_cpu():

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -21,7 +22,8 @@
 #define IDS_MAX 16384 /* as in passthrough.c */
 #define USER 1000
 
-static struct rvl_server server;
+static struct rvl_index index_;
+static struct rvl_server server = { .index = &index_ };
 static struct rvl_passthrough *p;
 static int backing_error; /* of the next one that is opened; 0: none */
 static unsigned n_backing, n_closed, n_made_void;
@@ -69,6 +71,11 @@ void rvl_overlay_unpin(struct rvl_overlay *ov, struct rvl_pin *pin)
 	pin->fd = -EBADF;
 }
 
+void rvl_index_temp_name(struct rvl_index *index, char ret[RVL_TEMP_NAME_SIZE])
+{
+	snprintf(ret, RVL_TEMP_NAME_SIZE, "rvl-test-%d", (int)getpid());
+}
+
 /* ---- the tests ---- */
 
 static int set_up(void **state)
@@ -77,14 +84,14 @@ static int set_up(void **state)
 	n_backing = n_closed = n_made_void = 0;
 	is_in_lower = false;
 	mode = S_IFREG | 0644;
-	server.stack.work_fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	index_.temp_fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return rvl_passthrough_new(&server, &p);
 }
 
 static int tear_down(void **state)
 {
 	rvl_passthrough_free(p);
-	return close(server.stack.work_fd);
+	return close(index_.temp_fd);
 }
 
 static void enable(void)
