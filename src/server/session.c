@@ -36,7 +36,7 @@
 
 /* ---- INIT ---- */
 
-enum { ALWAYS, WITH_ACL, WITH_OPEN, WITHOUT_OPEN, WITH_PASSTHROUGH, NEVER };
+enum { ALWAYS, WITH_ACL, WITH_KILLPRIV, WITHOUT_OPEN, WITH_PASSTHROUGH, NEVER };
 
 static const struct {
 	uint64_t flag;
@@ -48,7 +48,6 @@ static const struct {
 	{ FUSE_CAP_ASYNC_DIO, ALWAYS, "asynchronous direct I/O" },
 	{ FUSE_CAP_NO_OPEN_SUPPORT, WITHOUT_OPEN, "files opened without asking" },
 	{ FUSE_CAP_NO_OPENDIR_SUPPORT, ALWAYS, "directories opened without asking" },
-	{ FUSE_CAP_ATOMIC_O_TRUNC, WITH_OPEN, "O_TRUNC with open" },
 	{ FUSE_CAP_PASSTHROUGH, WITH_PASSTHROUGH, "passthrough" },
 	/* not together with passthrough (fs/fuse/inode.c, process_init_reply) */
 	{ FUSE_CAP_WRITEBACK_CACHE, NEVER, "writeback cache" },
@@ -64,6 +63,8 @@ static const struct {
 	/* Without it each write asks for security.capability first. */
 	{ FUSE_CAP_HANDLE_KILLPRIV_V2, ALWAYS, "setuid cleared by us" },
 #endif
+	/* else the kernel leaves setuid where it is (fs/fuse/dir.c, fuse_do_setattr with ATTR_OPEN) */
+	{ FUSE_CAP_ATOMIC_O_TRUNC, WITH_KILLPRIV, "O_TRUNC with open" },
 	/* Data changes only through us: no checks of mtime, nothing dropped but by our word. */
 	{ FUSE_CAP_EXPLICIT_INVAL_DATA, ALWAYS, "explicit invalidation" },
 	{ FUSE_CAP_AUTO_INVAL_DATA, NEVER, "invalidation by mtime" },
@@ -78,15 +79,25 @@ static const struct {
 	{ FUSE_CAP_FLOCK_LOCKS, NEVER, "remote flock" },
 };
 
-static bool is_wanted(const struct rvl_server *server, int when)
+/* Once the capability has been asked for. */
+static bool has_killpriv(struct fuse_conn_info *conn)
+{
+#ifdef RVL_HAVE_FUSE_KILL_SUIDGID
+	return fuse_get_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+#else
+	return false;
+#endif
+}
+
+static bool is_wanted(const struct rvl_server *server, struct fuse_conn_info *conn, int when)
 {
 	switch (when) {
 	case ALWAYS:
 		return true;
 	case WITH_ACL:
 		return server->has_acl;
-	case WITH_OPEN:
-		return server->has_open;
+	case WITH_KILLPRIV:
+		return server->has_open && has_killpriv(conn);
 	case WITH_PASSTHROUGH:
 		return server->has_open && server->options.has_passthrough;
 	case WITHOUT_OPEN:
@@ -101,7 +112,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	struct rvl_server *server = userdata;
 
 	for (size_t i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
-		if (!is_wanted(server, capabilities[i].when))
+		if (!is_wanted(server, conn, capabilities[i].when))
 			fuse_unset_feature_flag(conn, capabilities[i].flag);
 		else if (!fuse_set_feature_flag(conn, capabilities[i].flag))
 			rvl_debug("the kernel does not have: %s", capabilities[i].name);
