@@ -131,7 +131,8 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 	r = rvl_entry_look(rb->index, number, &kind, &st);
 	if (r)
 		return r == -EUCLEAN ? 0 : r;
-	if (rvl_handle_get(dirfd, path, rb->uuids[layer->index], &handle))
+	handle.len = 0;
+	if (layer && rvl_handle_get(dirfd, path, rb->uuids[layer->index], &handle))
 		handle.len = 0;
 	len = handle.len ? rvl_handle_encode(&handle, value) : 0;
 	len = len < 0 ? 0 : len;

@@ -481,13 +481,26 @@ static int count_joined(const struct rvl_check_rebind *rb, const struct rvl_rebi
 {
 	int n = 0;
 
-	while (split + n < rb->splits + rb->n_splits && split[n].id.number == split->id.number)
+	while (split + n < rb->splits + rb->n_splits && split[n].is_joined &&
+	       split[n].id.number == split->id.number)
 		n++;
 	return n;
 }
 
+/* A number for joined names whose own has stayed with names that were not joined: one for all of them. */
+static int number_of_parted(struct rvl_check_rebind *rb, uint64_t number, struct rvl_id *ret)
+{
+	int r = rb->parted_from == number ? 0 : rvl_number_born(rb->index, &rb->parted);
+
+	if (!r)
+		rb->parted_from = number;
+	*ret = rb->parted;
+	return r;
+}
+
 /* The links that the file has in lower are the other's, and count for none of its names. */
-static int copy_up_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+static int copy_up_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split,
+			  const struct rvl_id *id)
 {
 	struct source from = { .layer = split->layer, .path = split->path };
 	struct rvl_name_at place = { .parent = split->parent };
@@ -496,30 +509,40 @@ static int copy_up_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_s
 	int r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 
 	snprintf(place.name, sizeof(place.name), "%s", split->name);
-	r = r ?: temp_make(&temp, &from, &split->id, &place, count_joined(rb, split));
-	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, split->id.number);
+	r = r ?: temp_make(&temp, &from, id, &place, count_joined(rb, split));
+	return r ?: rvl_entry_link(index, index->temp_fd, temp.name, id->number);
 }
 
 /* A name whose file has become a link of one that is in upper. */
 static int part_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
 {
 	_cleanup_close_ int fd = -EBADF;
-	int r = rvl_metacopy_get(rb->config->stack, split->layer->fd, split->path);
+	struct rvl_id id = split->id;
+	int is_taken, r = rvl_metacopy_get(rb->config->stack, split->layer->fd, split->path);
 
 	if (r > 0) /* its data are elsewhere: it cannot be copied by itself */
-		rvl_rebind_tell(rb, RVL_TOLD_JOINED, split->id.number, split->path);
+		rvl_rebind_tell(rb, RVL_TOLD_JOINED, id.number, split->path);
 	if (r)
 		return r < 0 ? r : 0;
+	is_taken = rvl_number_is_recorded(rb->index, id.number);
+	if (is_taken < 0)
+		return is_taken;
+	if (is_taken)
+		rvl_rebind_tell(rb, RVL_TOLD_SPLIT, id.number, split->path);
 	rb->result->n_lower_linked++;
 	if (rb->config->is_dry_run)
 		return 0;
+	if (is_taken)
+		r = number_of_parted(rb, split->id.number, &id);
+	if (r)
+		return r;
 	fd = open_directory(rb, split->parent, 0);
 	r = fd < 0 ? fd : check_shows(rb, fd, split->name);
-	r = r ?: has_entry(rb, split->id.number);
+	r = r ?: has_entry(rb, id.number);
 	if (r == 0)
-		r = copy_up_joined(rb, split);
+		r = copy_up_joined(rb, split, &id);
 	if (r >= 0)
-		r = link_name(rb, split->id.number, split->parent, split->name);
+		r = link_name(rb, id.number, split->parent, split->name);
 	return r == -ENOENT ? 0 : r; /* upper has or hides the name */
 }
 
@@ -555,7 +578,9 @@ static int compare_splits(const void *pa, const void *pb)
 {
 	const struct rvl_rebind_split *a = pa, *b = pb;
 
-	return a->id.number < b->id.number ? -1 : a->id.number > b->id.number;
+	if (a->id.number != b->id.number)
+		return a->id.number < b->id.number ? -1 : 1;
+	return a->is_joined - b->is_joined;
 }
 
 int rvl_rebind_link(struct rvl_check_rebind *rb)

@@ -188,7 +188,8 @@ static int part_twins(const struct rvl_stack *stack, struct rvl_binding *binding
 	if (!are_like)
 		return -ENOMEM;
 	for (unsigned i = 0; i < binding->n_lowers; i++)
-		are_like[i] = has_twin(stack, binding, i);
+		/* data-only layers give no numbers */
+		are_like[i] = !stack->layers[i + 1].is_data_only && has_twin(stack, binding, i);
 	for (unsigned i = 0; r == 0 && i < binding->n_lowers; i++) {
 		const unsigned first = first_of_filesystem(stack, i);
 

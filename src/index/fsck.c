@@ -191,7 +191,7 @@ static int check_owner(void *arg, const MDB_val *key, const MDB_val *value)
 	r = rvl_real_number(check->index, &real, &id);
 	if (r && r != -ENOENT)
 		return r;
-	if (!r && id.number == number)
+	if (!r && (id.number == number || rvl_real_is_pending(check->index, &real)))
 		return 0;
 	return add_wrong(check, value->mv_data, number, true, false);
 }

@@ -383,13 +383,38 @@ int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, 
 	return r;
 }
 
+int rvl_number_is_recorded(struct rvl_index *index, uint64_t number)
+{
+	struct rvl_real_id owner;
+	int r = rvl_real_owner(index, number, &owner);
+
+	return r ? (r == -ENOENT ? 0 : r) : 1;
+}
+
+/* Of an inode that has a record, and has been given to another object since. */
+static int assign_again(struct rvl_index *index, const struct rvl_real_id *real, struct rvl_id *ret)
+{
+	int r = 0;
+
+	ret->generation = 0;
+	if (index->is_writable)
+		r = counter_next(index, RVL_COUNTER_ASSIGNED, &ret->number);
+	else
+		ret->number = memory_number(index, real);
+	return r ?: rvl_real_replace(index, real, ret);
+}
+
 int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
-			     const char *name, const struct statx *stx, struct rvl_id *ret)
+			     const char *name, const struct statx *stx, bool is_other_life,
+			     struct rvl_id *ret)
 {
 	struct rvl_real_id real;
+	struct rvl_id old;
 	int r = rvl_real_of_lower(index, layer, dirfd, name, stx, &real);
 
-	if (!r)
+	if (!r && is_other_life && !rvl_real_number(index, &real, &old))
+		r = assign_again(index, &real, ret);
+	else if (!r)
 		r = rvl_number_assign(index, &real, ret);
 	if (!r && !ret->generation)
 		ret->generation = rvl_number_generation(index, stx);

@@ -40,13 +40,19 @@ static inline bool rvl_number_is_valid(uint64_t number)
 int rvl_number_of_lower(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
 			const char *name, const struct statx *stx, struct rvl_id *ret);
 
+/* Has an object of the lower layers this number by a record (a claim, assigned, of a rebind)? 1, 0, or
+ * -errno. */
+int rvl_number_is_recorded(struct rvl_index *index, uint64_t number);
+
 /*
  * The number that rvl_number_of_lower gives is another object's (upper's, which was moved offline
- * and left the lower one uncovered): this one gets one of its own, recorded for ever. Arguments and
- * errors as there.
+ * and left the lower one uncovered): this one gets one of its own, recorded for ever. If it has a record
+ * that number is returned; but of another life of the inode, which the record is not of, it gets a new one.
+ * Arguments and errors as there.
  */
 int rvl_number_of_lower_anew(struct rvl_index *index, const struct rvl_layer *layer, int dirfd,
-			     const char *name, const struct statx *stx, struct rvl_id *ret);
+			     const char *name, const struct statx *stx, bool is_other_life,
+			     struct rvl_id *ret);
 
 /*
  * Number alone, from a directory entry (no system call). type: DT_*. -EAGAIN: not certain from the

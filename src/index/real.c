@@ -5,7 +5,8 @@
  * Order of a record: state flag HAS_REALS durable (once in the life of an overlay), journal,
  * memory. Order of a flush: LMDB with fsync, then the journal is cut, then memory is emptied. So
  * after a crash a record is in the journal, in LMDB, or in both, which is the same. A torn end of
- * the journal was never shown: write(2) had not returned.
+ * the journal was never shown: write(2) had not returned. Of two records of one real object the later
+ * one counts.
  */
 #include "index/real.h"
 
@@ -166,6 +167,7 @@ static int grow(struct rvl_reals *reals)
 	return 0;
 }
 
+/* The latest one. */
 static const struct record *find_real(const struct rvl_reals *reals, const struct rvl_real_id *real)
 {
 	if (!reals->n)
@@ -314,6 +316,16 @@ int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real_id 
 	return r;
 }
 
+bool rvl_real_is_pending(struct rvl_index *index, const struct rvl_real_id *real)
+{
+	bool is_pending;
+
+	pthread_rwlock_rdlock(&index->reals->lock);
+	is_pending = find_real(index->reals, real) != NULL;
+	pthread_rwlock_unlock(&index->reals->lock);
+	return is_pending;
+}
+
 static int open_journal(struct rvl_index *index, int flags)
 {
 	char name[RVL_MAP_FILE_NAME_SIZE];
@@ -375,6 +387,23 @@ static int append_journal(struct rvl_index *index, const struct rvl_real_id *rea
 	return -ENOSPC;
 }
 
+/* The number that a record had before, if it is another one, has no owner any more. */
+static int drop_former(struct rvl_store *store, MDB_txn *txn, MDB_val *key, uint64_t number)
+{
+	MDB_val value;
+	uint64_t former;
+	int rc = mdb_get(txn, store->reals, key, &value);
+
+	if (rc || value.mv_size != RVL_REAL_VALUE_SIZE)
+		return rc == MDB_NOTFOUND ? 0 : rc;
+	former = rvl_get_le64(value.mv_data);
+	if (former == number)
+		return 0;
+	value = (MDB_val){ .mv_data = &former, .mv_size = sizeof(former) };
+	rc = mdb_del(txn, store->owners, &value, NULL);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 static int put_all(struct rvl_reals *reals, struct rvl_store *store, MDB_txn *txn)
 {
 	for (size_t i = 0; i < reals->n; i++) {
@@ -388,7 +417,8 @@ static int put_all(struct rvl_reals *reals, struct rvl_store *store, MDB_txn *tx
 		real_key(&record->real, key);
 		rvl_put_le64(id, record->id.number);
 		rvl_put_le32(id + 8, record->id.generation);
-		rc = mdb_put(txn, store->reals, &k, &v, 0);
+		rc = drop_former(store, txn, &k, record->id.number);
+		rc = rc ?: mdb_put(txn, store->reals, &k, &v, 0);
 		if (!rc) {
 			k = (MDB_val){ .mv_data = &native, .mv_size = sizeof(native) };
 			v = (MDB_val){ .mv_data = key, .mv_size = sizeof(key) };
@@ -456,7 +486,7 @@ static void warn_not_kept(struct rvl_reals *reals, int r)
 }
 
 static int record_locked(struct rvl_index *index, const struct rvl_real_id *real,
-			 const struct rvl_id *id)
+			 const struct rvl_id *id, bool is_replace)
 {
 	bool has_journal = !index->reals->is_memory_only && !index->is_prepared;
 	struct rvl_reals *reals = index->reals;
@@ -465,7 +495,7 @@ static int record_locked(struct rvl_index *index, const struct rvl_real_id *real
 	int r;
 
 	if (!rvl_reals_is_empty(reals)) {
-		r = number_locked(index, real, &other);
+		r = is_replace ? -ENOENT : number_locked(index, real, &other);
 		if (r == -ENOENT)
 			r = owner_locked(index, id->number, &owner);
 		if (r != -ENOENT)
@@ -497,7 +527,18 @@ int rvl_real_record(struct rvl_index *index, const struct rvl_real_id *real,
 	int r;
 
 	pthread_rwlock_wrlock(&index->reals->lock);
-	r = record_locked(index, real, id);
+	r = record_locked(index, real, id, false);
+	pthread_rwlock_unlock(&index->reals->lock);
+	return r;
+}
+
+int rvl_real_replace(struct rvl_index *index, const struct rvl_real_id *real,
+		     const struct rvl_id *id)
+{
+	int r;
+
+	pthread_rwlock_wrlock(&index->reals->lock);
+	r = record_locked(index, real, id, true);
 	pthread_rwlock_unlock(&index->reals->lock);
 	return r;
 }
@@ -513,7 +554,7 @@ static int load_records(struct rvl_reals *reals, const uint8_t *data, size_t len
 
 		if (r)
 			break;
-		if (!find_real(reals, &real) && !find_number(reals, id.number)) {
+		if (!find_number(reals, id.number)) {
 			r = add(reals, &real, &id);
 			if (r)
 				return r;

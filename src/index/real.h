@@ -46,6 +46,12 @@ int rvl_real_owner(struct rvl_index *index, uint64_t number, struct rvl_real_id 
  */
 int rvl_real_record(struct rvl_index *index, const struct rvl_real_id *real,
 		    const struct rvl_id *id);
+/* The same in place of a record that there is of `real`, whose inode has been given to another object. The
+ * number must be one that was never used. */
+int rvl_real_replace(struct rvl_index *index, const struct rvl_real_id *real,
+		     const struct rvl_id *id);
+/* Is there a record of it that is not in LMDB yet, so that what LMDB has may be replaced? */
+bool rvl_real_is_pending(struct rvl_index *index, const struct rvl_real_id *real);
 /* All records to LMDB, durable; the journal is emptied. */
 int rvl_reals_flush(struct rvl_index *index);
 

@@ -373,6 +373,8 @@ static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit
 		return r;
 	rebind->counts->n_split++;
 	r = tell_split(rebind, visit, id, find_first(rebind, id->number), r, false);
+	/* at once, so that a name that comes later, and is a link of it, finds it taken */
+	r = r ?: rvl_number_assign(rebind->next, real, id);
 	return r ?: 1;
 }
 
@@ -421,6 +423,7 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 	struct rvl_rebind *rebind = arg;
 	const struct rvl_state *state = rebind->next->state;
 	struct rvl_old_place *place;
+	int has_entry;
 	int r = rvl_stop_check(rebind->config.stop) ?: find_recorded(rebind, visit, ret);
 
 	/* what an entry keeps of it is of the lower layers from before the copy */
@@ -441,9 +444,15 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 	/* Nothing that could be recorded of it means the same at the next mount. */
 	if (state->lowers[visit->layer->index - 1].flags & RVL_ROOT_UNSTABLE)
 		return 1;
+	has_entry = place->has_entry;
 	*ret = (struct rvl_id){ place->number, place->generation };
 	r = record(rebind, visit, place, ret);
-	if (!r && place->has_entry && ret->number == place->number)
+	/* the one that the entry names may be gone: any of its names will do */
+	if (!r && ret->number == place->number && !place->has_entry && place->has_other_names)
+		has_entry = is_copied_up(rebind, place->number);
+	if (has_entry < 0)
+		return has_entry;
+	if (!r && has_entry && ret->number == place->number)
 		r = rebind->sink->origin(rebind->sink->arg, place->number, visit->layer,
 					 visit->dirfd, visit->path);
 	if (r)
@@ -453,16 +462,31 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 	return 0;
 }
 
-static void tell_gone(struct rvl_rebind *rebind)
+/* What upper has of it was copied up from nothing that is known: a handle that is kept would lead to
+ * something else one day. */
+static int forget_origin(struct rvl_rebind *rebind, const struct rvl_old_place *place)
 {
-	for (size_t i = 0; i < rvl_old_places_count(rebind->places); i++) {
+	int is_kept = place->has_entry ? rvl_number_is_recorded(rebind->next, place->number) : 1;
+
+	if (is_kept)
+		return is_kept < 0 ? is_kept : 0; /* by another of its names */
+	return rebind->sink->origin(rebind->sink->arg, place->number, NULL, -EBADF, "");
+}
+
+static int tell_gone(struct rvl_rebind *rebind)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < rvl_old_places_count(rebind->places); i++) {
 		const struct rvl_old_place *place = rvl_old_places_at(rebind->places, i);
 
 		if (place->is_seen || (rebind->config.is_rebuilt && place->type == DT_DIR))
 			continue;
 		rebind->counts->n_gone++;
 		note(rebind, RVL_REBIND_GONE, place);
+		r = forget_origin(rebind, place);
 	}
+	return r;
 }
 
 /* ---- without the old map: what was copied up, by the handle of its lower object ---- */
@@ -582,10 +606,8 @@ int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *s
 	r = r ?: rvl_map_walk(rebind->next, visit_name, rebind);
 	if (!r && rebind->has_origins)
 		r = rvl_entry_each(rebind->old, record_by_origin, rebind);
-	if (r)
-		return r;
-	tell_gone(rebind);
-	r = rvl_bind_claims(rebind->next);
+	r = r ?: tell_gone(rebind);
+	r = r ?: rvl_bind_claims(rebind->next);
 	r = r ?: rvl_map_build(rebind->next, rebind->config.stop);
 	r = r ?: rvl_stop_check(rebind->config.stop);
 	if (!r && (rebind->has_origins || rebind->config.is_rebuilt) && !rebind->config.is_dry_run)

@@ -71,7 +71,7 @@ struct rvl_rebind_sink {
 	int (*split)(void *arg, const struct rvl_rebind_split *split);
 	/*
 	 * Where the lower object lies that an object in upper was copied up from: handles of it
-	 * that are kept can be made true again.
+	 * that are kept can be made true again. layer NULL: nowhere.
 	 */
 	int (*origin)(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
 		      const char *path);

@@ -150,10 +150,10 @@ static bool has_lasting_inos(const char *type)
 	return false;
 }
 
-static int put_names(int fd, struct digest_input *in, bool is_deep)
+static int put_names(int fd, struct digest_input *in, bool is_deep, bool has_inos)
 {
 	uint64_t n, sum;
-	int r = rvl_identity_names(fd, is_deep, &n, &sum);
+	int r = rvl_identity_names(fd, is_deep, has_inos, &n, &sum);
 
 	if (r < 0)
 		return r;
@@ -169,7 +169,7 @@ static int put_image(const struct place *place, struct digest_input *in)
 	put_u64(in, place->sfs.f_files);
 	put_u64(in, place->stx.stx_ino);
 	put_time(in, &place->stx.stx_mtime);
-	return put_names(place->fd, in, true);
+	return put_names(place->fd, in, true, true);
 }
 
 /* What is left where nothing else is known: the object that is the layer's root. */
@@ -371,7 +371,8 @@ int rvl_identity_add_names(const struct rvl_layer *layer, struct rvl_identity *i
 
 	put(&in, identity->digest, sizeof(identity->digest));
 	if (r == 0)
-		r = put_names(fd, &in, is_image(identity->fs_magic));
+		r = put_names(fd, &in, is_image(identity->fs_magic),
+			      identity->inos == RVL_INOS_LASTING);
 	if (r == 0)
 		rvl_digest(in.bytes, in.len, identity->digest);
 	return r;

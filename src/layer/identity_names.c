@@ -21,7 +21,7 @@
 
 struct sample {
 	int fd; /* borrowed; of the root */
-	bool is_deep;
+	bool is_deep, has_inos;
 	unsigned n, n_waiting;
 	uint64_t sum;
 	char *waiting[SAMPLE_MAX]; /* owned; directories to be listed, n_waiting of them */
@@ -32,7 +32,7 @@ static void add(struct sample *sample, const char *path, const struct statx *stx
 	uint8_t one[5 * 8];
 
 	rvl_put_le64(one, rvl_hash(path, strlen(path)));
-	rvl_put_le64(one + 8, stx->stx_ino);
+	rvl_put_le64(one + 8, sample->has_inos ? stx->stx_ino : 0);
 	rvl_put_le64(one + 16, stx->stx_size);
 	rvl_put_le64(one + 24, (uint64_t)stx->stx_mtime.tv_sec);
 	rvl_put_le64(one + 32, stx->stx_mtime.tv_nsec);
@@ -60,8 +60,12 @@ static int list(struct sample *sample, const char *dir)
 			r = 0;
 			continue;
 		}
-		if (r < 0)
+		if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
 			return r;
+		/* an image that is damaged in places is still that image */
+		if (r < 0)
+			stx = (struct statx){};
+		r = 0;
 		add(sample, path, &stx);
 		if (sample->is_deep && S_ISDIR(stx.stx_mode) && (stx.stx_mode & 0555) == 0555)
 			sample->waiting[sample->n_waiting++] = rvl_take_ptr(path);
@@ -69,7 +73,15 @@ static int list(struct sample *sample, const char *dir)
 	return r;
 }
 
-int rvl_identity_names(int fd, bool is_deep, uint64_t *ret_n, uint64_t *ret_sum)
+/* What cannot be listed has no names, for all who try. */
+static int list_below(struct sample *sample, const char *dir)
+{
+	int r = list(sample, dir);
+
+	return r == -ENOMEM || r == -EMFILE || r == -ENFILE ? r : 0;
+}
+
+int rvl_identity_names(int fd, bool is_deep, bool has_inos, uint64_t *ret_n, uint64_t *ret_sum)
 {
 	struct sample *sample = calloc(1, sizeof(*sample));
 	int r;
@@ -78,10 +90,11 @@ int rvl_identity_names(int fd, bool is_deep, uint64_t *ret_n, uint64_t *ret_sum)
 		return -ENOMEM;
 	sample->fd = fd;
 	sample->is_deep = is_deep;
+	sample->has_inos = has_inos;
 	/* who serves the layer must be able to list its root */
 	r = list(sample, "");
 	for (unsigned i = 0; r == 0 && i < sample->n_waiting && sample->n < SAMPLE_MAX; i++)
-		r = list(sample, sample->waiting[i]);
+		r = list_below(sample, sample->waiting[i]);
 	if (r == 0) {
 		*ret_n = sample->n;
 		*ret_sum = sample->sum;

@@ -430,12 +430,14 @@ static int run(struct copy_up *c)
 		rvl_log_end(c->ov->index->log, id);
 	}
 	rvl_temp_release(&c->temp);
-	if (r == 0) {
+	if (r == 0)
 		rvl_count(copy_ups);
-		/* its ctime; what is copied up above has told its own parent */
-		if (is_named(c))
-			rvl_given_tell(c->parent);
-	}
+	/* also a directory that is copied up for what comes next, which may fail */
+	if (r == 0 && rvl_node_is_dir(c->node))
+		rvl_given_tell(c->node);
+	/* its ctime, by the name and by overlay.impure */
+	if (is_named(c))
+		rvl_given_tell(c->parent);
 	return r;
 }
 

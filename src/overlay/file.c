@@ -96,8 +96,7 @@ static int copy_up_to_write(struct rvl_node *node, unsigned flags)
 		return 0;
 	r = rvl_copy_up(node, flags);
 	/* the ctime is another now; the kernel takes neither an open nor an error for a change */
-	if (r == 0)
-		rvl_given_tell(node);
+	rvl_given_tell(node);
 	return r;
 }
 

@@ -330,6 +330,7 @@ static int free_number(struct rvl_index *index, uint64_t number)
 {
 	char path[RVL_ENTRY_PATH_SIZE];
 	enum rvl_entry_kind kind;
+	struct rvl_nlink nlink;
 	struct statx stx;
 	struct rvl_id id;
 	int r = rvl_entry_look(index, number, &kind, &stx);
@@ -337,10 +338,15 @@ static int free_number(struct rvl_index *index, uint64_t number)
 	if (r < 0 || kind == RVL_ENTRY_NONE)
 		return r;
 	if (kind == RVL_ENTRY_DIRECTORY)
-		return -EEXIST;
-	if (kind == RVL_ENTRY_TOMBSTONE || stx.stx_nlink == 1)
+		return -EUCLEAN;
+	if (kind == RVL_ENTRY_TOMBSTONE)
 		return rvl_entry_bury(index, number, false);
 	rvl_entry_path(number, path);
+	/* of several lower names the index alone may have it, with all that was written to it */
+	if (stx.stx_nlink == 1 &&
+	    (rvl_nlink_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &nlink) != 1 ||
+	     nlink.is_lower || nlink.diff < 0))
+		return rvl_entry_bury(index, number, false);
 	/* it was given another one before, and a death left this entry */
 	if (rvl_stamp_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id) == 0 &&
 	    id.number != number)
@@ -393,29 +399,49 @@ static int part_directory(struct rvl_index *index, uint64_t number)
 	return rvl_entry_put_directory(index, number, &entry, true);
 }
 
-int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
-			   struct rvl_id *id)
+/* With identify_lock. */
+static int uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
+		     bool is_other_life, struct rvl_id *id)
 {
 	const struct rvl_place *top = &lower->places.v[0];
-	struct rvl_index *index = dir->node->ov->index;
+	struct rvl_overlay *ov = dir->node->ov;
 	struct rvl_map_row row = { .type = IFTODT(lower->st.stx_mode),
 				   .at.parent = dir->node->id.number };
 	const uint64_t old = id->number;
-	int r = S_ISDIR(lower->st.stx_mode) ? part_directory(index, old) : 0;
+	/* another of its names may have been met by another thread meanwhile */
+	int r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &lower->st, id);
 
+	if (r < 0 || id->number != old)
+		return r;
+	if (S_ISDIR(lower->st.stx_mode))
+		r = part_directory(ov->index, old);
 	if (r == 0)
-		r = rvl_number_of_lower_anew(index, top->layer, top->layer->fd, top->path,
-					     &lower->st, id);
+		r = rvl_number_of_lower_anew(ov->index, top->layer, top->layer->fd, top->path,
+					     &lower->st, is_other_life, id);
 	if (r == 0 && id->number == old)
 		r = -EEXIST;
 	if (r < 0)
 		return r;
 	rvl_warn_limited("%s: its number was that of an object in upper; it gets number %llu", name,
 			 (unsigned long long)id->number);
+	if (ov->config.is_read_only)
+		return 0;
 	/* a map that is complete has it under the old number */
 	row.generation = id->generation;
 	snprintf(row.at.name, sizeof(row.at.name), "%s", name);
-	return rvl_map_put(index, id->number, &row);
+	return rvl_map_put(ov->index, id->number, &row);
+}
+
+int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
+			   bool is_other_life, struct rvl_id *id)
+{
+	struct rvl_overlay *ov = dir->node->ov;
+	int r;
+
+	pthread_mutex_lock(&ov->identify_lock);
+	r = uncovered(dir, name, lower, is_other_life, id);
+	pthread_mutex_unlock(&ov->identify_lock);
+	return r;
 }
 
 static int take_from_kernel_index(struct rvl_overlay *ov, const char *name, mode_t type,

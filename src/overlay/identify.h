@@ -24,17 +24,20 @@ int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_na
 		      const struct rvl_found *lower, struct rvl_id *id);
 
 /*
- * The number of a lower file with one name, which is about to be copied up, has an entry: that of another
- * object, whose inode lower gave again when it was changed offline. What has no name in upper (a tombstone,
- * what an attempt left) goes; an object with names gets another number. In a copy-up's turn, with no
- * directory locked: takes identify_lock. -EEXIST: the entry is a directory's.
+ * The number of a lower file with one name, which is about to be copied up, has an entry, mostly that of
+ * another object, whose inode lower gave again when it was changed offline. What has no name (a tombstone,
+ * what an attempt left) goes; any other object gets another number. In a copy-up's turn, with no directory
+ * locked: takes identify_lock. -EUCLEAN: the entry is a directory's.
  */
 int rvl_identify_free_number(struct rvl_overlay *ov, uint64_t number);
 
-/* The other way round: a lower object whose number is shown for upper's. It gets one of its own,
- * recorded. -EEXIST: the one that it has is recorded (by a rebind, a claim), and stays. */
+/*
+ * The other way round: a lower object whose number is shown for upper's. It gets one of its own, recorded.
+ * is_other_life: it is certain that the two are not one (rvl_entry_is_of_other_life). -EEXIST: the number
+ * that it has is recorded (by a rebind, a claim), and that is not certain.
+ */
 int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
-			   struct rvl_id *id);
+			   bool is_other_life, struct rvl_id *id);
 
 /*
  * A lower file with several names may have been copied up by the kernel's overlayfs with index=on

@@ -233,26 +233,24 @@ static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const 
 }
 
 /*
- * A lower file with several names has the number of a node in upper, which may be known by upper or the
- * index alone: is it its lower object, or another life of the inode? 1: another; 0; -errno.
+ * A lower file has the number of a node in upper, which may be known by upper or the index alone: is it its
+ * lower object, or another life of the inode? 1: another; 0; -errno.
  */
 static int is_of_other_life(struct rvl_node *node, const struct rvl_found *lower)
 {
 	struct rvl_overlay *ov = node->ov;
 
-	if (!rvl_node_has_upper(node) || node->lower.n || S_ISDIR(lower->st.stx_mode) ||
-	    lower->st.stx_nlink < 2)
+	if (!rvl_node_has_upper(node) || node->lower.n || S_ISDIR(lower->st.stx_mode))
 		return 0;
 	return rvl_entry_is_of_other_life(ov->index, node->id.number, &lower->places.v[0],
 					  ov->layer_uuids);
 }
 
 /* What was found in lower has the number of an object in upper that it is not: it gets one of its own. */
-static int part(struct rvl_dir *dir, const char *name, struct rvl_found *lower, struct rvl_id *id)
+static int part(struct rvl_dir *dir, const char *name, struct rvl_found *lower, bool is_other_life,
+		struct rvl_id *id)
 {
-	int r = dir->node->ov->config.is_read_only ?
-			-EEXIST :
-			rvl_identify_uncovered(dir, name, lower, id);
+	int r = rvl_identify_uncovered(dir, name, lower, is_other_life, id);
 
 	return r == -EEXIST ? two_objects(name, id->number) : r;
 }
@@ -267,7 +265,7 @@ static int meet(struct rvl_dir *dir, const char *name, struct rvl_found *lower, 
 		return 1;
 	if (r < 0)
 		return r;
-	return r > 0 || is_uncovered(node, &lower->st) ? part(dir, name, lower, id) :
+	return r > 0 || is_uncovered(node, &lower->st) ? part(dir, name, lower, r > 0, id) :
 							 two_objects(name, id->number);
 }
 
@@ -313,10 +311,14 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 			if (r == 0)
 				return node_of_alias(ov, lower, &id, &stx, ret);
 			if (r > 0)
-				r = part(dir, name, lower, &id);
+				r = part(dir, name, lower, true, &id);
 			if (r < 0)
 				return r;
 		}
+		/* the inode was a directory's */
+		r = kind == RVL_ENTRY_DIRECTORY ? part(dir, name, lower, true, &id) : 0;
+		if (r < 0)
+			return r;
 	}
 	node = rvl_node_new(ov, &id, lower->st.stx_mode);
 	if (!node)

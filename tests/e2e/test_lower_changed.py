@@ -5,6 +5,7 @@ given again, images look alike, filesystems have one uuid. No name shows another
 
 import os
 import shutil
+import struct
 
 import pytest
 
@@ -221,3 +222,144 @@ def test_index_lost_and_image_made_anew(ov, disks, change):
     mnt = ov.mount()
     assert (mnt / "d/h1").read_text() == (mnt / "e/h2").read_text() == "changed\n"
     assert ino(mnt / "d/h1") == ino(mnt / "e/h2") == number
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("n_links", [1, 2])
+@pytest.mark.parametrize("how", ["rebound", "again", "read-only"])
+def test_given_again_where_numbers_are_recorded(ov, n_links, how):
+    """After a rebind, and the second time, the inode has a record of what it was: it is replaced. A read-only mount
+    shows each its own, too."""
+    with ov.lower() as low:
+        for name in ("a", "b")[:n_links]:
+            if name == "a":
+                write(low / "a", "first\n")
+            else:
+                os.link(low / "a", low / "b")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    run(CTL, "map", mnt)
+    number = ino(mnt / "a")
+    ov.umount()
+    if how == "rebound":
+        copy = ov.lower_base / "copy"
+        run("cp", "-a", low, copy)
+        ov.lowers, low = [copy], copy
+        rebind_as_told(ov)
+    ov.before = None
+    ov.check_links = False
+    gone = ["a", "b"][:n_links]
+    for turn in range(2 if how == "again" else 1):
+        new = give_again(low, gone)
+        others = [f"link{turn}", new][-n_links:]
+        if n_links == 2:
+            os.link(low / new, low / others[0])
+        mnt = ov.mount("ro") if how == "read-only" else ov.mount()
+        assert (mnt / "a").read_text() == "changed\n" and ino(mnt / "a") == number
+        for name in others:
+            assert (mnt / name).read_text() == "of its own\n"
+            assert ino(mnt / name) == ino(mnt / others[0]) != number
+        if how != "read-only":
+            write(mnt / others[0], "more\n")
+            assert {(mnt / name).read_text() for name in others} == {"more\n"}
+        ov.umount()
+        code, found = ov.ctl("check")
+        assert not {p["id"] for p in found["problems"]} - {"map-stale"}, found
+        gone, ov.before = others, None
+        for name in others:
+            (ov.upper / name).unlink(missing_ok=True)
+    ov.check_clean = False  # those names are gone
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_newer_hard_links_in_place(ov, name):
+    """A newer version in place has the same inode, and not the name that was copied up: after a rebind the names that are
+    there are that file still."""
+    with ov.lower() as low:
+        write(low / "a", "first\n")
+        os.link(low / "a", low / "b")
+        os.link(low / "a", low / "c")
+    mnt = ov.mount()
+    os.rename(mnt / "a", mnt / "z")
+    if name == "a":
+        os.rename(mnt / "z", mnt / "a")
+    write(mnt / name, "changed\n")
+    run(CTL, "map", mnt)
+    number = ino(mnt / name)
+    ov.umount()
+    old = os.lstat(low / "b").st_ino
+    for gone in ("a", "b", "c"):
+        os.unlink(low / gone)
+    write(low / "b", "newer\n")
+    os.link(low / "b", low / "c")
+    assert os.lstat(low / "b").st_ino == old, "or the test says nothing"
+    ov.before = None
+    ov.ctl("rebind", "--move")
+    mnt = ov.mount()
+    assert {(mnt / n).read_text() for n in (name, "b", "c")} == {"changed\n"}
+    assert {ino(mnt / n) for n in (name, "b", "c")} == {number}
+
+
+@pytest.mark.layouts("ext4")
+def test_written_where_the_index_alone_has_it(ov):
+    """Lower loses a name that the overlay had removed: what was written under the other one is not thrown away."""
+    with ov.lower() as low:
+        write(low / "a", "first\n")
+        os.link(low / "a", low / "b")
+    mnt = ov.mount()
+    os.unlink(mnt / "a")
+    write(mnt / "b", "written\n")
+    ov.umount()
+    os.unlink(low / "a")
+    ov.before = None
+    mnt = ov.mount()
+    with open(mnt / "b", "a", encoding="ascii") as file:
+        file.write("more\n")
+    ov.umount()
+    entries = [path.read_text() for path in (ov.work / "inodes").glob("??/#*") if path.is_file()]
+    assert "written\n" in entries
+
+
+@pytest.mark.layouts("ext4")
+def test_image_that_is_damaged_in_places(ov, disks):
+    """An inode in an image that cannot be read is an error of that object, and not of the mount."""
+    for i in range(3):
+        write(ov.base / f"tree/d/sub/f{i}", f"text {i}\n")
+    run("mkfs.erofs", "-T0", "-x-1", ov.base / "image", ov.base / "tree")
+    at = disks.mount(ov.base / "image", "low")
+    nid = os.lstat(at / "d/sub/f1").st_ino
+    disks.umount()
+    image = bytearray((ov.base / "image").read_bytes())
+    features, = struct.unpack_from("<I", image, 1024 + 8)
+    blocks, = struct.unpack_from("<I", image, 1024 + 40)
+    struct.pack_into("<I", image, 1024 + 8, features & ~1)  # no checksum of the superblock
+    struct.pack_into("<H", image, (blocks << image[1024 + 12]) + nid * 32, 0x7f3f)  # no such format
+    (ov.base / "image").write_bytes(image)
+    disks.mount(ov.base / "image", "low")
+    with pytest.raises(OSError):
+        os.lstat(at / "d/sub/f1")
+    ov.lowers = [at]
+    ov.may_complain = True
+    ov.check_lower = ov.check_remount = ov.check_links = ov.check_clean = False  # it cannot be walked
+    assert (ov.mount() / "d/sub/f2").read_text() == "text 2\n"
+
+
+@pytest.mark.layouts("ext4")
+def test_index_lost_after_a_rebind_to_an_image_that_lacks_a_file(ov, disks):
+    """What the rebind told to be gone is no sign of another image later."""
+    for i in range(2):
+        for name in ("a", "b", "c")[i:]:
+            write(ov.base / f"tree{i}/d/{name}", f"{name}\n")
+        run("mksquashfs", ov.base / f"tree{i}", ov.base / f"image{i}", "-quiet", "-no-progress")
+    ov.lowers = [disks.mount(ov.base / "image0", "low0")]
+    write(ov.mount() / "d/a", "changed\n")
+    ov.umount()
+    ov.lowers = [disks.mount(ov.base / "image1", "low1")]
+    ov.before = None
+    rebind_as_told(ov)
+    shutil.rmtree(ov.work)
+    ov.work.mkdir()
+    code, found = ov.ctl("repair", "--rebuild", "-y")
+    assert code == 1, found
+    assert (ov.mount() / "d/a").read_text() == "changed\n"

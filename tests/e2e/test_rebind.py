@@ -555,6 +555,37 @@ def test_files_of_lower_are_joined(ov, move, fs):
         assert (mnt / same[2]).read_text() == "newer\n"
 
 
+def test_one_of_two_links_is_joined(ov):
+    """A newer lower has made one of two hard links one of another file, which was changed: three objects, each its own."""
+    groups = range(10)  # with other names in each: what the walk meets first is another one
+    with ov.lower() as low:
+        for i in groups:
+            write(low / f"{i}/p{i}", "P\n")
+            os.link(low / f"{i}/p{i}", low / f"{i}/other{i}")
+            write(low / f"{i}/q{i}", "Q\n")
+    mnt = ov.mount()
+    for i in groups:
+        write(mnt / f"{i}/q{i}", "Q changed\n")
+    run(CTL, "map", mnt)
+    before = numbers(mnt)
+    ov.umount()
+    newer = ov.lower_base / "newer"
+    run("cp", "-a", low, newer)
+    for i in groups:
+        os.unlink(newer / f"{i}/p{i}")
+        os.link(newer / f"{i}/q{i}", newer / f"{i}/p{i}")
+    ov.lowers, ov.before = [newer], None
+    rebind(ov)
+    ov.check_links = False  # lower's st_nlink counts names that are upper's now
+    mnt = ov.mount()
+    after = numbers(mnt)
+    for i in groups:
+        names = [f"{i}/p{i}", f"{i}/other{i}", f"{i}/q{i}"]
+        assert [(mnt / name).read_text() for name in names] == ["Q\n", "P\n", "Q changed\n"]
+        assert len({after[name] for name in names}) == 3
+        assert after[names[1]] == before[names[1]] and after[names[2]] == before[names[2]]
+
+
 def test_the_mount_does_it(ov, used, move):
     """rebind=auto: the mount of copied layers binds them; the next one has nothing to do."""
     move.all("xfs", "btrfs", by_rsync)
