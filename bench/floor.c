@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The floor of the transport: a FUSE server that only answers, from memory, what bench/ops.c asks. It keeps no data and
- * checks nothing; its time for an operation is what FUSE itself costs, and no server can be below it.
+ * checks nothing; its time for an operation is what FUSE itself costs with libfuse's threads. By /dev/fuse a server with
+ * one reader that polls is below it; by io_uring none is.
  *
  * There is the directory ops, in it p0 … p15, in each of these the files f0 … f<FILES-1>. A name is a letter and a number,
  * which make an index into a table, so that an answer costs a few instructions. Each directory has one user: no locks.

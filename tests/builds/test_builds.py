@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other builds: clang with ASan and UBSan, gcc with TSan, and the unit tests under valgrind.
+"""Other builds: clang with ASan and UBSan, gcc with TSan, with no more than libfuse 3.17 has, and the
+unit tests under valgrind.
 
 A server that runs in the background says nothing: with the options below it ends at the first
 finding, so that whoever uses the mount fails, and leaves a file that is printed here.
@@ -95,6 +96,15 @@ def test_tsan_random(tsan, where):
 def test_tsan_mounts(tsan):
     """Nor in tests that use threads or processes."""
     tsan.e2e("tests/e2e", "-k", "parallel or while_listing or in_the_middle")
+
+
+def test_old_libfuse(tmp_path):
+    """With no more than libfuse 3.17 has there is no difference but one, that FUSE leaves setgid without group-execute."""
+    old = Build("oldfuse", tmp_path, RVL_MESON_ARGS="-Dold_fuse=true")
+    old.check([TOP / "tests/random/soak.sh", "--program", TOP / old.dir / "reverlay", "--on", "ext4",
+               "--tester", BUILD / "tests/random/rvl-random", "--seed", "1", "--runs", "2", "--ops", "6000",
+               "--accept", "sgid-no-exec"], cwd=tmp_path)
+    old.e2e("tests/e2e/test_create.py", "tests/e2e/test_xattr.py")
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -54,13 +54,13 @@ def run(*args, check=True, timeout=120, **kwargs):
 
 
 @contextlib.contextmanager
-def uring_enabled(value="Y"):
-    """The kernel offers io_uring (with N: does not) to mounts made meanwhile."""
+def uring_enabled():
+    """The kernel offers io_uring to mounts made meanwhile."""
     with open(ENABLE_URING, "r+", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         before = file.read().strip()
         try:
-            Path(ENABLE_URING).write_text(value, encoding="ascii")
+            Path(ENABLE_URING).write_text("Y", encoding="ascii")
             yield
         finally:
             Path(ENABLE_URING).write_text(before, encoding="ascii")

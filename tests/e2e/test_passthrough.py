@@ -25,7 +25,7 @@ def tree(request, ov):
     with ov.lower() as lower:
         (lower / "low").write_bytes(b"l" * SIZE)
         (lower / "other").write_bytes(b"o" * 1000)
-    mnt = ov.mount() if request.param == "passthrough" else ov.mount("passthrough=off")
+    mnt = ov.mount("passthrough=on" if request.param == "passthrough" else "passthrough=off")
     assert config(mnt)["data"] == request.param
     return mnt
 
@@ -42,7 +42,7 @@ def test_writes_are_not_asked(ov):
     """A file made, written and read again by passthrough costs no WRITE and no READ; what is in lower is read from us."""
     with ov.lower() as lower:
         (lower / "low").write_bytes(b"l" * SIZE)
-    mnt = ov.mount()
+    mnt = ov.mount("passthrough=on")
     before = counters(mnt)
     with open(mnt / "new", "wb", buffering=0) as file:
         for _ in range(10):
@@ -89,7 +89,7 @@ def test_switched_off(ov):
         (lower / "low").write_bytes(b"l")
     mnt = ov.mount("passthrough=off")
     assert config(mnt)["data_reason"] == "passthrough=off"
-    mnt = ov.remount("copy_up=write")
+    mnt = ov.remount("copy_up=write", "passthrough=on")
     assert config(mnt)["data"] == "cached" and "open" in config(mnt)["data_reason"]
 
 
@@ -97,11 +97,11 @@ def test_denied(ov):
     """A kernel without it: data go through the page cache, and stat says why."""
     with ov.lower() as lower:
         (lower / "low").write_bytes(b"l")
-    mnt = ov.mount(prefix=(BUILD / "tests/deny/rvl-deny", "passthrough"))
+    mnt = ov.mount("passthrough=on", prefix=(BUILD / "tests/deny/rvl-deny", "passthrough"))
     assert config(mnt)["data"] == "cached"
     assert config(mnt)["data_reason"] == "the kernel does not have it"
     (mnt / "new").write_bytes(b"n" * SIZE)
-    ov.remount()
+    ov.remount("passthrough=on")
     assert config(mnt)["data"] == "passthrough"
     assert (mnt / "new").read_bytes() == b"n" * SIZE
 

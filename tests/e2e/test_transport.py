@@ -92,15 +92,6 @@ def test_denied(tree, uring, call):
     use(mnt)
 
 
-def test_not_offered(tree):
-    """Where the kernel does not offer it, stat says so."""
-    with uring_enabled("N"):
-        mnt = tree.mount()
-    assert config(mnt)["transport"] == "dev"
-    assert "the kernel does not offer it" in config(mnt)["transport_reason"]
-    use(mnt)
-
-
 def test_not_bound(tree, uring):
     """Threads that may not choose their CPU serve all the same."""
     mnt = tree.mount(prefix=(sys.executable, DENY, str(SCHED_SETAFFINITY)))
