@@ -40,11 +40,16 @@ struct first {
 	char *name; /* owned */
 };
 
+/* A number that was given to names of a former hard link which are none of its links. */
+struct parted {
+	uint64_t number, former;
+};
+
 struct rvl_rebind {
 	struct rvl_rebind_config config;
 	struct rvl_index *old, *next; /* owned */
 	struct rvl_old_places *places; /* owned */
-	void *firsts; /* owned; tsearch(3) */
+	void *firsts, *parted; /* owned; tsearch(3) */
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	bool is_moved, has_other_lowers, has_map, needs_map;
 	/* The map is lost, or has not all, and the lowers are the same: handles of lower objects
@@ -208,6 +213,7 @@ void rvl_rebind_free(struct rvl_rebind *rebind)
 		return;
 	rvl_old_places_free(rebind->places);
 	tdestroy(rebind->firsts, free_first);
+	tdestroy(rebind->parted, free);
 	free(rebind->uuids);
 	rvl_index_close(rebind->next);
 	rvl_index_close(rebind->old);
@@ -354,6 +360,46 @@ static int settle_joined(struct rvl_rebind *rebind, const struct rvl_map_visit *
 	return r;
 }
 
+static int compare_parted(const void *pa, const void *pb)
+{
+	const struct parted *a = pa, *b = pb;
+
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+/* Was this number given in place of that one? */
+static bool is_parted_from(struct rvl_rebind *rebind, uint64_t number, uint64_t former)
+{
+	const struct parted key = { .number = number };
+	struct parted **found = tfind(&key, &rebind->parted, compare_parted);
+
+	return found && (*found)->former == former;
+}
+
+/* A name of a former hard link that is none of its links gets another number: at once, so that a name that
+ * comes later, and is a link of it, finds it taken. */
+static int settle_parted(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			 const struct rvl_real_id *real, struct rvl_id *id)
+{
+	struct parted *parted;
+	const uint64_t former = id->number;
+	int has_entry = is_copied_up(rebind, former), r = has_entry < 0 ? has_entry : 0;
+
+	rebind->counts->n_split++;
+	r = r ?: tell_split(rebind, visit, id, find_first(rebind, former), has_entry, false);
+	r = r ?: rvl_number_assign(rebind->next, real, id);
+	if (r || is_parted_from(rebind, id->number, former))
+		return r;
+	parted = calloc(1, sizeof(*parted));
+	if (!parted)
+		return -ENOMEM;
+	*parted = (struct parted){ id->number, former };
+	if (tsearch(parted, &rebind->parted, compare_parted))
+		return 0;
+	free(parted);
+	return -ENOMEM;
+}
+
 /* The real object has another number, or the number another object. 1: it gets a new one. */
 static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 			   const struct rvl_old_place *place, const struct rvl_real_id *real,
@@ -362,20 +408,13 @@ static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit
 	struct rvl_id other;
 	int r = rvl_real_number(rebind->next, real, &other);
 
-	if (!r)
-		return other.number == id->number ?
-			       0 :
-			       settle_joined(rebind, visit, place, &other, id);
-	if (r != -ENOENT || visit->type == DT_DIR)
+	if (!r && other.number == id->number)
+		return 0;
+	if (!r && !is_parted_from(rebind, other.number, id->number))
+		return settle_joined(rebind, visit, place, &other, id);
+	if ((r && r != -ENOENT) || visit->type == DT_DIR)
 		return r == -ENOENT ? 1 : r;
-	r = is_copied_up(rebind, id->number);
-	if (r < 0)
-		return r;
-	rebind->counts->n_split++;
-	r = tell_split(rebind, visit, id, find_first(rebind, id->number), r, false);
-	/* at once, so that a name that comes later, and is a link of it, finds it taken */
-	r = r ?: rvl_number_assign(rebind->next, real, id);
-	return r ?: 1;
+	return settle_parted(rebind, visit, real, id) ?: 1;
 }
 
 /* It was a hard link that has been copied up, and the copy is none: nothing but upper can say that

@@ -16,9 +16,10 @@ int rvl_uuid_from_kernel(int fd, uint8_t ret[16]);
 int rvl_uuid_from_device(uint64_t dev, uint8_t ret[16]);
 
 /*
- * A sample of the names beneath the directory fd (readable), with inode number, size and mtime of each; with
- * is_deep also in the directories below that everybody may list. has_inos: inode numbers last. *ret_n: how many; *ret_sum: over all of them.
- * Errors are those of the root: -EACCES where it may not be listed, -EIO; and -ENOMEM, -EMFILE, -ENFILE.
+ * A sample of the names beneath the directory fd (readable), with inode number (has_inos: where these last), size
+ * and mtime of each; with is_deep also in the directories below that everybody may list. *ret_n: how many;
+ * *ret_sum: over all of them. Errors are those of the root: -EACCES where it may not be listed, -EIO; and
+ * -ENOMEM, -EMFILE, -ENFILE.
  */
 int rvl_identity_names(int fd, bool is_deep, bool has_inos, uint64_t *ret_n, uint64_t *ret_sum);
 

@@ -583,7 +583,8 @@ def test_one_of_two_links_is_joined(ov):
         names = [f"{i}/p{i}", f"{i}/other{i}", f"{i}/q{i}"]
         assert [(mnt / name).read_text() for name in names] == ["Q\n", "P\n", "Q changed\n"]
         assert len({after[name] for name in names}) == 3
-        assert after[names[1]] == before[names[1]] and after[names[2]] == before[names[2]]
+        assert after[names[2]] == before[names[2]]
+        assert before[names[0]] in (after[names[0]], after[names[1]])  # one of the two has kept it
 
 
 def test_the_mount_does_it(ov, used, move):

@@ -109,6 +109,35 @@ static void contradictions_go(void **unused)
 	expect_number(3, true);
 }
 
+/* The later record counts: in memory, in the journal and in LMDB, where the former number has no owner. */
+static void a_record_is_replaced(void **unused)
+{
+	const struct rvl_id other = { ((uint64_t)99 << RVL_INSTANCE_SHIFT) + 9, 8 };
+	struct rvl_real_id owner;
+	struct rvl_id id;
+
+	begin();
+	assert_int_equal(rvl_real_record(idx, &reals[1], &other), -EEXIST);
+	assert_int_equal(rvl_real_replace(idx, &reals[1], &(struct rvl_id){ numbers[2], 8 }), -EEXIST);
+	assert_int_equal(rvl_real_replace(idx, &reals[1], &other), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(rvl_real_number(idx, &reals[1], &id), 0);
+		assert_true(id.number == other.number && id.generation == other.generation);
+		assert_int_equal(rvl_real_owner(idx, other.number, &owner), 0);
+		assert_true(owner.ino == reals[1].ino);
+		expect_wrong(false, 0);
+		if (i == 0) {
+			close_index();
+			assert_int_equal(open_index("l1", "u", "w", 0), 0);
+		} else if (i == 1) {
+			assert_int_equal(rvl_reals_flush(idx), 0);
+		}
+	}
+	assert_int_equal(rvl_real_owner(idx, numbers[1], &owner), -ENOENT);
+	expect_number(0, true);
+	expect_number(2, true);
+}
+
 static void a_counter_behind_is_renewed(void **unused)
 {
 	uint64_t max, wrong, instance;
@@ -133,6 +162,7 @@ int main(void)
 		T(what_is_sound_stays),
 		T(a_half_that_is_missing_is_added),
 		T(contradictions_go),
+		T(a_record_is_replaced),
 		T(a_counter_behind_is_renewed),
 	};
 

@@ -137,6 +137,36 @@ static void upper_handles_are_marked(void **state)
 	assert_true(rvl_handle_equal(&h, &out));
 }
 
+static void lives_of_an_inode(void **state)
+{
+	const struct rvl_handle one = { .type = RVL_FID_INO32_GEN, .len = 8, .fid = "inodgen1" };
+	const struct rvl_handle large = { .type = RVL_FID_INO64_GEN, .len = 12, .fid = "inode 64gen1" };
+	struct rvl_handle two = one;
+
+	assert_false(rvl_handle_is_other_life(&one, &one));
+	memcpy(two.fid, "inodgen2", 8);
+	assert_true(rvl_handle_is_other_life(&one, &two));
+	/* another filesystem, inode, kind of handle, length */
+	two.uuid[3] = 1;
+	assert_false(rvl_handle_is_other_life(&one, &two));
+	two = one;
+	memcpy(two.fid, "inoDgen2", 8);
+	assert_false(rvl_handle_is_other_life(&one, &two));
+	two = one;
+	memcpy(two.fid, "inodgen2", 8);
+	two.type = 2;
+	assert_false(rvl_handle_is_other_life(&one, &two));
+	assert_false(rvl_handle_is_other_life(&two, &two));
+	two.type = one.type;
+	two.len = 12;
+	assert_false(rvl_handle_is_other_life(&one, &two));
+	two = large;
+	memcpy(two.fid, "inode 64gen2", 12);
+	assert_true(rvl_handle_is_other_life(&large, &two));
+	memcpy(two.fid, "inodE 64gen2", 12);
+	assert_false(rvl_handle_is_other_life(&large, &two));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -144,6 +174,7 @@ int main(void)
 		cmocka_unit_test(malformed_records_are_refused),
 		cmocka_unit_test(names_are_hex),
 		cmocka_unit_test(upper_handles_are_marked),
+		cmocka_unit_test(lives_of_an_inode),
 		cmocka_unit_test(kernel_writes_the_same_record),
 	};
 
