@@ -416,7 +416,8 @@ static int count_equal(struct rvl_check_rebind *rb, const struct rvl_rebind_spli
 	const uint64_t number = split->id.number;
 	int n = 0;
 
-	for (; split < rb->splits + rb->n_splits && split->id.number == number; split++) {
+	for (; split < rb->splits + rb->n_splits && split->id.number == number && !split->is_joined;
+	     split++) {
 		int r = is_equal(rb, split);
 
 		if (r < 0)

@@ -40,7 +40,6 @@ struct copy_up {
 	struct rvl_temp temp;
 	unsigned flags;
 	bool is_metacopy; /* its data stay below */
-	bool is_parent_changed; /* as people see it */
 };
 
 /* ---- the temporary ---- */
@@ -333,42 +332,23 @@ static int publish_nameless(struct copy_up *c)
 
 /* Does the name still lead to this object? The lower part cannot change, so upper must have nothing
  * there. With the directory's lock, and that of a file. */
-static int publish_name(struct copy_up *c, int dirfd, const struct statx *dir_st)
+static int publish_name(struct copy_up *c, int dirfd)
 {
-	int r = set_nlink(c, true);
+	struct statx dir_st;
+	int r = rvl_path_statx(dirfd, "", RVL_STATX_MASK, &dir_st);
 
+	if (r == 0)
+		r = set_nlink(c, true);
 	if (r == 0)
 		r = rvl_temp_publish(&c->temp, dirfd, c->name, RENAME_NOREPLACE);
 	if (r == 0) {
-		rvl_fd_restore_times(dirfd, dir_st);
+		rvl_fd_restore_times(dirfd, &dir_st);
 	} else if (r == -EEXIST && !rvl_node_is_dir(c->node)) {
 		/* a whiteout, or another object: this name is no longer ours */
 		r = set_nlink(c, false);
 	}
 	if (r == 0)
 		turn(c);
-	return r;
-}
-
-/* The directory is locked. People see no change of it, unless it grows (kernel: ovl_copy_up_one puts back
- * the mtime). */
-static int publish_in(struct copy_up *c, int dirfd)
-{
-	struct rvl_node *node = c->node;
-	struct statx dir_st;
-	int r = rvl_ctime_begin(c->parent, dirfd, "", &dir_st);
-	const bool is_seen = r == 0;
-
-	if (r == 0)
-		r = rvl_set_impure(c->parent, dirfd);
-	if (r == 0 && !rvl_node_is_dir(node))
-		pthread_rwlock_wrlock(&node->lock);
-	if (r == 0) {
-		r = publish_name(c, dirfd, &dir_st);
-		if (!rvl_node_is_dir(node))
-			pthread_rwlock_unlock(&node->lock);
-	}
-	c->is_parent_changed = !rvl_ctime_end(c->parent, dirfd, "", is_seen ? &dir_st : NULL);
 	return r;
 }
 
@@ -386,7 +366,14 @@ static int publish(struct copy_up *c)
 	if (r == -ENOENT && !rvl_node_is_dir(node)) {
 		r = publish_nameless(c);
 	} else if (r == 0) {
-		r = publish_in(c, dir.fd.fd.fd);
+		r = rvl_set_impure(c->parent, dir.fd.fd.fd);
+		if (r < 0)
+			return r;
+		if (!rvl_node_is_dir(node))
+			pthread_rwlock_wrlock(&node->lock);
+		r = publish_name(c, dir.fd.fd.fd);
+		if (!rvl_node_is_dir(node))
+			pthread_rwlock_unlock(&node->lock);
 	}
 	if (r < 0)
 		return r;
@@ -448,7 +435,8 @@ static int run(struct copy_up *c)
 	/* also a directory that is copied up for what comes next, which may fail */
 	if (r == 0 && rvl_node_is_dir(c->node))
 		rvl_given_tell(c->node);
-	if (c->is_parent_changed)
+	/* its ctime, by the name and by overlay.impure */
+	if (is_named(c))
 		rvl_given_tell(c->parent);
 	return r;
 }

@@ -83,14 +83,34 @@ static void settle(struct rvl_node *node)
 	rvl_node_put(node);
 }
 
-/* Link the entry, which is no change of the file. */
+static struct timespec ctime_of(const struct statx *stx)
+{
+	return (struct timespec){ stx->stx_ctime.tv_sec, stx->stx_ctime.tv_nsec };
+}
+
+/* Was something changed besides the ctime? */
+static bool is_changed(const struct statx *a, const struct statx *b)
+{
+	return a->stx_mode != b->stx_mode || a->stx_uid != b->stx_uid || a->stx_gid != b->stx_gid ||
+	       a->stx_size != b->stx_size || a->stx_mtime.tv_sec != b->stx_mtime.tv_sec ||
+	       a->stx_mtime.tv_nsec != b->stx_mtime.tv_nsec;
+}
+
+/* Link the entry; the ctime stays what it was for those who look (rvl_node_stat_from). */
 static int link_unseen(struct rvl_node *node, int dirfd, const char *name)
 {
-	struct statx before;
-	int seen = rvl_ctime_begin(node, dirfd, name, &before);
-	int r = rvl_entry_link(node->ov->index, dirfd, name, node->id.number);
+	struct statx before, after;
+	int state = 0, r, seen = rvl_path_statx(dirfd, name, STATX_BASIC_STATS, &before);
 
-	rvl_ctime_end(node, dirfd, name, r == 0 && seen == 0 ? &before : NULL);
+	atomic_store(&node->ctime_state, RVL_CTIME_LINKING);
+	r = rvl_entry_link(node->ov->index, dirfd, name, node->id.number);
+	if (r == 0 && seen == 0 && rvl_path_statx(dirfd, name, STATX_BASIC_STATS, &after) == 0 &&
+	    !is_changed(&before, &after)) {
+		node->ctime_shown = ctime_of(&before);
+		node->ctime_linked = ctime_of(&after);
+		state = RVL_CTIME_KEPT;
+	}
+	atomic_store(&node->ctime_state, state);
 	return r;
 }
 

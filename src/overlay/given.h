@@ -23,8 +23,8 @@
  * So who changes and does not find given_to set is seen by who gives in his step 4.
  *
  * Some changes void nothing in the kernel, so that a notice is due to everybody (rvl_given_tell): those
- * beside the object of a request (directories that are copied up for what lies in them), an open that copies
- * up, and what was done before an error.
+ * beside the object of a request (the directories in which a copy-up publishes), an open that copies up,
+ * and what was done before an error.
  *
  * A listing need not give again what the kernel still has (rvl_given_has).
  */

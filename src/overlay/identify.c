@@ -413,7 +413,7 @@ static int uncovered(struct rvl_dir *dir, const char *name, const struct rvl_fou
 
 	if (r < 0 || id->number != old)
 		return r;
-	if (S_ISDIR(lower->st.stx_mode))
+	if (S_ISDIR(lower->st.stx_mode) && !ov->config.is_read_only)
 		r = part_directory(ov->index, old);
 	if (r == 0)
 		r = rvl_number_of_lower_anew(ov->index, top->layer, top->layer->fd, top->path,

@@ -240,7 +240,11 @@ static int is_of_other_life(struct rvl_node *node, const struct rvl_found *lower
 {
 	struct rvl_overlay *ov = node->ov;
 
-	if (!rvl_node_has_upper(node) || node->lower.n || S_ISDIR(lower->st.stx_mode))
+	if (!rvl_node_has_upper(node))
+		return 0;
+	if (!S_ISDIR(lower->st.stx_mode) != !rvl_node_is_dir(node))
+		return 1;
+	if (node->lower.n || rvl_node_is_dir(node))
 		return 0;
 	return rvl_entry_is_of_other_life(ov->index, node->id.number, &lower->places.v[0],
 					  ov->layer_uuids);

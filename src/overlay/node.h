@@ -87,11 +87,12 @@ struct rvl_node {
 	struct rvl_node *debt_older, *debt_newer;
 	uint64_t debt_log_id; /* the CREATE record */
 	bool is_debt_whole; /* which needs no END */
-	/* What nobody asked for has changed upper's ctime (rvl_ctime_begin): while that is ctime_real, or
-	 * the one before it, ctime_former, ctime_shown is shown. ctime_turn: odd while they are
-	 * written, 0: never. In nanoseconds; written under lock. */
-	_Atomic unsigned ctime_turn;
-	_Atomic int64_t ctime_shown, ctime_real, ctime_former;
+	/* The link of an entry that was owed changed the ctime, which nobody asked for: while it is
+	 * ctime_linked, ctime_shown is shown. Both are written once, before RVL_CTIME_KEPT is set. */
+	_Atomic int ctime_state;
+#define RVL_CTIME_LINKING 1 /* for a moment: the link is made, both are to be written */
+#define RVL_CTIME_KEPT 2
+	struct timespec ctime_shown, ctime_linked;
 
 	/* directory: its listings (readdir.c, parts.c) */
 	_Atomic uint64_t version; /* grows with each change of names; written under lock */

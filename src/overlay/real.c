@@ -12,7 +12,6 @@
 #include <sched.h>
 #include <sys/sysmacros.h>
 
-#include "base/clock.h"
 #include "index/stamp.h"
 #include "layer/lift.h"
 #include "layer/path.h"
@@ -299,68 +298,18 @@ int rvl_real_utimens(const struct rvl_real *real, const struct timespec times[2]
 	return r < 0 ? -errno : 0;
 }
 
-/* ---- changes that nobody asked for ---- */
-
-static int64_t ctime_of(const struct statx *stx)
-{
-	return (int64_t)stx->stx_ctime.tv_sec * (int64_t)RVL_NS_PER_S + stx->stx_ctime.tv_nsec;
-}
-
-/* Was something changed besides the ctime? */
-static bool is_changed(const struct statx *a, const struct statx *b)
-{
-	return a->stx_mode != b->stx_mode || a->stx_uid != b->stx_uid || a->stx_gid != b->stx_gid ||
-	       a->stx_size != b->stx_size || a->stx_mtime.tv_sec != b->stx_mtime.tv_sec ||
-	       a->stx_mtime.tv_nsec != b->stx_mtime.tv_nsec;
-}
-
-int rvl_ctime_begin(struct rvl_node *node, int dirfd, const char *name, struct statx *ret)
-{
-	int r = rvl_path_statx(dirfd, name, RVL_STATX_MASK, ret);
-
-	atomic_fetch_or(&node->ctime_turn, 1);
-	return r;
-}
-
-bool rvl_ctime_end(struct rvl_node *node, int dirfd, const char *name, const struct statx *before)
-{
-	struct statx after;
-	bool is_kept = before && rvl_path_statx(dirfd, name, RVL_STATX_MASK, &after) == 0 &&
-		       !is_changed(before, &after);
-	const bool was_kept = is_kept && ctime_of(before) == atomic_load(&node->ctime_real);
-
-	if (!was_kept)
-		atomic_store(&node->ctime_shown, is_kept ? ctime_of(before) : 0);
-	atomic_store(&node->ctime_former, was_kept ? atomic_load(&node->ctime_real) : 0);
-	atomic_store(&node->ctime_real, is_kept ? ctime_of(&after) : 0);
-	atomic_fetch_add(&node->ctime_turn, 1);
-	return is_kept;
-}
-
-/* A file that is being linked and has not the link yet is as it was. */
+/* Linking an entry that was owed is no change of the file (overlay/debt.c). */
 static void show_ctime(const struct rvl_node *node, const struct statx *stx, struct stat *ret)
 {
-	const int64_t now = ctime_of(stx);
-	const bool is_waited_for = rvl_node_is_dir(node) || stx->stx_nlink > 1;
-	unsigned turn;
-	int64_t shown;
+	int state = atomic_load(&node->ctime_state);
 
-	do {
-		turn = atomic_load(&node->ctime_turn);
-		while (turn & 1 && is_waited_for) {
-			sched_yield();
-			turn = atomic_load(&node->ctime_turn);
-		}
-		if (turn == 0 || turn & 1)
-			return;
-		shown = now;
-		if (now && (now == atomic_load(&node->ctime_real) ||
-			    now == atomic_load(&node->ctime_former)))
-			shown = atomic_load(&node->ctime_shown);
-	} while (atomic_load(&node->ctime_turn) != turn);
-	if (shown != now && shown > 0)
-		ret->st_ctim = (struct timespec){ shown / (int64_t)RVL_NS_PER_S,
-						  shown % (int64_t)RVL_NS_PER_S };
+	while (state == RVL_CTIME_LINKING && stx->stx_nlink > 1) {
+		sched_yield();
+		state = atomic_load(&node->ctime_state);
+	}
+	if (state == RVL_CTIME_KEPT && ret->st_ctim.tv_sec == node->ctime_linked.tv_sec &&
+	    ret->st_ctim.tv_nsec == node->ctime_linked.tv_nsec)
+		ret->st_ctim = node->ctime_shown;
 }
 
 void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bool is_upper,
@@ -383,8 +332,6 @@ void rvl_node_stat_from(const struct rvl_node *node, const struct statx *stx, bo
 			ret->st.st_nlink = 0;
 		else if (node->lower.n)
 			ret->st.st_nlink = 1;
-		if (is_upper)
-			show_ctime(node, stx, &ret->st);
 	} else if (!is_upper) {
 		/* unlinked while it is open: its one name was whited out */
 		if (atomic_load(&node->is_dead))

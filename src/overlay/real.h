@@ -33,16 +33,6 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret);
 void rvl_real_put(struct rvl_real *real); /* accepts a zeroed one */
 #define _cleanup_real_ __attribute__((cleanup(rvl_real_put)))
 
-/*
- * Around a change of upper's object that nobody asked for, such as the link of an entry that was owed, or a
- * name in a directory that a copy-up publishes: its ctime stays what it was for those who look
- * (rvl_node_stat_from). dirfd/name: the object. With its lock. begin: *ret is what it was; whatever it
- * returns, end follows, before NULL where the change is not to be hidden. end: false: attributes have
- * changed that people see.
- */
-int rvl_ctime_begin(struct rvl_node *node, int dirfd, const char *name, struct statx *ret);
-bool rvl_ctime_end(struct rvl_node *node, int dirfd, const char *name, const struct statx *before);
-
 /* A new descriptor of it. */
 int rvl_real_open(const struct rvl_real *real, int flags);
 

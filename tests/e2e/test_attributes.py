@@ -265,20 +265,3 @@ def test_copy_up_is_seen(ov, copy_up):
     paths = [os.path.join(where, name) for where, _, names in os.walk(top) for name in ["", *names]]
     kept = {path: shown(path) for path in paths}
     assert kept == {path: true(path) for path in paths}
-
-
-@pytest.mark.reverlay_only("the kernel's overlay shows it, and has no counters")
-def test_copy_up_changes_nothing_of_its_directory(ov):
-    """But when that is copied up itself: no attribute of it is seen to change, so nothing is told and asked anew."""
-    with ov.lower() as low:
-        for i in range(100):
-            write(low / f"d/f{i}", "text")
-    mnt = ov.mount()
-    os.chmod(mnt / "d/f0", 0o600)
-    before, told = shown(mnt / "d"), notices(ov)
-    for i in range(1, 100):
-        os.chmod(mnt / f"d/f{i}", 0o600)
-    assert notices(ov) == told
-    assert shown(mnt / "d") == true(mnt / "d") == before
-    os.chmod(mnt / "d", 0o700)
-    assert shown(mnt / "d")["st_ctime_ns"] > before["st_ctime_ns"]

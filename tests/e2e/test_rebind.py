@@ -587,6 +587,38 @@ def test_one_of_two_links_is_joined(ov):
         assert before[names[0]] in (after[names[0]], after[names[1]])  # one of the two has kept it
 
 
+def test_links_are_parted_and_joined(ov):
+    """Of three hard links two are copies of each other in the newer lower, and the third is a link of a changed file."""
+    groups = range(8)  # with other names in each: what the walk meets first is another one
+    with ov.lower() as low:
+        for i in groups:
+            write(low / f"{i}/a{i}", "same\n")
+            for name in ("b", "e"):
+                os.link(low / f"{i}/a{i}", low / f"{i}/{name}{i}")
+            write(low / f"{i}/d{i}", "D\n")
+    mnt = ov.mount()
+    for i in groups:
+        write(mnt / f"{i}/d{i}", "D changed\n")
+    run(CTL, "map", mnt)
+    ov.umount()
+    newer = ov.lower_base / "newer"
+    run("cp", "-a", low, newer)
+    for i in groups:
+        for name in ("e", "b"):
+            os.unlink(newer / f"{i}/{name}{i}")
+        shutil.copy2(newer / f"{i}/a{i}", newer / f"{i}/e{i}")
+        os.link(newer / f"{i}/d{i}", newer / f"{i}/b{i}")
+    ov.lowers, ov.before = [newer], None
+    rebind(ov)
+    ov.check_links = False  # lower's st_nlink counts names that are upper's now
+    mnt = ov.mount()
+    for i in groups:
+        text = [(mnt / f"{i}/{name}{i}").read_text() for name in "aebd"]
+        assert text == ["same\n", "same\n", "D\n", "D changed\n"]
+        assert ino(mnt / f"{i}/a{i}") == ino(mnt / f"{i}/e{i}")
+        assert len({ino(mnt / f"{i}/{name}{i}") for name in "abd"}) == 3
+
+
 def test_the_mount_does_it(ov, used, move):
     """rebind=auto: the mount of copied layers binds them; the next one has nothing to do."""
     move.all("xfs", "btrfs", by_rsync)
