@@ -488,11 +488,43 @@ static int count_joined(const struct rvl_check_rebind *rb, const struct rvl_rebi
 	return n;
 }
 
-/* A number for joined names whose own has stayed with names that were not joined: one for all of them. */
-static int number_of_parted(struct rvl_check_rebind *rb, uint64_t number, struct rvl_id *ret)
+/* Has upper at this name what a run before this one has copied up from the same file? */
+static bool is_made(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split, struct rvl_id *ret)
 {
-	int r = rb->parted_from == number ? 0 : rvl_number_born(rb->index, &rb->parted);
+	const char *dir = rvl_rebind_upper_path(rb, split->parent);
+	_cleanup_close_ int fd = -EBADF;
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+	struct rvl_handle origin, now;
+	struct statx st;
+	ssize_t n;
 
+	if (dir)
+		fd = rvl_path_open(rvl_stack_upper(rb->config->stack)->fd, dir, O_PATH | O_DIRECTORY, 0);
+	if (fd < 0 || rvl_path_statx(fd, split->name, RVL_STATX_MASK, &st))
+		return false;
+	n = rvl_upper_xattr_get(rb->index, fd, split->name, st.stx_mode, st.stx_ino, RVL_XATTR_ORIGIN,
+				value, sizeof(value));
+	return n > 0 && !rvl_handle_decode(value, (unsigned)n, &origin) &&
+	       !rvl_handle_get(split->layer->fd, split->path, rb->uuids[split->layer->index], &now) &&
+	       rvl_handle_equal(&origin, &now) &&
+	       !rvl_stamp_get(rb->index, fd, split->name, st.stx_mode, st.stx_ino, ret) &&
+	       rvl_number_is_born(rb->index, ret->number);
+}
+
+/* A number for joined names whose own has stayed with names that were not joined: one for all of them, from
+ * this one on; that of a run before this one, if it had come to one of the names. */
+static int number_of_parted(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split,
+			    struct rvl_id *ret)
+{
+	const uint64_t number = split->id.number;
+	const int n = count_joined(rb, split);
+	bool is_there = rb->parted_from == number;
+	int r = 0;
+
+	for (int i = 0; !is_there && i < n; i++)
+		is_there = is_made(rb, &split[i], &rb->parted);
+	if (!is_there)
+		r = rvl_number_born(rb->index, &rb->parted);
 	if (!r)
 		rb->parted_from = number;
 	*ret = rb->parted;
@@ -534,7 +566,7 @@ static int part_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_spli
 	if (rb->config->is_dry_run)
 		return 0;
 	if (is_taken)
-		r = number_of_parted(rb, split->id.number, &id);
+		r = number_of_parted(rb, split, &id);
 	if (r)
 		return r;
 	fd = open_directory(rb, split->parent, 0);

@@ -474,7 +474,6 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 	r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);
 	if (r)
 		return r == -ENOENT ? 1 : r;
-	place->is_seen = true;
 	if (place->type && place->type != visit->type) {
 		rebind->counts->n_other_kind++;
 		note(rebind, RVL_REBIND_OTHER_KIND, place);

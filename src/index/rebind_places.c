@@ -270,9 +270,21 @@ static int is_at(struct rvl_old_places *places, const struct rvl_old_place *plac
 	return at.parent == parent && !strcmp(at.name, name);
 }
 
+/* Of two numbers of one place the one that was assigned later: the other is of a file whose inode was given
+ * again (overlay/identify.c, put_rows). */
+static bool is_later(const struct rvl_old_places *places, const struct rvl_old_place *a,
+		     const struct rvl_old_place *b)
+{
+	const uint16_t assigned = places->index->state->counters[RVL_COUNTER_ASSIGNED].instance;
+
+	return a->number >> RVL_INSTANCE_SHIFT == assigned &&
+	       (b->number >> RVL_INSTANCE_SHIFT != assigned || a->number > b->number);
+}
+
 int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
 			struct rvl_old_place **ret)
 {
+	struct rvl_old_place *best = NULL;
 	uint64_t hash = hash_of(parent, name);
 	size_t low = 0, high = places->n;
 
@@ -289,12 +301,14 @@ int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const ch
 
 		if (r < 0)
 			return r;
-		if (r) {
-			*ret = &places->v[low];
-			return 0;
-		}
+		if (!r)
+			continue;
+		places->v[low].is_seen = true;
+		if (!best || is_later(places, &places->v[low], best))
+			best = &places->v[low];
 	}
-	return -ENOENT;
+	*ret = best;
+	return best ? 0 : -ENOENT;
 }
 
 size_t rvl_old_places_count(const struct rvl_old_places *places)

@@ -18,7 +18,7 @@ struct rvl_old_place {
 	bool has_other_names; /* the object was a hard link */
 	bool is_from_entry; /* and in no row of the map */
 	bool has_entry; /* one that says so too */
-	bool is_seen; /* for the caller: it is still there */
+	bool is_seen; /* it is still there */
 };
 
 struct rvl_old_places;
@@ -28,7 +28,7 @@ int rvl_old_places_read(struct rvl_index *old, bool *ret_has_map, struct rvl_old
 /* Accepts NULL. */
 void rvl_old_places_free(struct rvl_old_places *places);
 
-/* What was at a place: *ret is borrowed. -ENOENT. */
+/* What was at a place, which counts as seen from now on: *ret is borrowed. -ENOENT. */
 int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
 			struct rvl_old_place **ret);
 

@@ -10,8 +10,10 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "index/map.h"
 #include "index/place.h"
 #include "index/stamp.h"
@@ -19,6 +21,7 @@
 #include "layer/path.h"
 #include "overlay/nlink.h"
 
+#define ROWS_MAX (1 << 20)
 #define NUMBER_RETRIES 8
 
 struct stranger {
@@ -399,6 +402,59 @@ static int part_directory(struct rvl_index *index, uint64_t number)
 	return rvl_entry_put_directory(index, number, &entry, true);
 }
 
+/* ---- what the map says of a number that was two objects' ---- */
+
+struct rows {
+	struct rvl_map_row *v; /* owned */
+	size_t n, size;
+};
+
+static int take_row(void *arg, const struct rvl_map_row *row)
+{
+	struct rows *rows = arg;
+	int r = rvl_array_reserve(&rows->v, &rows->size, rows->n, sizeof(*rows->v), ROWS_MAX);
+
+	if (r == 0)
+		rows->v[rows->n++] = *row;
+	return r;
+}
+
+/* The place that upper's object was copied up from; none: no name. */
+static void read_place(struct rvl_overlay *ov, uint64_t number, struct rvl_name_at *ret)
+{
+	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
+	char path[RVL_ENTRY_PATH_SIZE];
+	ssize_t n;
+
+	rvl_entry_path(number, path);
+	n = rvl_xattr_get(&ov->stack->xattr, ov->index->inodes_fd, path, RVL_XATTR_PLACE, value,
+			  sizeof(value));
+	if (n < 0 || rvl_name_at_decode(value, (size_t)n, ret))
+		*ret = (struct rvl_name_at){};
+}
+
+/* All names that lower has by the map are those of the object that has the inode now, but for the one that
+ * upper's was copied up from: a later rebind goes by them. */
+static int put_rows(struct rvl_overlay *ov, uint64_t old, const struct rvl_id *id)
+{
+	struct rvl_name_at place;
+	struct rows rows = {};
+	int r = rvl_map_get(ov->index, old, take_row, &rows);
+
+	read_place(ov, old, &place);
+	if (r == -ENOENT)
+		r = 0;
+	for (size_t i = 0; r == 0 && i < rows.n; i++) {
+		struct rvl_map_row *row = &rows.v[i];
+
+		row->generation = id->generation;
+		if (row->at.parent != place.parent || strcmp(row->at.name, place.name) != 0)
+			r = rvl_map_put(ov->index, id->number, row);
+	}
+	free(rows.v);
+	return r;
+}
+
 /* With identify_lock. */
 static int uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
 		     bool is_other_life, struct rvl_id *id)
@@ -426,6 +482,9 @@ static int uncovered(struct rvl_dir *dir, const char *name, const struct rvl_fou
 			 (unsigned long long)id->number);
 	if (ov->config.is_read_only)
 		return 0;
+	r = is_other_life ? put_rows(ov, old, id) : 0;
+	if (r < 0)
+		return r;
 	/* a map that is complete has it under the old number */
 	row.generation = id->generation;
 	snprintf(row.at.name, sizeof(row.at.name), "%s", name);

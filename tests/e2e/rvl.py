@@ -53,6 +53,13 @@ def run(*args, check=True, timeout=120, **kwargs):
     return result
 
 
+def stop(process):
+    """SIGSTOP, and no thread of it runs any more."""
+    process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{process.pid}/task")
+    wait_until(lambda: all("State:\tT" in (task / "status").read_text() for task in tasks.iterdir()), "a stopped server")
+
+
 @contextlib.contextmanager
 def uring_enabled():
     """The kernel offers io_uring to mounts made meanwhile."""

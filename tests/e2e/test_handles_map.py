@@ -126,13 +126,14 @@ def test_decode_waits_for_the_map(ov, overlays, is_stopped, transport):
     with rvl.uring_enabled():
         ov.remount(f"io_uring={transport}")
     assert not (ov.work / "inodes/map.mdb").exists()
-    slow.process.send_signal(signal.SIGSTOP)
+    rvl.stop(slow.process)
     with futures.ThreadPoolExecutor() as threads:
         try:
             waiting = [threads.submit(number_by, mnt, fh) for fh, _ in taken]
             while counters(ov)["decodes"] < len(taken):
                 pass
-            assert not any(one.done() for one in waiting)
+            done = [one.exception() or one.result() for one in waiting if one.done()]
+            assert not done
             if is_stopped:
                 ov.process.send_signal(signal.SIGTERM)
                 rvl.wait_until(lambda: not rvl.is_mounted(mnt), "the umount")

@@ -297,6 +297,41 @@ def test_inode_given_again_to_a_directory(ov):
 
 
 @pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("names", [("b", "c"), ("p", "q")])
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_rebind_after_an_inode_was_given_again(ov, names, is_mapped):
+    """What was parted by the mount stays parted: a rebind goes by places, of which the map may have two numbers."""
+    with ov.lower() as low:
+        write(low / "a", "first\n")
+        os.link(low / "a", low / "b")
+        os.link(low / "a", low / "c")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    run(CTL, "map", mnt)
+    number = ino(mnt / "a")
+    ov.umount()
+    new = give_again(low, ["a", "b", "c"])
+    os.rename(low / new, low / names[0])
+    os.link(low / names[0], low / names[1])
+    ov.before = None
+    if is_mapped:
+        ov.ctl("repair", "-y")  # throws the places away
+    mnt = ov.mount()
+    if is_mapped:
+        run(CTL, "map", mnt)
+    assert (mnt / names[0]).read_text() == "of its own\n"  # met by one of its names only
+    ov.umount()
+    copy = ov.lower_base / "copy"
+    run("cp", "-a", low, copy)
+    ov.lowers, ov.before, ov.check_links = [copy], None, False
+    rebind_as_told(ov)
+    mnt = ov.mount()
+    assert (mnt / "a").read_text() == "changed\n" and ino(mnt / "a") == number
+    assert {(mnt / name).read_text() for name in names} == {"of its own\n"}
+    assert ino(mnt / names[0]) == ino(mnt / names[1]) != number
+
+
+@pytest.mark.layouts("ext4")
 @pytest.mark.parametrize("name", ["a", "z"])
 def test_newer_hard_links_in_place(ov, name):
     """A newer version in place has the same inode, and not the name that was copied up: after a rebind the names that are

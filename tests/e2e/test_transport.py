@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rvl import CTL, run, uring_enabled, wait_until
+from rvl import CTL, run, stop, uring_enabled, wait_until
 from snapshots import assert_same, snapshot
 
 pytestmark = pytest.mark.reverlay_only("the way of its own requests")
@@ -179,7 +179,7 @@ def test_slow_request(tree, overlays, options):
     os.stat(mnt / "slow")
     # from here on only the fast layer is asked for it, though others drop the machine's caches
     pinned = os.open(mnt / "dir", os.O_PATH)
-    slow.process.send_signal(signal.SIGSTOP)
+    stop(slow.process)
     try:
         waiting = [subprocess.Popen(["cat", mnt / "slow" / f"file{i}"], preexec_fn=one_cpu, stdout=subprocess.PIPE)
                    for i in range(3)]
