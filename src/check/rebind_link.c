@@ -55,6 +55,7 @@ struct temp {
 	int fd; /* owned; regular files */
 	struct statx st;
 	bool is_named;
+	bool is_of_other; /* it is made from what is another object now: that is no origin */
 };
 
 /* ---- what is remembered of the walk ---- */
@@ -169,8 +170,8 @@ static int set_identity(struct temp *temp, const struct source *from, const stru
 	struct rvl_handle origin;
 	int len = 0, r = 0;
 
-	if (!rvl_handle_get(from->layer->fd, from->path, temp->rb->uuids[from->layer->index],
-			    &origin))
+	if (!temp->is_of_other &&
+	    !rvl_handle_get(from->layer->fd, from->path, temp->rb->uuids[from->layer->index], &origin))
 		len = rvl_handle_encode(&origin, value);
 	r = set_private(temp, RVL_XATTR_ORIGIN, value, len < 0 ? 0 : (size_t)len);
 	if (!r && !S_ISDIR(from->st.stx_mode))
@@ -488,47 +489,43 @@ static int count_joined(const struct rvl_check_rebind *rb, const struct rvl_rebi
 	return n;
 }
 
-/* Has upper at this name what a run before this one has copied up from the same file? */
-static bool is_made(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split, struct rvl_id *ret)
+/* Was it begun for this name by a run before this one? Then it waits for names, and is equal to the file. */
+static int is_made(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split, struct rvl_id *ret)
 {
-	const char *dir = rvl_rebind_upper_path(rb, split->parent);
-	_cleanup_close_ int fd = -EBADF;
-	uint8_t value[RVL_HANDLE_ENCODED_MAX];
-	struct rvl_handle origin, now;
+	struct rvl_index *index = rb->index;
+	char entry[RVL_ENTRY_PATH_SIZE];
+	struct rvl_nlink nlink;
 	struct statx st;
-	ssize_t n;
+	int r = rvl_rebind_copy_of(rb->rebind, split->parent, split->name, split->id.number, ret);
 
-	if (dir)
-		fd = rvl_path_open(rvl_stack_upper(rb->config->stack)->fd, dir, O_PATH | O_DIRECTORY, 0);
-	if (fd < 0 || rvl_path_statx(fd, split->name, RVL_STATX_MASK, &st))
-		return false;
-	n = rvl_upper_xattr_get(rb->index, fd, split->name, st.stx_mode, st.stx_ino, RVL_XATTR_ORIGIN,
-				value, sizeof(value));
-	return n > 0 && !rvl_handle_decode(value, (unsigned)n, &origin) &&
-	       !rvl_handle_get(split->layer->fd, split->path, rb->uuids[split->layer->index], &now) &&
-	       rvl_handle_equal(&origin, &now) &&
-	       !rvl_stamp_get(rb->index, fd, split->name, st.stx_mode, st.stx_ino, ret) &&
-	       rvl_number_is_born(rb->index, ret->number);
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	rvl_entry_path(ret->number, entry);
+	r = rvl_path_statx(index->inodes_fd, entry, RVL_STATX_MASK, &st);
+	r = r ?: rvl_nlink_get(index, index->inodes_fd, entry, st.stx_mode, st.stx_ino, &nlink);
+	if (r <= 0 || nlink.is_lower || nlink.diff < 0)
+		return r == -ENOENT || r == -EUCLEAN || r > 0 ? 0 : r;
+	return rvl_rebind_is_equal(index->stack, index->inodes_fd, entry, split->layer->fd, split->path);
 }
 
 /* A number for joined names whose own has stayed with names that were not joined: one for all of them, from
- * this one on; that of a run before this one, if it had come to one of the names. */
+ * this one on; that of a run before this one, if it had begun. */
 static int number_of_parted(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split,
 			    struct rvl_id *ret)
 {
 	const uint64_t number = split->id.number;
 	const int n = count_joined(rb, split);
-	bool is_there = rb->parted_from == number;
-	int r = 0;
+	int r = rb->parted_from == number;
 
-	for (int i = 0; !is_there && i < n; i++)
-		is_there = is_made(rb, &split[i], &rb->parted);
-	if (!is_there)
-		r = rvl_number_born(rb->index, &rb->parted);
+	for (int i = 0; !r && i < n; i++)
+		r = is_made(rb, &split[i], &rb->parted);
 	if (!r)
-		rb->parted_from = number;
+		r = rvl_number_born(rb->index, &rb->parted);
+	if (r < 0)
+		return r;
+	rb->parted_from = number;
 	*ret = rb->parted;
-	return r;
+	return 0;
 }
 
 /* The links that the file has in lower are the other's, and count for none of its names. */
@@ -537,7 +534,7 @@ static int copy_up_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_s
 {
 	struct source from = { .layer = split->layer, .path = split->path };
 	struct rvl_name_at place = { .parent = split->parent };
-	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
+	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF, .is_of_other = true };
 	struct rvl_index *index = rb->index;
 	int r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 

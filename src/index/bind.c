@@ -92,23 +92,13 @@ static void stabilise(struct rvl_identity *identity, const struct rvl_state_root
 	identity->is_stable = true;
 }
 
-/* The topmost layer of its filesystem. */
-static unsigned first_of_filesystem(const struct rvl_stack *stack, unsigned i)
-{
-	unsigned first = 0;
-
-	while (stack->layers[first + 1].dev != stack->layers[i + 1].dev)
-		first++;
-	return first;
-}
-
 /* Identity and root of a lower. Layers with one st_dev share an identity. */
 static int read_lower(const struct rvl_stack *stack, struct rvl_binding *binding, unsigned i)
 {
 	const struct rvl_layer *layer = &stack->layers[i + 1];
 	struct rvl_identity *identity = &binding->identities[i];
 	struct rvl_state_root *root = &binding->lowers[i];
-	const unsigned first = first_of_filesystem(stack, i);
+	const unsigned first = rvl_stack_first_of_filesystem(stack, i + 1) - 1;
 	int r = 0;
 
 	if (first < i)
@@ -191,7 +181,7 @@ static int part_twins(const struct rvl_stack *stack, struct rvl_binding *binding
 		/* data-only layers give no numbers */
 		are_like[i] = !stack->layers[i + 1].is_data_only && has_twin(stack, binding, i);
 	for (unsigned i = 0; r == 0 && i < binding->n_lowers; i++) {
-		const unsigned first = first_of_filesystem(stack, i);
+		const unsigned first = rvl_stack_first_of_filesystem(stack, i + 1) - 1;
 
 		if (!are_like[i])
 			continue;

@@ -111,6 +111,12 @@ int rvl_rebind_companions(struct rvl_rebind *rebind);
 int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
 		      struct rvl_rebind_counts *ret);
 /*
+ * After the walk: an object in upper that was copied up from this place, and has not this number, nor one
+ * that the map had there; it may be one that a rebind before this one has begun. -ENOENT.
+ */
+int rvl_rebind_copy_of(struct rvl_rebind *rebind, uint64_t parent, const char *name, uint64_t except,
+		       struct rvl_id *ret);
+/*
  * Before objects are made in upper: what they are numbered with is durable, in the state that is in
  * force: if there is no commit, nothing else ever gets these numbers.
  */

@@ -270,22 +270,25 @@ static int is_at(struct rvl_old_places *places, const struct rvl_old_place *plac
 	return at.parent == parent && !strcmp(at.name, name);
 }
 
-/* Of two numbers of one place the one that was assigned later: the other is of a file whose inode was given
- * again (overlay/identify.c, put_rows). */
-static bool is_later(const struct rvl_old_places *places, const struct rvl_old_place *a,
-		     const struct rvl_old_place *b)
+/*
+ * Which of two numbers of one place had the lower object there? That of the map: what upper has of another
+ * one was copied up from what had been there before. Of two in the map the one that was assigned later: the
+ * other is of a file whose inode was given again (overlay/identify.c, put_rows).
+ */
+static bool is_rather(const struct rvl_old_places *places, const struct rvl_old_place *a,
+		      const struct rvl_old_place *b)
 {
 	const uint16_t assigned = places->index->state->counters[RVL_COUNTER_ASSIGNED].instance;
 
+	if (a->is_from_entry != b->is_from_entry)
+		return b->is_from_entry;
 	return a->number >> RVL_INSTANCE_SHIFT == assigned &&
 	       (b->number >> RVL_INSTANCE_SHIFT != assigned || a->number > b->number);
 }
 
-int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
-			struct rvl_old_place **ret)
+/* The first with this hash, or where it would be. */
+static size_t first_of_hash(const struct rvl_old_places *places, uint64_t hash)
 {
-	struct rvl_old_place *best = NULL;
-	uint64_t hash = hash_of(parent, name);
 	size_t low = 0, high = places->n;
 
 	while (low < high) {
@@ -296,19 +299,47 @@ int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const ch
 		else
 			high = middle;
 	}
-	for (; low < places->n && places->v[low].hash == hash; low++) {
-		int r = is_at(places, &places->v[low], parent, name);
+	return low;
+}
+
+int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
+			struct rvl_old_place **ret)
+{
+	const uint64_t hash = hash_of(parent, name);
+	struct rvl_old_place *best = NULL;
+
+	for (size_t i = first_of_hash(places, hash); i < places->n && places->v[i].hash == hash; i++) {
+		int r = is_at(places, &places->v[i], parent, name);
 
 		if (r < 0)
 			return r;
 		if (!r)
 			continue;
-		places->v[low].is_seen = true;
-		if (!best || is_later(places, &places->v[low], best))
-			best = &places->v[low];
+		places->v[i].is_seen = true;
+		if (!best || is_rather(places, &places->v[i], best))
+			best = &places->v[i];
 	}
 	*ret = best;
 	return best ? 0 : -ENOENT;
+}
+
+int rvl_old_places_copy(struct rvl_old_places *places, uint64_t parent, const char *name,
+			uint64_t except, struct rvl_id *ret)
+{
+	const uint64_t hash = hash_of(parent, name);
+
+	for (size_t i = first_of_hash(places, hash); i < places->n && places->v[i].hash == hash; i++) {
+		const struct rvl_old_place *place = &places->v[i];
+		const struct rvl_state_instance *instance = rvl_state_instance_by_id(
+			places->index->state, (uint16_t)(place->number >> RVL_INSTANCE_SHIFT));
+
+		if (!place->is_from_entry || place->number == except || !instance ||
+		    !(instance->flags & RVL_INSTANCE_COUNTER) || is_at(places, place, parent, name) != 1)
+			continue;
+		*ret = (struct rvl_id){ place->number, place->generation };
+		return 0;
+	}
+	return -ENOENT;
 }
 
 size_t rvl_old_places_count(const struct rvl_old_places *places)

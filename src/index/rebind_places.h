@@ -18,7 +18,8 @@ struct rvl_old_place {
 	bool has_other_names; /* the object was a hard link */
 	bool is_from_entry; /* and in no row of the map */
 	bool has_entry; /* one that says so too */
-	bool is_seen; /* it is still there */
+	bool is_seen; /* something is still there */
+	bool is_kept; /* and has the number: set by who finds it */
 };
 
 struct rvl_old_places;
@@ -31,6 +32,10 @@ void rvl_old_places_free(struct rvl_old_places *places);
 /* What was at a place, which counts as seen from now on: *ret is borrowed. -ENOENT. */
 int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
 			struct rvl_old_place **ret);
+/* An object in upper that says that it was copied up from this place, whose number is a counter's, and
+ * not this one, and which the map does not know. -ENOENT. */
+int rvl_old_places_copy(struct rvl_old_places *places, uint64_t parent, const char *name,
+			uint64_t except, struct rvl_id *ret);
 
 /* All places, in no order to rely on. */
 size_t rvl_old_places_count(const struct rvl_old_places *places);

@@ -27,6 +27,12 @@ struct sample {
 	char *waiting[SAMPLE_MAX]; /* owned; directories to be listed, n_waiting of them */
 };
 
+/* An error that says nothing of the layer. */
+static bool is_shortage(int r)
+{
+	return r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
+
 static void add(struct sample *sample, const char *path, const struct statx *stx)
 {
 	uint8_t one[5 * 8];
@@ -60,7 +66,7 @@ static int list(struct sample *sample, const char *dir)
 			r = 0;
 			continue;
 		}
-		if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+		if (is_shortage(r))
 			return r;
 		/* an image that is damaged in places is still that image */
 		if (r < 0)
@@ -78,7 +84,7 @@ static int list_below(struct sample *sample, const char *dir)
 {
 	int r = list(sample, dir);
 
-	return r == -ENOMEM || r == -EMFILE || r == -ENFILE ? r : 0;
+	return is_shortage(r) ? r : 0;
 }
 
 int rvl_identity_names(int fd, bool is_deep, bool has_inos, uint64_t *ret_n, uint64_t *ret_sum)

@@ -102,6 +102,16 @@ int rvl_layer_place(const struct rvl_layer *layer, int dirfd, const char *name, 
  */
 bool rvl_layer_may_have_dir(const struct rvl_layer *layer, int fd);
 
+/* Index of the topmost lower on the filesystem of the lower with index i. */
+static inline unsigned rvl_stack_first_of_filesystem(const struct rvl_stack *stack, unsigned i)
+{
+	unsigned first = 1;
+
+	while (stack->layers[first].dev != stack->layers[i].dev)
+		first++;
+	return first;
+}
+
 /* Index of the first data-only layer; lowers with a merged view are 1 … this - 1. */
 static inline unsigned rvl_stack_data_start(const struct rvl_stack *stack)
 {

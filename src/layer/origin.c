@@ -9,15 +9,6 @@
 #include "base/cleanup.h"
 #include "layer/path.h"
 
-/* Is layer i the first of its filesystem? A handle opens the same by each of them. */
-static bool is_first_of_filesystem(const struct rvl_stack *stack, unsigned i)
-{
-	for (unsigned j = 1; j < i; j++)
-		if (stack->layers[j].dev == stack->layers[i].dev)
-			return false;
-	return true;
-}
-
 static bool is_same_object(const struct statx *a, const struct statx *b)
 {
 	return a->stx_ino == b->stx_ino && rvl_statx_dev(a) == rvl_statx_dev(b);
@@ -62,8 +53,9 @@ int rvl_origin_find(const struct rvl_stack *stack, uint8_t (*uuids)[16],
 		struct statx st;
 		int fd;
 
+		/* a handle of a file opens the same by each layer of a filesystem */
 		if (!rvl_origin_may_be_of(handle, uuids[i]) ||
-		    (!S_ISDIR(type) && !is_first_of_filesystem(stack, i)))
+		    (!S_ISDIR(type) && rvl_stack_first_of_filesystem(stack, i) != i))
 			continue;
 		fd = rvl_origin_find_in(layer, handle, type, &st);
 		if (fd < 0) {

@@ -22,9 +22,10 @@ int rvl_origin_find_in(const struct rvl_layer *layer, const struct rvl_handle *h
 bool rvl_origin_may_be_of(const struct rvl_handle *handle, const uint8_t uuid[16]);
 
 /*
- * rvl_origin_find_in for all lower layers whose filesystem may have the handle's uuid. A handle may be no more than an
- * inode number (squashfs, erofs): -ENOTUNIQ where different objects have it, so that it cannot be told
- * which is meant. uuids: of rvl_identity_uuids. *ret_layer: the layer, or another on the same filesystem.
+ * rvl_origin_find_in for all lower layers whose filesystem may have the handle's uuid. A handle may be no
+ * more than an inode number (squashfs, erofs): -ENOTUNIQ where different objects have it, so that it cannot
+ * be told which is meant. uuids: of rvl_identity_uuids. *ret_layer: the layer, or another on the same
+ * filesystem.
  */
 int rvl_origin_find(const struct rvl_stack *stack, uint8_t (*uuids)[16],
 		    const struct rvl_handle *handle, mode_t type,

@@ -110,6 +110,19 @@ def rebind(ov, *arguments, check=True):
     return json.loads(result.stdout) if check else result
 
 
+def rebind_again(ov):
+    """What was bound is bound: nothing is told, and nothing changed but the table on upper's root."""
+    def upper():
+        return {name: info for name, info in snapshot(ov.upper, private=True).items() if name != "."}
+
+    before = upper()
+    report = rebind(ov)
+    lower = report["lower"]
+    assert (report["told"], lower["gone"], lower["linked"]) == ([], 0, 0), report
+    assert lower["kept"] == lower["known"], report
+    assert_same(before, upper(), "upper")
+
+
 # -- the state of things ----------------------------------------------------------------------
 
 
@@ -386,6 +399,7 @@ def test_newer_version_of_lower(ov, used, move):
     report = rebind(ov)
     told = {(t["what"], t["path"]) for t in report["told"]}
     assert told == {("gone", "/empty"), ("other-kind", "/xattr"), ("gone", "/suid")}
+    rebind_again(ov)
     mnt = ov.mount()
     used.check_handles(mnt, without=["empty", "xattr", "suid"])
     root = os.open(mnt, os.O_RDONLY)
@@ -398,6 +412,32 @@ def test_newer_version_of_lower(ov, used, move):
     for name in ("added", "xattr", "suid.moved"):
         assert ino(mnt / name) not in known, name
     check_tree(mnt)
+
+
+def test_gone_under_what_was_copied_up(ov):
+    """It is told once, and what upper has is no copy of anything any more, also where another file has the place."""
+    origin = "trusted.overlay.origin"
+    with ov.lower() as low:
+        for name in ("gone", "other", "kept"):
+            write(low / name, "lower\n")
+    mnt = ov.mount()
+    for name in ("gone", "other", "kept"):
+        write(mnt / name, "changed\n")
+    run(CTL, "map", mnt)
+    before = numbers(mnt)
+    ov.umount()
+    newer = ov.lower_base / "newer"
+    run("cp", "-a", low, newer)
+    os.unlink(newer / "gone")
+    os.unlink(newer / "other")
+    os.mkdir(newer / "other")
+    ov.lowers, ov.before = [newer], None
+    report = rebind(ov)
+    assert {(t["what"], t["path"]) for t in report["told"]} == {("gone", "/gone"), ("other-kind", "/other")}
+    assert {name: bool(os.getxattr(ov.upper / name, origin)) for name in listing(ov.upper)} == \
+        {"gone": False, "other": False, "kept": True}
+    rebind_again(ov)
+    assert numbers(ov.mount()) == before
 
 
 def test_another_list_of_lowers(ov, used, move):
@@ -536,6 +576,7 @@ def test_files_of_lower_are_joined(ov, move, fs):
             os.link(top / f"changed{i}", top / f"{name}{i}")
         write(top / f"changed{i}", "newer\n")
     assert rebind(ov)["lower"]["gone"] == 0
+    rebind_again(ov)
     ov.before = None
     ov.check_links = False  # lower's st_nlink counts names that are upper's now
     mnt = ov.mount()
@@ -576,6 +617,7 @@ def test_one_of_two_links_is_joined(ov):
         os.link(newer / f"{i}/q{i}", newer / f"{i}/p{i}")
     ov.lowers, ov.before = [newer], None
     rebind(ov)
+    rebind_again(ov)
     ov.check_links = False  # lower's st_nlink counts names that are upper's now
     mnt = ov.mount()
     after = numbers(mnt)
@@ -610,6 +652,7 @@ def test_links_are_parted_and_joined(ov):
         os.link(newer / f"{i}/d{i}", newer / f"{i}/b{i}")
     ov.lowers, ov.before = [newer], None
     rebind(ov)
+    rebind_again(ov)
     ov.check_links = False  # lower's st_nlink counts names that are upper's now
     mnt = ov.mount()
     for i in groups:

@@ -11,7 +11,7 @@ from imports import EVERY, kill_anywhere
 from rvl import CTL, run
 from snapshots import check_tree, numbers, xattrs_of
 from test_rebind import (by_cp, by_rsync, by_rsync_without_links, move, rebind,
-                         used)  # noqa: F401: fixtures
+                         rebind_again, used)  # noqa: F401: fixtures
 from test_rebind_rebuilt import aliases_without_workdir, check_aliases
 from trees import ino, listing, write
 
@@ -133,6 +133,54 @@ def test_killed_with_half_of_a_hard_link(ov, move, capsys, how):
         ov.umount()
 
     kill_anywhere(ov, capsys, ["rebind"], check, min(EVERY, 7), least=40)
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(1200 if EVERY == 1 else 200)
+def test_killed_with_joined_names(ov, move, capsys):
+    """Two of four hard links have become links of a changed file: they are one object of their own, which a run
+    that died may have begun."""
+    names = [f"d/name{i}" for i in range(5)]
+    with ov.lower() as low:
+        for name in names:
+            write(low / name)
+        # in the order in which the walk meets them: the joined ones after the other file, or they keep the number
+        changed, *kept, joined, joined2 = [f"d/{name}" for name in reversed(os.listdir(low / "d"))]
+        write(low / changed, "Q\n")
+        write(low / kept[0], "P\n")
+        for name in (kept[1], joined, joined2):
+            os.unlink(low / name)
+            os.link(low / kept[0], low / name)
+    mnt = ov.mount()
+    write(mnt / changed, "Q changed\n")
+    run(CTL, "map", mnt)
+    old = ino(mnt / joined)
+    ov.umount()
+    newer = ov.lower_base / "newer"
+    run("cp", "-a", low, newer)
+    for name in (joined, joined2):
+        os.unlink(newer / name)
+        os.link(newer / changed, newer / name)
+    ov.lowers, ov.before, ov.check_links = [newer], None, False
+
+    def check():
+        rebind(ov)
+        code, found = ov.ctl("check")
+        if code == 4:  # killed between a link and its count
+            assert {p["id"] for p in found["problems"]} == {"nlink-wrong"}, found
+            assert ov.ctl("repair", "-p")[0] == 1
+        else:
+            assert (code, found["problems"]) == (0, [])
+        mnt = ov.mount()
+        number = numbers(mnt)
+        assert number[joined] == number[joined2] not in (old, number[changed])
+        assert number[kept[0]] == number[kept[1]] == old != number[changed]
+        assert [(mnt / name).read_text() for name in (joined, joined2, *kept, changed)] == \
+            ["Q\n"] * 2 + ["P\n"] * 2 + ["Q changed\n"]
+        ov.umount()
+        rebind_again(ov)
+
+    kill_anywhere(ov, capsys, ["rebind"], check, min(EVERY, 3), least=40)
 
 
 def test_clone_that_never_ends(ov, move):

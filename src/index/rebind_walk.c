@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Rebinding, the lowers: rvl_rebind_lowers of rebind.h. Two walks: the first records which real object has
+ * which old number; then claims of stamps that are still free are recorded; the second is the map's own,
+ * which finds all numbers as a mount would.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/counters.h"
+#include "base/stop.h"
+#include "index/bind.h"
+#include "index/map_private.h"
+#include "index/number_private.h"
+#include "index/rebind_private.h"
+#include "layer/origin.h"
+#include "layer/path.h"
+
+/* Where the name of a former hard link lies that was met first. */
+struct first {
+	uint64_t number;
+	const struct rvl_layer *layer;
+	char *path; /* owned */
+	uint64_t parent;
+	char *name; /* owned */
+};
+
+/* A number that was given to names of a former hard link which are none of its links. */
+struct parted {
+	uint64_t number, former;
+};
+
+/* ---- what is remembered ---- */
+
+static char *path_of(const struct rvl_map_visit *visit)
+{
+	return rvl_path_join(visit->dir_path, visit->path);
+}
+
+static void free_first(void *p)
+{
+	struct first *first = p;
+
+	free(first->path);
+	free(first->name);
+	free(first);
+}
+
+void rvl_rebind_walk_release(struct rvl_rebind *rebind)
+{
+	tdestroy(rebind->firsts, free_first);
+	tdestroy(rebind->parted, free);
+}
+
+static int compare_first(const void *pa, const void *pb)
+{
+	const struct first *a = pa, *b = pb;
+
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+static struct first *find_first(struct rvl_rebind *rebind, uint64_t number)
+{
+	const struct first key = { .number = number };
+	struct first **found = tfind(&key, &rebind->firsts, compare_first);
+
+	return found ? *found : NULL;
+}
+
+static int remember_first(struct rvl_rebind *rebind, uint64_t number,
+			  const struct rvl_map_visit *visit)
+{
+	struct first *first;
+
+	if (find_first(rebind, number))
+		return 0;
+	first = calloc(1, sizeof(*first));
+	if (!first)
+		return -ENOMEM;
+	first->number = number;
+	first->layer = visit->layer;
+	first->path = path_of(visit);
+	first->parent = visit->parent;
+	first->name = strdup(visit->name);
+	if (!first->path || !first->name || !tsearch(first, &rebind->firsts, compare_first)) {
+		free_first(first);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static int compare_parted(const void *pa, const void *pb)
+{
+	const struct parted *a = pa, *b = pb;
+
+	return a->number < b->number ? -1 : a->number > b->number;
+}
+
+/* Was this number given in place of that one? */
+static bool is_parted_from(struct rvl_rebind *rebind, uint64_t number, uint64_t former)
+{
+	const struct parted key = { .number = number };
+	struct parted **found = tfind(&key, &rebind->parted, compare_parted);
+
+	return found && (*found)->former == former;
+}
+
+static int remember_parted(struct rvl_rebind *rebind, uint64_t number, uint64_t former)
+{
+	struct parted *parted;
+
+	if (is_parted_from(rebind, number, former))
+		return 0;
+	parted = calloc(1, sizeof(*parted));
+	if (!parted)
+		return -ENOMEM;
+	*parted = (struct parted){ number, former };
+	if (tsearch(parted, &rebind->parted, compare_parted))
+		return 0;
+	free(parted);
+	return -ENOMEM;
+}
+
+/* ---- what is told ---- */
+
+static void note(struct rvl_rebind *rebind, enum rvl_rebind_note what,
+		 const struct rvl_old_place *place)
+{
+	_cleanup_free_ char *path = rvl_old_places_path(rebind->places, place);
+
+	rebind->sink->note(rebind->sink->arg, what, place->number, path);
+}
+
+/* first: the name that has kept the number; NULL: this one has it. */
+static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		      const struct rvl_id *id, const struct first *first, bool has_entry,
+		      bool is_joined)
+{
+	_cleanup_free_ char *path = path_of(visit);
+	const struct rvl_rebind_split split = {
+		.id = *id,
+		.parent = visit->parent,
+		.name = visit->name,
+		.layer = visit->layer,
+		.path = path,
+		.first_layer = first ? first->layer : NULL,
+		.first_path = first ? first->path : NULL,
+		.first_parent = first ? first->parent : 0,
+		.first_name = first ? first->name : NULL,
+		.has_entry = has_entry,
+		.is_joined = is_joined,
+	};
+
+	return path ? rebind->sink->split(rebind->sink->arg, &split) : -ENOMEM;
+}
+
+/* ---- objects that were parted or joined ---- */
+
+/* 1: the entry is an object in upper. */
+static int is_copied_up(struct rvl_rebind *rebind, uint64_t number)
+{
+	enum rvl_entry_kind kind = RVL_ENTRY_NONE;
+	struct statx st;
+	int r = 0;
+
+	if (rebind->config.stack->has_upper)
+		r = rvl_entry_look(rebind->next, number, &kind, &st);
+	return r < 0 ? (r == -EUCLEAN || r == -ENOENT ? 0 : r) : kind == RVL_ENTRY_OBJECT;
+}
+
+/*
+ * What were two objects is one in the lowers now: *id becomes what that has. Where upper has one of the two,
+ * what it has must not show under the other's names: this one is told, to become a link of its own object
+ * in upper.
+ */
+static int settle_joined(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			 const struct rvl_old_place *place, const struct rvl_id *other,
+			 struct rvl_id *id)
+{
+	int r = is_copied_up(rebind, id->number);
+
+	if (r > 0)
+		r = tell_split(rebind, visit, id, NULL, true, false);
+	else if (r == 0 && (r = is_copied_up(rebind, other->number)) > 0)
+		r = tell_split(rebind, visit, id, NULL, false, true);
+	else if (r == 0) {
+		rebind->counts->n_joined++;
+		note(rebind, RVL_REBIND_JOINED, place);
+	}
+	*id = *other;
+	return r;
+}
+
+/* A name of a former hard link that is none of its links gets another number: at once, so that a name that
+ * comes later, and is a link of it, finds it taken. */
+static int settle_parted(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			 const struct rvl_real_id *real, struct rvl_id *id)
+{
+	const uint64_t former = id->number;
+	int has_entry = is_copied_up(rebind, former), r = has_entry < 0 ? has_entry : 0;
+
+	rebind->counts->n_split++;
+	r = r ?: tell_split(rebind, visit, id, find_first(rebind, former), has_entry, false);
+	r = r ?: rvl_number_assign(rebind->next, real, id);
+	return r ?: remember_parted(rebind, id->number, former);
+}
+
+/* The real object has another number, or the number another object. 1: it gets a new one. */
+static int settle_conflict(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			   const struct rvl_old_place *place, const struct rvl_real_id *real,
+			   struct rvl_id *id)
+{
+	struct rvl_id other;
+	int r = rvl_real_number(rebind->next, real, &other);
+
+	if (!r && other.number == id->number)
+		return 0;
+	if (!r && !is_parted_from(rebind, other.number, id->number))
+		return settle_joined(rebind, visit, place, &other, id);
+	if ((r && r != -ENOENT) || visit->type == DT_DIR)
+		return r == -ENOENT ? 1 : r;
+	return settle_parted(rebind, visit, real, id) ?: 1;
+}
+
+/* ---- a name ---- */
+
+/* It was a hard link that has been copied up, and the copy is none: nothing but upper can say that
+ * its names are one object. */
+static int check_entry(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		       const struct rvl_id *id)
+{
+	int r = visit->stx->stx_nlink > 1 ? 0 : is_copied_up(rebind, id->number);
+
+	return r > 0 ? tell_split(rebind, visit, id, NULL, true, false) : r;
+}
+
+static int record(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		  const struct rvl_old_place *place, struct rvl_id *id)
+{
+	struct rvl_real_id real;
+	int r = rvl_real_of_lower(rebind->next, visit->layer, visit->dirfd, visit->path, visit->stx,
+				  &real);
+
+	r = r ?: rvl_real_record(rebind->next, &real, id);
+	if (r == -EEXIST)
+		return settle_conflict(rebind, visit, place, &real, id);
+	if (r || !place->has_other_names)
+		return r;
+	r = remember_first(rebind, id->number, visit);
+	return r ?: check_entry(rebind, visit, id);
+}
+
+/* The number that a directory in upper has given its topmost lower part. -ENOENT: none. */
+static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+			 struct rvl_id *ret)
+{
+	struct rvl_real_id real;
+	int r;
+
+	if (!rebind->config.is_rebuilt || visit->type != DT_DIR)
+		return -ENOENT;
+	r = rvl_real_of_lower(rebind->next, visit->layer, visit->dirfd, visit->path, visit->stx,
+			      &real);
+	return r ?: rvl_real_number(rebind->next, &real, ret);
+}
+
+static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)
+{
+	struct rvl_rebind *rebind = arg;
+	const struct rvl_state *state = rebind->next->state;
+	struct rvl_old_place *place;
+	int has_entry;
+	int r = rvl_stop_check(rebind->config.stop) ?: find_recorded(rebind, visit, ret);
+
+	/* what an entry keeps of it is of the lower layers from before the copy */
+	if (r == 0)
+		r = rebind->sink->origin(rebind->sink->arg, ret->number, visit->layer,
+					 visit->dirfd, visit->path);
+	if (r != -ENOENT)
+		return r;
+	r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);
+	if (r)
+		return r == -ENOENT ? 1 : r;
+	if (place->type && place->type != visit->type) {
+		rebind->counts->n_other_kind++;
+		note(rebind, RVL_REBIND_OTHER_KIND, place);
+		return 1;
+	}
+	/* Nothing that could be recorded of it means the same at the next mount. */
+	if (state->lowers[visit->layer->index - 1].flags & RVL_ROOT_UNSTABLE) {
+		place->is_kept = true;
+		return 1;
+	}
+	has_entry = place->has_entry;
+	*ret = (struct rvl_id){ place->number, place->generation };
+	r = record(rebind, visit, place, ret);
+	place->is_kept = !r && ret->number == place->number;
+	/* the one that the entry names may be gone: any of its names will do */
+	if (place->is_kept && !place->has_entry && place->has_other_names)
+		has_entry = is_copied_up(rebind, place->number);
+	if (has_entry < 0)
+		return has_entry;
+	if (place->is_kept && has_entry)
+		r = rebind->sink->origin(rebind->sink->arg, place->number, visit->layer,
+					 visit->dirfd, visit->path);
+	if (r)
+		return r;
+	rebind->counts->n_kept++;
+	rebind->counts->n_unknown_generation += !ret->generation;
+	return 0;
+}
+
+/* What upper has of it was copied up from nothing that is known: a handle that is kept would lead to
+ * something else one day. */
+static int forget_origin(struct rvl_rebind *rebind, const struct rvl_old_place *place)
+{
+	int is_kept = place->has_entry ? rvl_number_is_recorded(rebind->next, place->number) : 1;
+
+	if (is_kept)
+		return is_kept < 0 ? is_kept : 0; /* by another of its names */
+	return rebind->sink->origin(rebind->sink->arg, place->number, NULL, -EBADF, "");
+}
+
+/* What is in upper alone: that lower had it was told by the map, if that was complete. */
+static bool is_news(const struct rvl_rebind *rebind, const struct rvl_old_place *place)
+{
+	return !place->is_from_entry || !rebind->has_map;
+}
+
+static int settle_unkept(struct rvl_rebind *rebind)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < rvl_old_places_count(rebind->places); i++) {
+		const struct rvl_old_place *place = rvl_old_places_at(rebind->places, i);
+
+		if (place->is_kept || (rebind->config.is_rebuilt && place->type == DT_DIR))
+			continue;
+		if (!is_news(rebind, place))
+			rebind->counts->n_old--;
+		else if (!place->is_seen) {
+			rebind->counts->n_gone++;
+			note(rebind, RVL_REBIND_GONE, place);
+		}
+		r = forget_origin(rebind, place);
+	}
+	return r;
+}
+
+/* ---- without the old map: what was copied up, by the handle of its lower object ---- */
+
+/* The one object in the lowers that a handle opens. -ENOENT: none, or not one alone; -ENODATA: nothing
+ * recorded would last. */
+static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origin, uint8_t type,
+		       struct rvl_real_id *ret)
+{
+	const struct rvl_stack *stack = rebind->config.stack;
+	const struct rvl_layer *layer;
+	struct statx st;
+	_cleanup_close_ int fd = -EBADF;
+
+	for (unsigned i = 0; i + 1 < stack->n; i++)
+		if (rebind->next->state->lowers[i].flags & RVL_ROOT_UNSTABLE)
+			return -ENODATA;
+	fd = rvl_origin_find(stack, rebind->uuids, origin, DTTOIF(type), &layer, &st);
+	return fd < 0 ? -ENOENT : rvl_real_of_lower(rebind->next, layer, fd, "", &st, ret);
+}
+
+/*
+ * The walk knows an entry by its place. That says nothing where the directory that it was in has
+ * been removed, and what the kernel copied up has none.
+ */
+static int record_by_origin(void *arg, uint64_t number)
+{
+	struct rvl_rebind *rebind = arg;
+	struct rvl_old_place about = { 0 };
+	struct rvl_handle origin;
+	struct rvl_name_at at;
+	struct rvl_real_id real;
+	struct rvl_id id;
+	int r = rvl_real_owner(rebind->next, number, &real);
+	bool has_place;
+
+	if (r != -ENOENT)
+		return r;
+	has_place = !rvl_old_place_of_entry(rebind->old, number, &at, &about);
+	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
+	if (r == -ENODATA)
+		r = -ENOENT;
+	r = r ?: open_origin(rebind, &origin, about.type, &real);
+	if (r == -ENOENT || r == -ENODATA)
+		return r == -ENOENT && has_place && rebind->config.is_retiring ? -ESTALE : 0;
+	id = (struct rvl_id){ number, about.generation };
+	r = r ?: rvl_real_record(rebind->next, &real, &id);
+	if (r == -EEXIST) /* the other one has its names in lower, this one is in upper alone */
+		return 0;
+	rebind->counts->n_kept += !r;
+	rebind->counts->n_old += !r && !has_place;
+	return r;
+}
+
+static int record_directory(void *arg, uint64_t number)
+{
+	struct rvl_rebind *rebind = arg;
+	struct rvl_entry_directory dir;
+	int r = rvl_entry_get_directory(rebind->old, number, &dir);
+
+	if (r || !dir.is_merged || !dir.lower.len)
+		return r == -EUCLEAN || r == -ENOENT ? 0 : r;
+	return record_by_origin(rebind, number);
+}
+
+struct row_search {
+	const struct rvl_name_at *at;
+	struct rvl_name_at *ret;
+};
+
+/* The row of a place, else any. */
+static int take_row(void *arg, const struct rvl_map_row *row)
+{
+	struct row_search *search = arg;
+
+	*search->ret = row->at;
+	return row->at.parent == search->at->parent && !strcmp(row->at.name, search->at->name);
+}
+
+/* The parent of a directory's place may have another number now: one that has been removed has
+ * nothing that tells the old one. */
+static int renew_place(void *arg, uint64_t number)
+{
+	struct rvl_rebind *rebind = arg;
+	struct rvl_entry_directory dir;
+	struct rvl_name_at at;
+	struct row_search search = { &dir.place, &at };
+	int r = rvl_entry_get_directory(rebind->next, number, &dir);
+
+	if (r || !dir.is_merged)
+		return r == -EUCLEAN || r == -ENOENT ? 0 : r;
+	r = rvl_map_get(rebind->next, number, take_row, &search);
+	if (r)
+		return r == 1 || r == -ENOENT ? 0 : r;
+	dir.place = at;
+	return rvl_entry_put_directory(rebind->next, number, &dir, true);
+}
+
+int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
+		      struct rvl_rebind_counts *ret)
+{
+	bool has_map;
+	int r;
+
+	*ret = (struct rvl_rebind_counts){ 0 };
+	if (!rebind->needs_map)
+		return 0;
+	rebind->sink = sink;
+	rebind->counts = ret;
+	r = rvl_old_places_read(rebind->old, &has_map, &rebind->places);
+	if (r)
+		return r;
+	rebind->has_map = has_map;
+	ret->n_old = rvl_old_places_count(rebind->places);
+	if (rebind->config.is_rebuilt)
+		r = rvl_entry_each(rebind->old, record_directory, rebind);
+	r = r ?: rvl_map_walk(rebind->next, visit_name, rebind);
+	if (!r && rebind->has_origins)
+		r = rvl_entry_each(rebind->old, record_by_origin, rebind);
+	r = r ?: settle_unkept(rebind);
+	r = r ?: rvl_bind_claims(rebind->next);
+	r = r ?: rvl_map_build(rebind->next, rebind->config.stop);
+	r = r ?: rvl_stop_check(rebind->config.stop);
+	if (!r && (rebind->has_origins || rebind->config.is_rebuilt) && !rebind->config.is_dry_run)
+		r = rvl_entry_each(rebind->next, renew_place, rebind);
+	ret->n_names = rvl_counters.map_names;
+	return r;
+}
+
+int rvl_rebind_copy_of(struct rvl_rebind *rebind, uint64_t parent, const char *name, uint64_t except,
+		       struct rvl_id *ret)
+{
+	return rvl_old_places_copy(rebind->places, parent, name, except, ret);
+}
