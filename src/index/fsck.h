@@ -7,7 +7,9 @@
 #define RVL_INDEX_FSCK_H
 
 #include "index/map.h"
+#include "index/real.h"
 #include "index/state.h"
+#include "layer/handle.h"
 
 /* The files of the map, in inodes/. A rebind makes new ones beside those that are in force, and the
  * state says which these are. */
@@ -54,6 +56,13 @@ bool rvl_counter_is_behind(const struct rvl_index *index, enum rvl_state_counter
 			   uint64_t number);
 /* A new instance for a counter, durable before it gives out a number; the old one is retired. */
 int rvl_counter_renew(struct rvl_index *index, enum rvl_state_counter which);
+
+/* What the one object of this type (S_IFMT bits) is known by that an origin opens in the lowers. -ENOENT:
+ * there is none, or not one alone; -ENODATA: nothing that is recorded would last. uuids: of
+ * rvl_identity_uuids. */
+int rvl_real_of_origin(struct rvl_index *index, uint8_t (*uuids)[16],
+		       const struct rvl_handle *origin, mode_t type, struct rvl_real_id *ret,
+		       struct statx *ret_st);
 
 /*
  * A new state for layers whose state is lost: with the uuid and the instances of the table on

@@ -2,7 +2,8 @@
 /*
  * Tables real object <-> number, both ways, for numbers that cannot be computed: claims (stamps
  * that a lower layer brought with it from when it was an upper), assigned numbers, and after a
- * rebind the numbers from before, with their generations. Private to src/index.
+ * rebind the numbers from before, with their generations. Private to src/index, but for what a
+ * rebuild records (fsck.h).
  *
  * Where they are: new records in memory and in the journal inodes/assigned (one write(2) each, so
  * they survive the death of the process); when these are many, at rvl_reals_flush and at close in

@@ -8,6 +8,7 @@
  * after a copy-up in there, so two names of what was a hard link have the same one: st_ino, which
  * lasts for non-directories, tells them apart. Of it 32 bits are what no xino changes.
  */
+#include "index/fsck.h"
 #include "index/number_private.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/hash.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 #define KEY_BIT (1ULL << 63)
@@ -127,4 +129,19 @@ int rvl_real_of_lower(struct rvl_index *index, const struct rvl_layer *layer, in
 		return 0;
 	return rvl_device_instance(index, layer, dirfd, name, stx->stx_mode & S_IFMT, dev,
 				   &ret->instance);
+}
+
+int rvl_real_of_origin(struct rvl_index *index, uint8_t (*uuids)[16],
+		       const struct rvl_handle *origin, mode_t type, struct rvl_real_id *ret,
+		       struct statx *ret_st)
+{
+	const struct rvl_state *state = index->state;
+	const struct rvl_layer *layer;
+	_cleanup_close_ int fd = -EBADF;
+
+	for (unsigned i = 0; i < state->n_lowers; i++)
+		if (state->lowers[i].flags & RVL_ROOT_UNSTABLE)
+			return -ENODATA;
+	fd = rvl_origin_find(index->stack, uuids, origin, type, &layer, ret_st);
+	return fd < 0 ? -ENOENT : rvl_real_of_lower(index, layer, fd, "", ret_st, ret);
 }

@@ -17,7 +17,6 @@
 #include "index/map_private.h"
 #include "index/number_private.h"
 #include "index/rebind_private.h"
-#include "layer/origin.h"
 #include "layer/path.h"
 
 /* Where the name of a former hard link lies that was met first. */
@@ -353,23 +352,6 @@ static int settle_unkept(struct rvl_rebind *rebind)
 
 /* ---- without the old map: what was copied up, by the handle of its lower object ---- */
 
-/* The one object in the lowers that a handle opens. -ENOENT: none, or not one alone; -ENODATA: nothing
- * recorded would last. */
-static int open_origin(struct rvl_rebind *rebind, const struct rvl_handle *origin, uint8_t type,
-		       struct rvl_real_id *ret)
-{
-	const struct rvl_stack *stack = rebind->config.stack;
-	const struct rvl_layer *layer;
-	struct statx st;
-	_cleanup_close_ int fd = -EBADF;
-
-	for (unsigned i = 0; i + 1 < stack->n; i++)
-		if (rebind->next->state->lowers[i].flags & RVL_ROOT_UNSTABLE)
-			return -ENODATA;
-	fd = rvl_origin_find(stack, rebind->uuids, origin, DTTOIF(type), &layer, &st);
-	return fd < 0 ? -ENOENT : rvl_real_of_lower(rebind->next, layer, fd, "", &st, ret);
-}
-
 /*
  * The walk knows an entry by its place. That says nothing where the directory that it was in has
  * been removed, and what the kernel copied up has none.
@@ -382,6 +364,7 @@ static int record_by_origin(void *arg, uint64_t number)
 	struct rvl_name_at at;
 	struct rvl_real_id real;
 	struct rvl_id id;
+	struct statx st;
 	int r = rvl_real_owner(rebind->next, number, &real);
 	bool has_place;
 
@@ -391,7 +374,8 @@ static int record_by_origin(void *arg, uint64_t number)
 	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
 	if (r == -ENODATA)
 		r = -ENOENT;
-	r = r ?: open_origin(rebind, &origin, about.type, &real);
+	r = r ?: rvl_real_of_origin(rebind->next, rebind->uuids, &origin, DTTOIF(about.type), &real,
+				    &st);
 	if (r == -ENOENT || r == -ENODATA)
 		return r == -ENOENT && has_place && rebind->config.is_retiring ? -ESTALE : 0;
 	id = (struct rvl_id){ number, about.generation };
