@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The index is lost as a whole: a new state, with the instances that stamps in upper name kept
- * free. The entries are then missing like any that got lost, and the passes make them. Killed in
- * between, the overlay has a state, counts as not cleanly stopped, and repair goes on; if a rebind makes
- * it, that one alone.
+ * The index is lost as a whole: a new state, with the instances that stamps in upper name kept free, and
+ * the numbers of lower objects that stamps tell (rebuild_lower.c). The entries are then missing like any
+ * that got lost, and the passes make them. Killed in between, the overlay has a state, counts as not
+ * cleanly stopped, and repair goes on; if a rebind makes it, that one alone.
  */
 #include "check/rebuild.h"
 
@@ -24,7 +24,6 @@
 #include "layer/merge.h"
 #include "layer/origin.h"
 #include "layer/path.h"
-#include "layer/tree.h"
 
 struct scan {
 	const struct rvl_stack *stack;
@@ -62,38 +61,35 @@ static char *view_path(const struct rvl_stack *stack, const struct rvl_tree_name
 	return rvl_take_ptr(path);
 }
 
-/* Is what was copied up at this place, with this inode number, there still? Also true where that cannot be
- * told. */
-static bool is_at_its_place(const struct scan *scan, const struct rvl_tree_name *name, uint64_t ino)
+int rvl_rebuild_is_at_place(const struct rvl_stack *stack, const struct rvl_tree_name *name,
+			    const struct statx *lower)
 {
-	_cleanup_free_ char *path = view_path(scan->stack, name);
+	_cleanup_free_ char *path = view_path(stack, name);
 	struct rvl_found found = { 0 };
 	bool is_there;
 
 	if (!path)
-		return true;
-	is_there = !rvl_merge_lookup_path(scan->stack, path, &found) && found.st.stx_ino == ino;
+		return -ENODATA;
+	is_there = !rvl_merge_lookup_path(stack, path, &found) &&
+		   found.st.stx_ino == lower->stx_ino &&
+		   rvl_statx_dev(&found.st) == rvl_statx_dev(lower);
 	rvl_found_release(&found);
 	return is_there;
 }
 
-/* What a handle opens in a lower layer. *ret_ino 0: nothing. false: it cannot be told. */
-static bool open_origin(const struct scan *scan, unsigned lower, const struct rvl_handle *origin,
-			mode_t type, uint64_t *ret_ino)
+/* What a handle opens in a lower layer: 1; 0: nothing; -ENODATA: it cannot be told. */
+static int open_origin(const struct scan *scan, unsigned lower, const struct rvl_handle *origin,
+		       mode_t type, struct statx *ret)
 {
 	const struct rvl_identity *identity = &scan->binding->identities[lower];
 	_cleanup_close_ int fd = -EBADF;
-	struct statx st;
 
-	*ret_ino = 0;
 	if (identity->inos == RVL_INOS_FLEETING)
-		return false;
+		return -ENODATA;
 	if (!rvl_origin_may_be_of(origin, identity->uuid))
-		return true;
-	fd = rvl_origin_find_in(&scan->stack->layers[lower + 1], origin, type, &st);
-	if (fd >= 0)
-		*ret_ino = st.stx_ino;
-	return fd != -EPERM;
+		return 0;
+	fd = rvl_origin_find_in(&scan->stack->layers[lower + 1], origin, type, ret);
+	return fd >= 0 ? 1 : fd == -EPERM ? -ENODATA : 0;
 }
 
 /* Does a directory's handle lead into one of the lowers? Also true where that cannot be told. */
@@ -101,12 +97,11 @@ static bool is_in_lowers(const struct scan *scan, const struct rvl_handle *origi
 			 const struct rvl_tree_name *name)
 {
 	for (unsigned i = 0; i < scan->binding->n_lowers; i++) {
-		uint64_t ino;
+		struct statx st;
+		int r = open_origin(scan, i, origin, S_IFDIR, &st);
 
-		if (!open_origin(scan, i, origin, S_IFDIR, &ino))
-			return true;
-		if (ino && (!rvl_identity_is_image(&scan->binding->identities[i]) ||
-			    is_at_its_place(scan, name, ino)))
+		if (r < 0 || (r && (!rvl_identity_is_image(&scan->binding->identities[i]) ||
+				    rvl_rebuild_is_at_place(scan->stack, name, &st))))
 			return true;
 	}
 	return false;
@@ -142,14 +137,15 @@ static bool is_elsewhere(const struct scan *scan, const struct rvl_handle *origi
 	if (!is_unmoved(scan, name))
 		return false;
 	for (unsigned i = 0; i < scan->binding->n_lowers; i++) {
-		uint64_t ino;
+		struct statx st;
+		int r;
 
 		if (!rvl_identity_is_image(&scan->binding->identities[i]))
 			continue;
-		if (!open_origin(scan, i, origin, DTTOIF(name->type), &ino) ||
-		    (ino && is_at_its_place(scan, name, ino)))
+		r = open_origin(scan, i, origin, DTTOIF(name->type), &st);
+		if (r < 0 || (r && rvl_rebuild_is_at_place(scan->stack, name, &st)))
 			return false;
-		is_opened |= ino != 0;
+		is_opened |= r > 0;
 	}
 	return is_opened;
 }
@@ -280,5 +276,7 @@ int rvl_rebuild(const struct rvl_check_config *config)
 		r = refuse_copied(&scan, &table);
 	rvl_binding_release(&binding);
 	free(scan.elsewhere);
-	return r ?: rvl_index_rebuild(config->stack, scan.used, config->is_rebind);
+	return r ?: rvl_index_rebuild(config->stack, scan.used,
+				      config->is_rebind ? NULL : rvl_rebuild_record,
+				      (void *)config);
 }

@@ -26,6 +26,7 @@ enum rvl_fact_kind {
 	RVL_FACT_VIEW, /* a name in the merged lower view */
 	RVL_FACT_PLACE, /* overlay.place says so */
 	RVL_FACT_ROW, /* the map says so */
+	RVL_FACT_CLAIM, /* rebuild_lower.c alone: an object in upper and what it was copied up from */
 	RVL_FACT_N
 };
 

@@ -67,11 +67,22 @@ int rvl_bind_volatile_instance(struct rvl_state *state, uint16_t *ret)
 	return 0;
 }
 
+/* From here up counters look for an id. */
+static uint16_t counters_from(const struct rvl_state *state, unsigned which)
+{
+	return (uint16_t)((rvl_hash(state->uuid, 16) + which) & RVL_INSTANCE_MAX) ?: 1;
+}
+
+bool rvl_bind_may_be_counter(const struct rvl_state *state, uint16_t id)
+{
+	return ((unsigned)(id - counters_from(state, 0)) & RVL_INSTANCE_MAX) <=
+	       state->n_instances + RVL_COUNTER_N;
+}
+
 int rvl_bind_counter(struct rvl_state *state, enum rvl_state_counter which)
 {
 	struct rvl_state_instance instance = { .flags = RVL_INSTANCE_COUNTER };
-	uint16_t from = (uint16_t)((rvl_hash(state->uuid, 16) + which) & RVL_INSTANCE_MAX);
-	int r = rvl_state_instance_free_id(state, from ?: 1, &instance.id);
+	int r = rvl_state_instance_free_id(state, counters_from(state, which), &instance.id);
 
 	if (r)
 		return r;

@@ -63,15 +63,29 @@ int rvl_counter_renew(struct rvl_index *index, enum rvl_state_counter which);
 int rvl_real_of_origin(struct rvl_index *index, uint8_t (*uuids)[16],
 		       const struct rvl_handle *origin, mode_t type, struct rvl_real_id *ret,
 		       struct statx *ret_st);
+/*
+ * Can it be one of what was born here, though the state that gave it is lost? Of the objects of lower only
+ * some that were assigned can, where there are no birth times.
+ */
+bool rvl_number_may_be_born(const struct rvl_index *index, const struct rvl_id *id);
+/* The number that a real object has where no record says otherwise. false: none can be computed. */
+bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real, uint64_t *ret);
 
+/*
+ * For the index that is being made, before there is a state: records numbers of lower objects
+ * (rvl_real_record) that would be computed otherwise. 1: there are some that nothing else tells, so they
+ * are kept, and the loss of the map is to be noticed; 0: none; -errno.
+ */
+typedef int rvl_rebuild_record_fn(void *arg, struct rvl_index *index);
 /*
  * A new state for layers whose state is lost: with the uuid and the instances of the table on
  * upper's root if that can be read, so that stamps and handles mean what they did, and with new
- * instances for the counters. used_ids: bitmap of instances that stamps in upper name. A damaged
- * state is kept as state.damaged. One step on disk, the last; the overlay counts as not cleanly
- * stopped. is_rebind: for a rebind, until whose end nobody else opens it. Errors are logged.
+ * instances for the counters. used_ids: bitmap of instances that stamps in upper name. record: NULL
+ * for a rebind, until whose end nobody else opens it. A damaged state is kept as state.damaged. The
+ * state is the last step on disk; the overlay counts as not cleanly stopped. Errors are logged.
  */
 int rvl_index_rebuild(const struct rvl_stack *stack,
-		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64], bool is_rebind);
+		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64],
+		      rvl_rebuild_record_fn *record, void *arg);
 
 #endif

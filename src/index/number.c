@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "index/bind.h"
 #include "index/entry.h"
+#include "index/fsck.h"
 #include "layer/path.h"
 
 static uint32_t generation_hash(const struct rvl_index *index, const void *data, size_t len)
@@ -178,6 +179,13 @@ bool rvl_number_is_born(const struct rvl_index *index, uint64_t number)
 	       (number & RVL_REAL_INO_MASK) >= RVL_COUNTER_START;
 }
 
+bool rvl_number_may_be_born(const struct rvl_index *index, const struct rvl_id *id)
+{
+	return id->generation == index->numbers->born_generation &&
+	       (id->number & RVL_REAL_INO_MASK) >= RVL_COUNTER_START &&
+	       rvl_bind_may_be_counter(index->state, (uint16_t)(id->number >> RVL_INSTANCE_SHIFT));
+}
+
 int rvl_device_find(struct rvl_numbers *numbers, dev_t dev, uint16_t *ret)
 {
 	int r = -ENOENT;
@@ -293,9 +301,7 @@ int rvl_device_instance(struct rvl_index *index, const struct rvl_layer *layer, 
 	return r;
 }
 
-/* Can the number of a real object be computed? Then it is in *ret. */
-static bool compute_number(const struct rvl_index *index, const struct rvl_real_id *real,
-			   uint64_t *ret)
+bool rvl_number_compute(const struct rvl_index *index, const struct rvl_real_id *real, uint64_t *ret)
 {
 	uint64_t born = index->numbers->counters[RVL_COUNTER_BORN].instance;
 
@@ -347,11 +353,11 @@ static int find_number(struct rvl_index *index, const struct rvl_real_id *real, 
 
 	ret->generation = 0;
 	if (rvl_reals_is_empty(index->reals))
-		return compute_number(index, real, &ret->number) ? 0 : -EAGAIN;
+		return rvl_number_compute(index, real, &ret->number) ? 0 : -EAGAIN;
 	r = rvl_real_number(index, real, ret);
 	if (r != -ENOENT)
 		return r;
-	if (!compute_number(index, real, &ret->number))
+	if (!rvl_number_compute(index, real, &ret->number))
 		return -EAGAIN;
 	r = rvl_real_owner(index, ret->number, &owner);
 	if (r == -ENOENT || (!r && owner.ino == real->ino && owner.instance == real->instance))

@@ -18,7 +18,7 @@ struct rvl_counter {
 };
 
 /* Numbers of the born counter's instance below this are for real objects whose computed number
- * would be 0 or the root's (compute_number in number.c). */
+ * would be 0 or the root's (rvl_number_compute in number.c). */
 #define RVL_COUNTER_START 16
 #define RVL_COUNTER_BLOCK (1ULL << 20)
 

@@ -2,7 +2,11 @@
 /*
  * A state for layers whose state is lost. The table on upper's root says which overlay it is and
  * what its instances mean, so stamps and handles keep their meaning. Where the counters stood
- * nobody knows: they open new instances, and the old ones are retired.
+ * nobody knows: they open new instances, and the old ones are retired. What a rebind had recorded, as
+ * far as upper tells it, is recorded again: such a map is no cache, and its loss is to be noticed.
+ *
+ * On disk: the map, synced and sealed; then the state. A death before that leaves a map that the next
+ * run takes up.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -96,47 +100,81 @@ static void find_reals(struct rvl_index *index)
 	}
 }
 
-static int make_state(struct rvl_index *index, const uint64_t used_ids[])
+static int make_state(struct rvl_index *index, const uint64_t used_ids[],
+		      struct rvl_binding *binding)
 {
-	struct rvl_binding binding = { 0 };
-	int r = rvl_binding_read(index->stack, &binding);
+	int r = rvl_state_new(&index->state);
 
-	r = r ?: rvl_state_new(&index->state);
 	r = r ?: take_table(index);
 	r = r ?: reserve(index->state, used_ids);
-	r = r ?: rvl_bind_new(index, &binding);
-	if (!r) {
-		bind_lowers(index->state);
-		find_reals(index);
-		/* no boot id, and not clean: stamps without an entry are believed at once */
-		memset(index->state->boot_id, 0, sizeof(index->state->boot_id));
-		index->state->flags &= ~(uint32_t)RVL_STATE_CLEAN;
-	}
-	rvl_binding_release(&binding);
+	r = r ?: rvl_bind_new(index, binding);
+	if (r)
+		return r;
+	bind_lowers(index->state);
+	find_reals(index);
+	/* no boot id, and not clean: stamps without an entry are believed at once */
+	memset(index->state->boot_id, 0, sizeof(index->state->boot_id));
+	index->state->flags &= ~(uint32_t)RVL_STATE_CLEAN;
+	return 0;
+}
+
+static int record_all(struct rvl_index *index, const struct rvl_binding *binding,
+		      rvl_rebuild_record_fn *record, void *arg)
+{
+	int r = rvl_index_prepare_numbers(index, binding);
+
+	r = r ?: record(arg, index);
+	if (r <= 0)
+		return r;
+	r = rvl_reals_flush(index);
+	index->state->flags |= RVL_STATE_MAP_IS_TRUTH;
+	return r ?: rvl_map_seal(index);
+}
+
+/* state is taken over, also when this fails. */
+static int finish(const struct rvl_stack *stack, struct rvl_state *state,
+		  const struct rvl_binding *binding, rvl_rebuild_record_fn *record, void *arg)
+{
+	struct rvl_index *index;
+	/* read-only: what lies in work/ is for the passes to tell */
+	int r = rvl_index_prepare(stack, true, state, &index);
+
+	if (r)
+		return r;
+	index->is_writable = true;
+	if (record)
+		r = record_all(index, binding, record, arg);
+	else
+		index->state->flags |= RVL_STATE_REBUILT;
+	if (!r && record &&
+	    renameat(index->inodes_fd, "state", index->inodes_fd, "state.damaged") && errno != ENOENT)
+		r = -errno;
+	r = r ?: rvl_state_save(index->state, index->inodes_fd, false);
+	rvl_index_close(index);
 	return r;
 }
 
 int rvl_index_rebuild(const struct rvl_stack *stack,
-		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64], bool is_rebind)
+		      const uint64_t used_ids[(RVL_INSTANCE_MAX + 1) / 64],
+		      rvl_rebuild_record_fn *record, void *arg)
 {
 	struct rvl_index index = {
 		.stack = stack, .is_persistent = true, .is_writable = true, .temp_fd = -EBADF
 	};
 	_cleanup_close_ int inodes_fd = rvl_workdir_open(stack, "inodes", true);
+	struct rvl_binding binding = { 0 };
 	int r = inodes_fd < 0 ? inodes_fd : 0;
 
 	if (r)
 		return r;
 	index.inodes_fd = inodes_fd;
-	r = make_state(&index, used_ids);
-	if (!r && is_rebind)
-		index.state->flags |= RVL_STATE_REBUILT;
-	else if (!r && renameat(inodes_fd, "state", inodes_fd, "state.damaged") && errno != ENOENT)
-		r = -errno;
-	r = r ?: rvl_state_save(index.state, inodes_fd, false);
-	if (r)
+	r = rvl_binding_read(stack, &binding);
+	r = r ?: make_state(&index, used_ids, &binding);
+	r = r ?: finish(stack, rvl_take_ptr(index.state), &binding, record, arg);
+	if (r && r != -ECANCELED)
 		rvl_error("workdir=%s: the index cannot be made again: %s", stack->work_path,
 			  strerror(-r));
 	rvl_state_free(index.state);
+	rvl_binding_release(&binding);
 	return r;
 }

@@ -29,7 +29,7 @@
 enum rvl_state_flag {
 	RVL_STATE_CLEAN = 1 << 0, /* the last mount was closed as it should be */
 	RVL_STATE_HAS_REALS = 1 << 1, /* claims or assigned numbers exist: see real.h */
-	RVL_STATE_MAP_IS_TRUTH = 1 << 2, /* after a rebind: the map must not be made anew */
+	RVL_STATE_MAP_IS_TRUTH = 1 << 2, /* after a rebind, or a rebuild after one: the map must not be made anew */
 	RVL_STATE_REALS_IN_MAP = 1 << 3, /* some of them are in map.mdb: it must be there */
 	RVL_STATE_INCOMPLETE = 1 << 4, /* entries may be missing since the machine stopped */
 	RVL_STATE_KERNEL = 1 << 5, /* upper is the kernel's overlayfs's, until it is imported */
