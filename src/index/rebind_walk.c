@@ -14,6 +14,7 @@
 #include "base/counters.h"
 #include "base/stop.h"
 #include "index/bind.h"
+#include "index/fsck.h"
 #include "index/map_private.h"
 #include "index/number_private.h"
 #include "index/rebind_private.h"
@@ -354,7 +355,8 @@ static int settle_unkept(struct rvl_rebind *rebind)
 
 /*
  * The walk knows an entry by its place. That says nothing where the directory that it was in has
- * been removed, and what the kernel copied up has none.
+ * been removed, and what the kernel copied up has none. But an object with a number of its own has
+ * none of the names of what it was copied up from.
  */
 static int record_by_origin(void *arg, uint64_t number)
 {
@@ -372,13 +374,15 @@ static int record_by_origin(void *arg, uint64_t number)
 		return r;
 	has_place = !rvl_old_place_of_entry(rebind->old, number, &at, &about);
 	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
+	id = (struct rvl_id){ number, about.generation };
+	if (!r && rvl_number_may_be_born(rebind->next, &id))
+		return 0;
 	if (r == -ENODATA)
 		r = -ENOENT;
 	r = r ?: rvl_real_of_origin(rebind->next, rebind->uuids, &origin, DTTOIF(about.type), &real,
 				    &st);
 	if (r == -ENOENT || r == -ENODATA)
 		return r == -ENOENT && has_place && rebind->config.is_retiring ? -ESTALE : 0;
-	id = (struct rvl_id){ number, about.generation };
 	r = r ?: rvl_real_record(rebind->next, &real, &id);
 	if (r == -EEXIST) /* the other one has its names in lower, this one is in upper alone */
 		return 0;

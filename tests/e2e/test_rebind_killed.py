@@ -140,16 +140,11 @@ def test_killed_with_half_of_a_hard_link(ov, move, capsys, how):
 def test_killed_with_joined_names(ov, move, capsys):
     """Two of four hard links have become links of a changed file: they are one object of their own, which a run
     that died may have begun."""
-    names = [f"d/name{i}" for i in range(5)]
+    changed, *kept, joined, joined2 = ("q", *(f"d/p{i}" for i in range(4)))
     with ov.lower() as low:
-        for name in names:
-            write(low / name)
-        # in the order in which the walk meets them: the joined ones after the other file, or they keep the number
-        changed, *kept, joined, joined2 = [f"d/{name}" for name in reversed(os.listdir(low / "d"))]
         write(low / changed, "Q\n")
         write(low / kept[0], "P\n")
         for name in (kept[1], joined, joined2):
-            os.unlink(low / name)
             os.link(low / kept[0], low / name)
     mnt = ov.mount()
     write(mnt / changed, "Q changed\n")
@@ -157,7 +152,10 @@ def test_killed_with_joined_names(ov, move, capsys):
     old = ino(mnt / joined)
     ov.umount()
     newer = ov.lower_base / "newer"
-    run("cp", "-a", low, newer)
+    newer.mkdir()
+    run("cp", "-a", low / changed, low / "d", newer)
+    # the walk of lower goes by inodes: the joined names keep the number if it meets one of them first
+    assert ino(newer / changed) < ino(newer / "d")
     for name in (joined, joined2):
         os.unlink(newer / name)
         os.link(newer / changed, newer / name)
@@ -177,6 +175,7 @@ def test_killed_with_joined_names(ov, move, capsys):
         assert number[kept[0]] == number[kept[1]] == old != number[changed]
         assert [(mnt / name).read_text() for name in (joined, joined2, *kept, changed)] == \
             ["Q\n"] * 2 + ["P\n"] * 2 + ["Q changed\n"]
+        assert len(list((ov.work / "inodes").glob("*/#*"))) == 3  # the directory, the joined ones, the changed file
         ov.umount()
         rebind_again(ov)
 

@@ -350,3 +350,28 @@ def test_image_made_anew_with_the_old_uuid(ov):
     finally:
         run("umount", "-l", at)
         ov.before = None
+
+
+def test_hard_link_without_the_kernels_index(ov):
+    """What the kernel copied up has an origin, and is an object of its own since its index is lost: the other name
+    does not become its name."""
+    with ov.lower() as low:
+        write(low / "a", "lower\n")
+        os.link(low / "a", low / "b")
+    ov.options = ["index=on"]
+    write(ov.mount(kernel=True) / "a", "changed\n")
+    ov.umount()
+    shutil.rmtree(ov.work / "index")
+    ov.options, ov.check_links = [], False
+    mnt = ov.mount(kernel=False)
+    run(CTL, "map", mnt)
+    before = ino(mnt / "a")
+    assert ino(mnt / "b") != before
+    ov.umount()
+    rebind(ov)
+    map_of(ov).unlink()
+    ov.may_complain = True
+    mnt = ov.mount()
+    assert counters(ov)["maps_retired"] == 1
+    assert ((mnt / "a").read_text(), (mnt / "b").read_text()) == ("changed\n", "lower\n")
+    assert ino(mnt / "a") == before != ino(mnt / "b")
