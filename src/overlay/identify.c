@@ -354,7 +354,7 @@ static int free_number(struct rvl_index *index, uint64_t number)
 	if (rvl_stamp_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id) == 0 &&
 	    id.number != number)
 		return rvl_entry_bury(index, number, false);
-	r = rvl_entry_renumber(index, number, &stx, &id);
+	r = rvl_entry_renumber(index, number, index->inodes_fd, path, &stx, NULL, &id);
 	if (r == 0)
 		rvl_warn_limited("number %llu is that of another object in lower; what upper had of "
 				 "it gets number %llu",
@@ -385,7 +385,8 @@ int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_na
 	r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode, upper->st.stx_ino, id);
 	if (r == 0 && id->number == old)
 		r = is_dir(&s) ? renumber_directory(&s, old, id) :
-				 rvl_entry_renumber(ov->index, old, &upper->st, id);
+				 rvl_entry_renumber(ov->index, old, dir->fd.fd.fd, name, &upper->st,
+						    NULL, id);
 	pthread_mutex_unlock(&ov->identify_lock);
 	return r;
 }

@@ -246,8 +246,7 @@ static int is_of_other_life(struct rvl_node *node, const struct rvl_found *lower
 		return 1;
 	if (node->lower.n || rvl_node_is_dir(node))
 		return 0;
-	return rvl_entry_is_of_other_life(ov->index, node->id.number, &lower->places.v[0],
-					  ov->layer_uuids);
+	return rvl_entry_is_of_other_life(ov->index, node->id.number, lower, ov->layer_uuids);
 }
 
 /* What was found in lower has the number of an object in upper that it is not: it gets one of its own. */
@@ -311,7 +310,7 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		if (kind == RVL_ENTRY_TOMBSTONE)
 			return -ESTALE;
 		if (kind == RVL_ENTRY_OBJECT) {
-			r = rvl_entry_is_of_other_life(ov->index, id.number, top, ov->layer_uuids);
+			r = rvl_entry_is_of_other_life(ov->index, id.number, lower, ov->layer_uuids);
 			if (r == 0)
 				return node_of_alias(ov, lower, &id, &stx, ret);
 			if (r > 0)
