@@ -305,7 +305,8 @@ static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 	struct statx stx;
 	int r = 0;
 
-	if (ov->stack->has_upper)
+	/* of two objects with the number the kernel means the one that it was shown */
+	if (ov->stack->has_upper && !rvl_node_was_lower(ov, number))
 		r = rvl_entry_look(ov->index, number, &kind, &stx);
 	if (r < 0)
 		return r == -EUCLEAN ? report_damage(number) : r;
