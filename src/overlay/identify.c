@@ -22,7 +22,7 @@
 struct stranger {
 	struct rvl_dir *dir;
 	const char *name;
-	const struct rvl_upper_name *upper;
+	struct rvl_upper_name *upper;
 	const struct rvl_found *lower;
 };
 
@@ -116,6 +116,13 @@ static int is_believed(const struct stranger *s, const struct rvl_id *id)
 	return is_dir(s) ? agrees_directory(s, id->number) : agrees_object(s, id->number);
 }
 
+/* Of a file, which the entry is one link more of. */
+static void count_link(const struct stranger *s)
+{
+	if (!is_dir(s))
+		s->upper->st.stx_nlink++;
+}
+
 /* After an unclean stop of the machine a stamp may have survived without its entry: the number is
  * free, take it. */
 static int adopt(const struct stranger *s, const struct rvl_id *id)
@@ -126,7 +133,10 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 	if (!atomic_load(&ov->index->is_incomplete) || ov->config.is_read_only)
 		return 0;
 	r = put_entry(s, id->number);
-	return r == 0 ? 1 : r == -EEXIST ? 0 : r;
+	if (r < 0)
+		return r == -EEXIST ? 0 : r;
+	count_link(s);
+	return 1;
 }
 
 int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t type,
@@ -250,6 +260,7 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 		if (r == 0 && !is_dir(s))
 			r = correct_nlink(ov, dirfd, s->name, &s->upper->st, ret);
 		if (r == 0) {
+			count_link(s);
 			rvl_count(stamped_on_sight);
 			return 0;
 		}
@@ -268,11 +279,37 @@ int rvl_identify_for_mount(struct rvl_dir *dir, const char *name,
 				   &upper->st, ret);
 }
 
-static void tell_refused(const char *name, uint64_t number)
+/* The number of its stamp, which could be read or not: 1; 0: it is a stranger. */
+static int take_stamp(const struct stranger *s, int stamp_error, const struct rvl_id *id)
 {
-	rvl_count(stamps_refused);
-	rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number", name,
-			 (unsigned long long)number);
+	int r = stamp_error;
+
+	if (r < 0)
+		return r == -ENODATA ? 0 : r;
+	r = is_believed(s, id);
+	return r == 0 ? adopt(s, id) : r;
+}
+
+/* With identify_lock. */
+static int identify_stranger(const struct stranger *s, struct rvl_id *ret)
+{
+	struct rvl_id old = {};
+	/* once more: another thread may have stamped it meanwhile */
+	int r = rvl_stamp_get(overlay_of(s)->index, s->dir->fd.fd.fd, s->name,
+			      s->upper->st.stx_mode, s->upper->st.stx_ino, &old);
+
+	*ret = old;
+	r = take_stamp(s, r, &old);
+	if (r == 0)
+		r = give_stamp(s, ret);
+	if (r < 0)
+		return r;
+	if (old.number && ret->number != old.number) {
+		rvl_count(stamps_refused);
+		rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number",
+				 s->name, (unsigned long long)old.number);
+	}
+	return 0;
 }
 
 int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
@@ -280,47 +317,19 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 {
 	const struct stranger s = { dir, name, upper, lower };
 	struct rvl_overlay *ov = dir->node->ov;
-	bool is_locked = false;
-	uint64_t refused = 0;
-	int r = upper->stamp_error;
+	int r;
 
 	*ret = upper->stamp;
-	for (;;) {
-		if (is_locked)
-			r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode,
-					  upper->st.stx_ino, ret);
-		if (r < 0 && r != -ENODATA)
-			break;
-		if (r == 0) {
-			r = is_believed(&s, ret);
-			if (r == 0)
-				r = adopt(&s, ret);
-			if (r != 0) {
-				r = r > 0 ? 0 : r;
-				break;
-			}
-			refused = ret->number;
-		}
-		if (is_locked) {
-			r = give_stamp(&s, ret);
-			if (r == 0 && refused && ret->number != refused)
-				tell_refused(name, refused);
-			/* the link of its entry */
-			if (r == 0 && !is_dir(&s))
-				upper->st.stx_nlink++;
-			break;
-		}
-		if (ov->config.is_read_only) {
-			upper->is_unindexed = true;
-			r = rvl_identify_for_mount(dir, name, upper, ret);
-			break;
-		}
-		/* Once more under the lock: another thread may have stamped it meanwhile. */
-		pthread_mutex_lock(&ov->identify_lock);
-		is_locked = true;
+	r = take_stamp(&s, upper->stamp_error, ret);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (ov->config.is_read_only) {
+		upper->is_unindexed = true;
+		return rvl_identify_for_mount(dir, name, upper, ret);
 	}
-	if (is_locked)
-		pthread_mutex_unlock(&ov->identify_lock);
+	pthread_mutex_lock(&ov->identify_lock);
+	r = identify_stranger(&s, ret);
+	pthread_mutex_unlock(&ov->identify_lock);
 	return r;
 }
 
