@@ -217,7 +217,7 @@ static int is_of_other_life(struct rvl_check *check, const struct rvl_group *gro
 
 	if (!group->n_views || rvl_look_in_view(check, group->view.item, &found))
 		return 0;
-	r = rvl_entry_is_of_other_life(check->index, group->number, &found.places.v[0], check->uuids);
+	r = rvl_entry_is_of_other_life(check->index, group->number, &found, check->uuids);
 	rvl_found_release(&found);
 	return r;
 }
@@ -335,9 +335,12 @@ static bool is_same_as_lower(struct rvl_check *check, const char *entry, const s
 static int part_from_lower(struct rvl_check *check, uint64_t number, const struct statx *st)
 {
 	struct rvl_id id;
+	char path[RVL_ENTRY_PATH_SIZE];
 	int r = rvl_mend_lost(check, number, st);
 
-	return r ?: rvl_entry_renumber(check->index, number, st, &id);
+	rvl_entry_path(number, path);
+	return r ?: rvl_entry_renumber(check->index, number, check->index->inodes_fd, path, st, NULL,
+				       &id);
 }
 
 /* Its one lower name is shown, and leads past the entry. */

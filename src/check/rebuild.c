@@ -100,7 +100,7 @@ static bool is_in_lowers(const struct scan *scan, const struct rvl_handle *origi
 		struct statx st;
 		int r = open_origin(scan, i, origin, S_IFDIR, &st);
 
-		if (r < 0 || (r && (!rvl_identity_is_image(&scan->binding->identities[i]) ||
+		if (r < 0 || (r && (!rvl_identity_is_image(scan->binding->identities[i].fs_magic) ||
 				    rvl_rebuild_is_at_place(scan->stack, name, &st))))
 			return true;
 	}
@@ -140,7 +140,7 @@ static bool is_elsewhere(const struct scan *scan, const struct rvl_handle *origi
 		struct statx st;
 		int r;
 
-		if (!rvl_identity_is_image(&scan->binding->identities[i]))
+		if (!rvl_identity_is_image(scan->binding->identities[i].fs_magic))
 			continue;
 		r = open_origin(scan, i, origin, DTTOIF(name->type), &st);
 		if (r < 0 || (r && rvl_rebuild_is_at_place(scan->stack, name, &st)))

@@ -106,7 +106,7 @@ static int add_name(void *arg, const struct rvl_map_row *row)
 	bool is_there = !r && found.places.n;
 
 	if (is_there)
-		r = rvl_entry_is_of_other_life(links->tk->index, links->number, &found.places.v[0],
+		r = rvl_entry_is_of_other_life(links->tk->index, links->number, &found,
 					       links->tk->uuids);
 	if (is_there && !r)
 		r = rvl_rebind_link_add(&links->rb, &split);

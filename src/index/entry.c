@@ -38,6 +38,11 @@ void rvl_entry_path(uint64_t number, char ret[RVL_ENTRY_PATH_SIZE])
 		 (unsigned long long)number);
 }
 
+bool rvl_name_at_equal(const struct rvl_name_at *a, const struct rvl_name_at *b)
+{
+	return a->parent == b->parent && strcmp(a->name, b->name) == 0;
+}
+
 unsigned rvl_name_at_encode(const struct rvl_name_at *at, uint8_t buf[RVL_NAME_AT_ENCODED_MAX])
 {
 	size_t len = strnlen(at->name, NAME_MAX);
@@ -427,20 +432,29 @@ static int each_of(struct rvl_index *index, unsigned low, rvl_entry_each_fn *fn,
 	return r;
 }
 
-int rvl_entry_renumber(struct rvl_index *index, uint64_t old, const struct statx *st, struct rvl_id *ret)
+int rvl_entry_renumber(struct rvl_index *index, uint64_t old, int dirfd, const char *name,
+		       const struct statx *st, const struct rvl_entry_directory *record,
+		       struct rvl_id *ret)
 {
-	char path[RVL_ENTRY_PATH_SIZE];
 	int r = rvl_number_born(index, ret);
 
-	rvl_entry_path(old, path);
-	r = r ?: rvl_entry_link(index, index->inodes_fd, path, ret->number);
-	r = r	  ?:
-		    rvl_stamp_set(index, index->inodes_fd, path, st->stx_mode, st->stx_ino, ret);
-	return r ?: rvl_entry_bury(index, old, false);
+	if (r)
+		return r;
+	r = record ? rvl_entry_put_directory(index, ret->number, record, false) :
+		     rvl_entry_link(index, dirfd, name, ret->number);
+	if (r)
+		return r;
+	r = rvl_stamp_set(index, dirfd, name, st->stx_mode, st->stx_ino, ret);
+	if (r) {
+		(void)rvl_entry_bury(index, ret->number, false);
+		return r;
+	}
+	return rvl_entry_bury(index, old, false);
 }
 
-int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const struct rvl_place *lower,
-			       uint8_t (*uuids)[16])
+/* The same, of an entry that is an object. */
+static int is_of_other_origin(struct rvl_index *index, uint64_t number, const struct statx *st,
+			      const struct rvl_place *lower, uint8_t (*uuids)[16])
 {
 	uint8_t value[RVL_HANDLE_ENCODED_MAX];
 	char path[RVL_ENTRY_PATH_SIZE];
@@ -448,11 +462,33 @@ int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const s
 	ssize_t n;
 
 	rvl_entry_path(number, path);
-	n = rvl_xattr_get(&index->stack->xattr, index->inodes_fd, path, RVL_XATTR_ORIGIN, value,
-			  sizeof(value));
+	n = rvl_upper_xattr_get(index, index->inodes_fd, path, st->stx_mode, st->stx_ino,
+				RVL_XATTR_ORIGIN, value, sizeof(value));
 	if (n <= 0 || rvl_handle_decode(value, (unsigned)n, &origin))
 		return 0;
 	return rvl_origin_is_other_life(&origin, lower, uuids);
+}
+
+int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const struct rvl_found *lower,
+			       uint8_t (*uuids)[16])
+{
+	struct rvl_entry_directory record;
+	enum rvl_entry_kind kind;
+	struct statx st;
+	int r = rvl_entry_look(index, number, &kind, &st);
+
+	if (r || kind == RVL_ENTRY_NONE || kind == RVL_ENTRY_TOMBSTONE)
+		return r;
+	if (kind == RVL_ENTRY_OBJECT)
+		return (st.stx_mode ^ lower->st.stx_mode) & S_IFMT ?
+			       1 :
+			       is_of_other_origin(index, number, &st, &lower->places.v[0], uuids);
+	if (!S_ISDIR(lower->st.stx_mode))
+		return 1;
+	r = rvl_entry_get_directory(index, number, &record);
+	if (r)
+		return r == -EUCLEAN || r == -ENOENT ? 0 : r;
+	return rvl_origin_is_other_life(&record.lower, &lower->places.v[0], NULL);
 }
 
 int rvl_entry_each(struct rvl_index *index, rvl_entry_each_fn *fn, void *arg)

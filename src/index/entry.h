@@ -39,19 +39,13 @@ int rvl_entry_look(struct rvl_index *index, uint64_t number, enum rvl_entry_kind
 		   struct statx *ret_st);
 
 /*
- * Another number for the object (no directory) of this entry, one that was never used. In this order: new
- * entry, stamp, the old entry goes. A death between leaves an object with two entries, one of which its
- * stamp agrees with.
+ * A lower object has the number of an entry: is it another one all the same, which was given the inode when
+ * lower was changed offline? 1: it has another type than what the entry is of, or another file handle than
+ * what that was copied up from (overlay.origin, overlay.fh). 0, also where the handle is not known, or handles
+ * do not tell, of a tombstone, and without an entry; -errno of the entry, or of opening the lower object.
+ * uuids: of rvl_identity_uuids.
  */
-int rvl_entry_renumber(struct rvl_index *index, uint64_t old, const struct statx *st, struct rvl_id *ret);
-
-/*
- * A lower file has the number of an entry's object: is it another one all the same, which was given the
- * inode of the one that was copied up, when lower was changed offline? By overlay.origin: 1; 0, also
- * where that is not known, or handles do not tell; -errno of opening the lower one. uuids: of
- * rvl_identity_uuids.
- */
-int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const struct rvl_place *lower,
+int rvl_entry_is_of_other_life(struct rvl_index *index, uint64_t number, const struct rvl_found *lower,
 			       uint8_t (*uuids)[16]);
 
 /*
@@ -81,6 +75,7 @@ struct rvl_name_at {
 	char name[NAME_MAX + 1];
 };
 #define RVL_NAME_AT_ENCODED_MAX (8 + NAME_MAX)
+bool rvl_name_at_equal(const struct rvl_name_at *a, const struct rvl_name_at *b);
 unsigned rvl_name_at_encode(const struct rvl_name_at *at, uint8_t buf[RVL_NAME_AT_ENCODED_MAX]);
 int rvl_name_at_decode(const void *buf, size_t len, struct rvl_name_at *ret); /* -EUCLEAN */
 
@@ -105,6 +100,15 @@ int rvl_entry_put_directory(struct rvl_index *index, uint64_t number, const stru
 			    bool is_replace);
 /* -ENOENT none, -EUCLEAN damaged or of another kind. */
 int rvl_entry_get_directory(struct rvl_index *index, uint64_t number, struct rvl_entry_directory *ret);
+/*
+ * Another number, one that was never used, for the upper object at dirfd/name, whose entry is that of `old`.
+ * record: what the new entry of a directory says, NULL for all else. In this order: new entry, stamp, the
+ * old entry goes. A death between leaves an object with two entries, of which its stamp tells the right one;
+ * an error before the stamp leaves it as it was.
+ */
+int rvl_entry_renumber(struct rvl_index *index, uint64_t old, int dirfd, const char *name,
+		       const struct statx *st, const struct rvl_entry_directory *record,
+		       struct rvl_id *ret);
 /* After a rename: one setxattr. */
 int rvl_entry_set_path(struct rvl_index *index, uint64_t number, const struct rvl_name_at *path);
 

@@ -56,6 +56,24 @@ uint32_t rvl_number_generation(const struct rvl_index *index, const struct statx
 	return generation_hash(index, time, sizeof(time));
 }
 
+static int64_t birth_of(int dirfd)
+{
+	struct statx stx;
+
+	return dirfd >= 0 && rvl_path_statx(dirfd, "", STATX_BTIME, &stx) == 0 &&
+			       stx.stx_mask & STATX_BTIME ?
+		       stx.stx_btime.tv_sec :
+		       0;
+}
+
+bool rvl_number_may_be_given_again(const struct rvl_index *index, const struct rvl_layer *layer,
+				   const struct statx *stx)
+{
+	if (stx->stx_mask & STATX_BTIME)
+		return stx->stx_btime.tv_sec >= index->numbers->made_sec;
+	return layer->fs_magic != FUSE_SUPER_MAGIC && !rvl_identity_is_image(layer->fs_magic);
+}
+
 int rvl_numbers_new(struct rvl_index *index, struct rvl_numbers **ret)
 {
 	struct rvl_numbers *numbers = calloc(1, sizeof(*numbers));
@@ -71,6 +89,7 @@ int rvl_numbers_new(struct rvl_index *index, struct rvl_numbers **ret)
 	pthread_rwlock_init(&numbers->devices_lock, NULL);
 	pthread_mutex_init(&numbers->assign_lock, NULL);
 	numbers->born_generation = generation_hash(index, "", 0);
+	numbers->made_sec = birth_of(index->inodes_fd);
 	for (int i = 0; i < RVL_COUNTER_N; i++) {
 		struct rvl_counter *counter = &numbers->counters[i];
 		uint64_t next = state->counters[i].next;

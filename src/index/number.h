@@ -79,6 +79,14 @@ bool rvl_number_is_born(const struct rvl_index *index, uint64_t number);
 uint32_t rvl_number_generation(const struct rvl_index *index, const struct statx *stx);
 
 /*
+ * Was a lower object born since the index was made, so that its inode may have been another's, which has been
+ * copied up? By its birth time; without one, of a filesystem that tells the lives of an inode apart (and is
+ * no image), it may have been. A clock that was set back makes it wrong.
+ */
+bool rvl_number_may_be_given_again(const struct rvl_index *index, const struct rvl_layer *layer,
+				   const struct statx *stx);
+
+/*
  * Number for an upper object without a valid stamp: that of its lower origin, if no entry has it
  * yet, else a born one. origin may be NULL.
  */

@@ -37,6 +37,7 @@ struct rvl_layer_numbers {
 
 struct rvl_numbers {
 	uint32_t born_generation;
+	int64_t made_sec; /* when inodes/ was made; 0: not known */
 	struct rvl_counter counters[RVL_COUNTER_N];
 	struct rvl_layer_numbers *layers; /* owned; by layer index */
 	pthread_rwlock_t devices_lock; /* guards devices: what st_dev have what instance */

@@ -273,7 +273,7 @@ static int is_at(struct rvl_old_places *places, const struct rvl_old_place *plac
 /*
  * Which of two numbers of one place had the lower object there? That of the map: what upper has of another
  * one was copied up from what had been there before. Of two in the map the one that was assigned later: the
- * other is of a file whose inode was given again (overlay/identify.c, put_rows).
+ * other is of a file whose inode was given again (overlay/renumber.c, put_places).
  */
 static bool is_rather(const struct rvl_old_places *places, const struct rvl_old_place *a,
 		      const struct rvl_old_place *b)

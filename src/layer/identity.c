@@ -90,10 +90,9 @@ struct place {
 	bool is_inner; /* not the layer's own st_dev */
 };
 
-/* Filesystems that are images, of which nobody changes anything. */
-static bool is_image(uint64_t magic)
+bool rvl_identity_is_image(uint64_t fs_magic)
 {
-	switch (magic) {
+	switch (fs_magic) {
 	case SQUASHFS_MAGIC:
 	case EROFS_SUPER_MAGIC_V1:
 	case ISOFS_SUPER_MAGIC:
@@ -206,7 +205,7 @@ static void put_sizes(const struct place *place, struct digest_input *in)
 {
 	put_u64(in, (uint64_t)place->sfs.f_bsize);
 	put_u64(in, place->sfs.f_blocks);
-	if (is_image(place->magic))
+	if (rvl_identity_is_image(place->magic))
 		put_u64(in, place->sfs.f_files);
 }
 
@@ -258,7 +257,7 @@ static int put_visible(const struct place *place, struct digest_input *in, struc
 		return put_fuse(place, in, id);
 	if (is_network(place->magic))
 		return put_network(place, in);
-	if (is_image(place->magic))
+	if (rvl_identity_is_image(place->magic))
 		return put_image(place, in);
 	put_root(place, in);
 	return 0;
@@ -358,11 +357,6 @@ static int identify(const struct place *place, struct rvl_identity *id)
 	return 0;
 }
 
-bool rvl_identity_is_image(const struct rvl_identity *identity)
-{
-	return is_image(identity->fs_magic);
-}
-
 int rvl_identity_add_names(const struct rvl_layer *layer, struct rvl_identity *identity)
 {
 	_cleanup_close_ int fd = rvl_path_open_noatime(layer->fd, "", O_RDONLY | O_DIRECTORY);
@@ -371,7 +365,7 @@ int rvl_identity_add_names(const struct rvl_layer *layer, struct rvl_identity *i
 
 	put(&in, identity->digest, sizeof(identity->digest));
 	if (r == 0)
-		r = put_names(fd, &in, is_image(identity->fs_magic),
+		r = put_names(fd, &in, rvl_identity_is_image(identity->fs_magic),
 			      identity->inos == RVL_INOS_LASTING);
 	if (r == 0)
 		rvl_digest(in.bytes, in.len, identity->digest);
@@ -415,10 +409,10 @@ bool rvl_identity_is(const struct rvl_identity *identity, const struct rvl_ident
 		return is_same;
 	/* a uuid may be given to an image that is made anew */
 	if (identity->has_uuid && !is_zero(record->uuid))
-		return is_same && (!is_same_layer || !is_image(identity->fs_magic) ||
+		return is_same && (!is_same_layer || !rvl_identity_is_image(identity->fs_magic) ||
 				   memcmp(identity->visible, record->visible, 16) == 0);
 	/* Another image of one size is likelier than another directory of one image. */
-	if (is_same && !is_same_layer && !is_image(identity->fs_magic))
+	if (is_same && !is_same_layer && !rvl_identity_is_image(identity->fs_magic))
 		return true;
 	return memcmp(identity->visible, record->visible, 16) == 0;
 }

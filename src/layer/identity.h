@@ -44,7 +44,7 @@ int rvl_identity_get(const struct rvl_layer *layer, int dirfd, uint64_t dev,
 		     struct rvl_identity *ret);
 
 /* A filesystem that is an image (squashfs, erofs, ISO 9660, cramfs, romfs): nobody changes anything in it. */
-bool rvl_identity_is_image(const struct rvl_identity *identity);
+bool rvl_identity_is_image(uint64_t fs_magic);
 
 /*
  * Where another filesystem in the stack has the same digest (a copy of the disk, with its uuid): a sample

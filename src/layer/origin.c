@@ -90,6 +90,6 @@ int rvl_origin_is_other_life(const struct rvl_handle *origin, const struct rvl_p
 	fd = rvl_path_open(now->layer->fd, now->path, O_PATH, 0);
 	if (fd < 0)
 		return fd;
-	return !rvl_handle_get(fd, "", uuids[now->layer->index], &handle) &&
+	return !rvl_handle_get(fd, "", uuids ? uuids[now->layer->index] : NULL, &handle) &&
 	       rvl_handle_is_other_life(origin, &handle);
 }

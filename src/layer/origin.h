@@ -33,7 +33,8 @@ int rvl_origin_find(const struct rvl_stack *stack, uint8_t (*uuids)[16],
 
 /*
  * Is the object at this place another life of the inode that the handle is of: has the inode been given
- * again? 1; 0, also where handles do not tell (rvl_handle_is_other_life); or -errno. uuids: as above.
+ * again? 1; 0, also where handles do not tell (rvl_handle_is_other_life); or -errno. uuids: as above; NULL
+ * for a handle that is without one (of an entry).
  */
 int rvl_origin_is_other_life(const struct rvl_handle *origin, const struct rvl_place *now,
 			     uint8_t (*uuids)[16]);

@@ -20,12 +20,12 @@
 #include "layer/sync.h"
 #include "overlay/decode.h"
 #include "overlay/given.h"
-#include "overlay/identify.h"
 #include "overlay/lookup.h"
 #include "overlay/metacopy.h"
 #include "overlay/nlink.h"
 #include "overlay/prot.h"
 #include "overlay/remove.h"
+#include "overlay/renumber.h"
 #include "overlay/temp.h"
 
 #define PLACE_RETRIES 16
@@ -204,32 +204,30 @@ static int sync_temp(struct copy_up *c)
 
 /* ---- the entry ---- */
 
-static int link_entry(struct copy_up *c)
+static int put_entry(struct copy_up *c)
 {
-	struct rvl_index *index = c->ov->index;
-	const uint64_t number = c->node->id.number;
-	int r = rvl_entry_link(index, index->temp_fd, c->temp.name, number);
+	struct rvl_entry_directory entry = { .is_merged = true };
+	struct rvl_overlay *ov = c->ov;
+	struct rvl_index *index = ov->index;
 
-	if (r != -EEXIST || c->st.stx_nlink > 1)
-		return r;
-	r = rvl_identify_free_number(c->ov, number);
-	return r < 0 ? r : rvl_entry_link(index, index->temp_fd, c->temp.name, number);
+	if (!rvl_node_is_dir(c->node))
+		return rvl_entry_link(index, index->temp_fd, c->temp.name, c->node->id.number);
+	entry.path.parent = c->parent->id.number;
+	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
+	entry.place = entry.path;
+	rvl_handle_of(ov, index->temp_fd, c->temp.name, &entry.upper);
+	rvl_handle_of(ov, c->lower.dirfd, c->lower.name, &entry.lower);
+	return rvl_entry_put_directory(index, c->node->id.number, &entry, false);
 }
 
 static int make_entry(struct copy_up *c)
 {
-	struct rvl_entry_directory entry = { .is_merged = true };
-	struct rvl_overlay *ov = c->ov;
+	int r = put_entry(c);
 
-	if (!rvl_node_is_dir(c->node))
-		return link_entry(c);
-	entry.path.parent = c->parent->id.number;
-	snprintf(entry.path.name, sizeof(entry.path.name), "%s", c->name);
-	entry.place = entry.path;
-	rvl_handle_of(ov, ov->index->temp_fd, c->temp.name, &entry.upper);
-	rvl_handle_of(ov, c->lower.dirfd, c->lower.name, &entry.lower);
-	/* A record of an attempt that did not end may be there: nothing of it was shown. */
-	return rvl_entry_put_directory(ov->index, c->node->id.number, &entry, true);
+	if (r != -EEXIST || (!rvl_node_is_dir(c->node) && c->st.stx_nlink > 1))
+		return r;
+	r = rvl_free_number(c->ov, c->node->id.number);
+	return r < 0 ? r : put_entry(c);
 }
 
 /* ---- publishing ---- */

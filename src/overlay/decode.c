@@ -264,6 +264,8 @@ __attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t 
 	}
 	if (r >= 0)
 		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, false, &node);
+	if (r == -EAGAIN) /* who has got the number meanwhile is found in memory */
+		r = -ESTALE;
 	rvl_refstr_put(data.path);
 	if (r < 0)
 		return r;
@@ -305,7 +307,8 @@ static int decode(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret
 	struct statx stx;
 	int r = 0;
 
-	if (ov->stack->has_upper)
+	/* of two objects with the number the kernel means the one that it was shown */
+	if (ov->stack->has_upper && !rvl_node_was_lower(ov, number))
 		r = rvl_entry_look(ov->index, number, &kind, &stx);
 	if (r < 0)
 		return r == -EUCLEAN ? report_damage(number) : r;

@@ -7,27 +7,22 @@
  */
 #include "overlay/identify.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/array.h"
-#include "index/map.h"
 #include "index/place.h"
 #include "index/stamp.h"
 #include "layer/origin.h"
 #include "layer/path.h"
 #include "overlay/nlink.h"
 
-#define ROWS_MAX (1 << 20)
 #define NUMBER_RETRIES 8
 
 struct stranger {
 	struct rvl_dir *dir;
 	const char *name;
-	const struct rvl_upper_name *upper;
+	struct rvl_upper_name *upper;
 	const struct rvl_found *lower;
 };
 
@@ -41,24 +36,35 @@ static struct rvl_overlay *overlay_of(const struct stranger *s)
 	return s->dir->node->ov;
 }
 
-static int put_directory(const struct stranger *s, uint64_t number, bool is_replace)
+void rvl_identify_record(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+			 const struct rvl_found *lower, struct rvl_entry_directory *ret)
 {
-	struct rvl_overlay *ov = overlay_of(s);
-	struct rvl_entry_directory entry = { .path.parent = s->dir->node->id.number };
+	struct rvl_overlay *ov = dir->node->ov;
 
-	snprintf(entry.path.name, sizeof(entry.path.name), "%s", s->name);
-	rvl_handle_of(ov, s->dir->fd.fd.fd, s->name, &entry.upper);
-	if (s->lower->places.n) {
-		entry.is_merged = true;
-		entry.place = entry.path;
-		/* the kernel, or somebody offline, renamed it; one that cannot be found stays where
-		 * the directory is now: see reverlayctl check */
-		if (s->upper->redirect)
-			(void)rvl_place_of_redirect(ov->index, s->upper->redirect, &entry.place);
-		rvl_handle_of(ov, s->lower->places.v[0].layer->fd, s->lower->places.v[0].path,
-			  &entry.lower);
-	}
-	return rvl_entry_put_directory(ov->index, number, &entry, is_replace);
+	*ret = (struct rvl_entry_directory){ .path.parent = dir->node->id.number };
+	snprintf(ret->path.name, sizeof(ret->path.name), "%s", name);
+	rvl_handle_of(ov, dir->fd.fd.fd, name, &ret->upper);
+	if (lower->places.n == 0)
+		return;
+	ret->is_merged = true;
+	ret->place = ret->path;
+	/* the kernel, or somebody offline, renamed it; one that cannot be found stays where the
+	 * directory is now: see reverlayctl check */
+	if (upper->redirect)
+		(void)rvl_place_of_redirect(ov->index, upper->redirect, &ret->place);
+	rvl_handle_of(ov, lower->places.v[0].layer->fd, lower->places.v[0].path, &ret->lower);
+}
+
+/* -EEXIST: the number has an entry. */
+static int put_entry(const struct stranger *s, uint64_t number)
+{
+	struct rvl_index *index = overlay_of(s)->index;
+	struct rvl_entry_directory record;
+
+	if (!is_dir(s))
+		return rvl_entry_link(index, s->dir->fd.fd.fd, s->name, number);
+	rvl_identify_record(s->dir, s->name, s->upper, s->lower, &record);
+	return rvl_entry_put_directory(index, number, &record, false);
 }
 
 /* Does the entry of this number lead here? 1 yes, 0 no. */
@@ -72,13 +78,13 @@ static int agrees_directory(const struct stranger *s, uint64_t number)
 
 	if (r < 0)
 		return r == -ENOENT || r == -EUCLEAN ? 0 : r;
-	if (entry.path.parent == here.parent && strcmp(entry.path.name, s->name) == 0)
+	snprintf(here.name, sizeof(here.name), "%s", s->name);
+	if (rvl_name_at_equal(&entry.path, &here))
 		return 1;
 	rvl_handle_of(ov, s->dir->fd.fd.fd, s->name, &handle);
 	if (handle.len == 0 || !rvl_handle_equal(&handle, &entry.upper))
 		return 0;
 	/* Renamed offline, or just before a crash: the path is out of step, the handle is not. */
-	snprintf(here.name, sizeof(here.name), "%s", s->name);
 	if (!ov->config.is_read_only && rvl_entry_set_path(ov->index, number, &here) == 0)
 		rvl_count(paths_mended);
 	return 1;
@@ -110,6 +116,13 @@ static int is_believed(const struct stranger *s, const struct rvl_id *id)
 	return is_dir(s) ? agrees_directory(s, id->number) : agrees_object(s, id->number);
 }
 
+/* Of a file, which the entry is one link more of. */
+static void count_link(const struct stranger *s)
+{
+	if (!is_dir(s))
+		s->upper->st.stx_nlink++;
+}
+
 /* After an unclean stop of the machine a stamp may have survived without its entry: the number is
  * free, take it. */
 static int adopt(const struct stranger *s, const struct rvl_id *id)
@@ -119,9 +132,11 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 
 	if (!atomic_load(&ov->index->is_incomplete) || ov->config.is_read_only)
 		return 0;
-	r = is_dir(s) ? put_directory(s, id->number, false) :
-			rvl_entry_link(ov->index, s->dir->fd.fd.fd, s->name, id->number);
-	return r == 0 ? 1 : r == -EEXIST ? 0 : r;
+	r = put_entry(s, id->number);
+	if (r < 0)
+		return r == -EEXIST ? 0 : r;
+	count_link(s);
+	return 1;
 }
 
 int rvl_origin_open(struct rvl_overlay *ov, int dirfd, const char *name, mode_t type,
@@ -240,12 +255,12 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 			r = set_place(s);
 		if (r < 0)
 			return r;
-		r = is_dir(s) ? put_directory(s, ret->number, false) :
-				rvl_entry_link(ov->index, dirfd, s->name, ret->number);
+		r = put_entry(s, ret->number);
 		/* after the link: a death in between leaves a count too high, never too low */
 		if (r == 0 && !is_dir(s))
 			r = correct_nlink(ov, dirfd, s->name, &s->upper->st, ret);
 		if (r == 0) {
+			count_link(s);
 			rvl_count(stamped_on_sight);
 			return 0;
 		}
@@ -255,11 +270,46 @@ static int give_stamp(const struct stranger *s, struct rvl_id *ret)
 	return r < 0 ? r : -EIO;
 }
 
-static void tell_refused(const char *name, uint64_t number)
+int rvl_identify_for_mount(struct rvl_dir *dir, const char *name,
+			   const struct rvl_upper_name *upper, struct rvl_id *ret)
 {
-	rvl_count(stamps_refused);
-	rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number", name,
-			 (unsigned long long)number);
+	struct rvl_overlay *ov = dir->node->ov;
+
+	return rvl_number_of_lower(ov->index, rvl_stack_upper(ov->stack), dir->fd.fd.fd, name,
+				   &upper->st, ret);
+}
+
+/* The number of its stamp, which could be read or not: 1; 0: it is a stranger. */
+static int take_stamp(const struct stranger *s, int stamp_error, const struct rvl_id *id)
+{
+	int r = stamp_error;
+
+	if (r < 0)
+		return r == -ENODATA ? 0 : r;
+	r = is_believed(s, id);
+	return r == 0 ? adopt(s, id) : r;
+}
+
+/* With identify_lock. */
+static int identify_stranger(const struct stranger *s, struct rvl_id *ret)
+{
+	struct rvl_id old = {};
+	/* once more: another thread may have stamped it meanwhile */
+	int r = rvl_stamp_get(overlay_of(s)->index, s->dir->fd.fd.fd, s->name,
+			      s->upper->st.stx_mode, s->upper->st.stx_ino, &old);
+
+	*ret = old;
+	r = take_stamp(s, r, &old);
+	if (r == 0)
+		r = give_stamp(s, ret);
+	if (r < 0)
+		return r;
+	if (old.number && ret->number != old.number) {
+		rvl_count(stamps_refused);
+		rvl_warn_limited("%s: its stamp %llu is another object's; it gets a new number",
+				 s->name, (unsigned long long)old.number);
+	}
+	return 0;
 }
 
 int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
@@ -267,238 +317,18 @@ int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *u
 {
 	const struct stranger s = { dir, name, upper, lower };
 	struct rvl_overlay *ov = dir->node->ov;
-	bool is_locked = false;
-	uint64_t refused = 0;
-	int r = upper->stamp_error;
+	int r;
 
 	*ret = upper->stamp;
-	for (;;) {
-		if (is_locked)
-			r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode,
-					  upper->st.stx_ino, ret);
-		if (r < 0 && r != -ENODATA)
-			break;
-		if (r == 0) {
-			r = is_believed(&s, ret);
-			if (r == 0)
-				r = adopt(&s, ret);
-			if (r != 0) {
-				r = r > 0 ? 0 : r;
-				break;
-			}
-			refused = ret->number;
-		}
-		if (is_locked) {
-			r = give_stamp(&s, ret);
-			if (r == 0 && refused && ret->number != refused)
-				tell_refused(name, refused);
-			/* the link of its entry */
-			if (r == 0 && !is_dir(&s))
-				upper->st.stx_nlink++;
-			break;
-		}
-		if (ov->config.is_read_only) {
-			const struct rvl_layer *layer = rvl_stack_upper(ov->stack);
-
-			upper->is_unindexed = true;
-			r = rvl_number_of_lower(ov->index, layer, dir->fd.fd.fd, name, &upper->st,
-						ret);
-			break;
-		}
-		/* Once more under the lock: another thread may have stamped it meanwhile. */
-		pthread_mutex_lock(&ov->identify_lock);
-		is_locked = true;
+	r = take_stamp(&s, upper->stamp_error, ret);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (ov->config.is_read_only) {
+		upper->is_unindexed = true;
+		return rvl_identify_for_mount(dir, name, upper, ret);
 	}
-	if (is_locked)
-		pthread_mutex_unlock(&ov->identify_lock);
-	return r;
-}
-
-/* A directory's entry is a record: the new one is made before the old one goes, so that it is found. */
-static int renumber_directory(const struct stranger *s, uint64_t old, struct rvl_id *ret)
-{
-	struct rvl_index *index = overlay_of(s)->index;
-	int r = rvl_number_born(index, ret);
-
-	if (r == 0)
-		r = rvl_stamp_set(index, s->dir->fd.fd.fd, s->name, s->upper->st.stx_mode,
-				  s->upper->st.stx_ino, ret);
-	if (r == 0)
-		r = put_directory(s, ret->number, false);
-	return r < 0 ? r : rvl_entry_bury(index, old, false);
-}
-
-/* With identify_lock. */
-static int free_number(struct rvl_index *index, uint64_t number)
-{
-	char path[RVL_ENTRY_PATH_SIZE];
-	enum rvl_entry_kind kind;
-	struct rvl_nlink nlink;
-	struct statx stx;
-	struct rvl_id id;
-	int r = rvl_entry_look(index, number, &kind, &stx);
-
-	if (r < 0 || kind == RVL_ENTRY_NONE)
-		return r;
-	if (kind == RVL_ENTRY_DIRECTORY)
-		return -EUCLEAN;
-	if (kind == RVL_ENTRY_TOMBSTONE)
-		return rvl_entry_bury(index, number, false);
-	rvl_entry_path(number, path);
-	/* of several lower names the index alone may have it, with all that was written to it */
-	if (stx.stx_nlink == 1 &&
-	    (rvl_nlink_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &nlink) != 1 ||
-	     nlink.is_lower || nlink.diff < 0))
-		return rvl_entry_bury(index, number, false);
-	/* it was given another one before, and a death left this entry */
-	if (rvl_stamp_get(index, index->inodes_fd, path, stx.stx_mode, stx.stx_ino, &id) == 0 &&
-	    id.number != number)
-		return rvl_entry_bury(index, number, false);
-	r = rvl_entry_renumber(index, number, &stx, &id);
-	if (r == 0)
-		rvl_warn_limited("number %llu is that of another object in lower; what upper had of "
-				 "it gets number %llu",
-				 (unsigned long long)number, (unsigned long long)id.number);
-	return r;
-}
-
-int rvl_identify_free_number(struct rvl_overlay *ov, uint64_t number)
-{
-	int r;
-
 	pthread_mutex_lock(&ov->identify_lock);
-	r = free_number(ov->index, number);
-	pthread_mutex_unlock(&ov->identify_lock);
-	return r;
-}
-
-int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
-		      const struct rvl_found *lower, struct rvl_id *id)
-{
-	const struct stranger s = { dir, name, upper, lower };
-	struct rvl_overlay *ov = dir->node->ov;
-	const uint64_t old = id->number;
-	int r;
-
-	pthread_mutex_lock(&ov->identify_lock);
-	/* another thread may have met it meanwhile */
-	r = rvl_stamp_get(ov->index, dir->fd.fd.fd, name, upper->st.stx_mode, upper->st.stx_ino, id);
-	if (r == 0 && id->number == old)
-		r = is_dir(&s) ? renumber_directory(&s, old, id) :
-				 rvl_entry_renumber(ov->index, old, &upper->st, id);
-	pthread_mutex_unlock(&ov->identify_lock);
-	return r;
-}
-
-/* A directory that was moved without its lower part merges with nothing any more. */
-static int part_directory(struct rvl_index *index, uint64_t number)
-{
-	struct rvl_entry_directory entry;
-	int r = rvl_entry_get_directory(index, number, &entry);
-
-	if (r < 0 || !entry.is_merged)
-		return r == -EUCLEAN ? 0 : r; /* check has a word for what is damaged */
-	entry.is_merged = false;
-	return rvl_entry_put_directory(index, number, &entry, true);
-}
-
-/* ---- what the map says of a number that was two objects' ---- */
-
-struct rows {
-	struct rvl_map_row *v; /* owned */
-	size_t n, size;
-};
-
-static int take_row(void *arg, const struct rvl_map_row *row)
-{
-	struct rows *rows = arg;
-	int r = rvl_array_reserve(&rows->v, &rows->size, rows->n, sizeof(*rows->v), ROWS_MAX);
-
-	if (r == 0)
-		rows->v[rows->n++] = *row;
-	return r;
-}
-
-/* The place that upper's object was copied up from; none: no name. */
-static void read_place(struct rvl_overlay *ov, uint64_t number, struct rvl_name_at *ret)
-{
-	uint8_t value[RVL_NAME_AT_ENCODED_MAX];
-	char path[RVL_ENTRY_PATH_SIZE];
-	ssize_t n;
-
-	rvl_entry_path(number, path);
-	n = rvl_xattr_get(&ov->stack->xattr, ov->index->inodes_fd, path, RVL_XATTR_PLACE, value,
-			  sizeof(value));
-	if (n < 0 || rvl_name_at_decode(value, (size_t)n, ret))
-		*ret = (struct rvl_name_at){};
-}
-
-/* All names that lower has by the map are those of the object that has the inode now, but for the one that
- * upper's was copied up from: a later rebind goes by them. */
-static int put_rows(struct rvl_overlay *ov, uint64_t old, const struct rvl_id *id)
-{
-	struct rvl_name_at place;
-	struct rows rows = {};
-	int r = rvl_map_get(ov->index, old, take_row, &rows);
-
-	read_place(ov, old, &place);
-	if (r == -ENOENT)
-		r = 0;
-	for (size_t i = 0; r == 0 && i < rows.n; i++) {
-		struct rvl_map_row *row = &rows.v[i];
-
-		row->generation = id->generation;
-		if (row->at.parent != place.parent || strcmp(row->at.name, place.name) != 0)
-			r = rvl_map_put(ov->index, id->number, row);
-	}
-	free(rows.v);
-	return r;
-}
-
-/* With identify_lock. */
-static int uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
-		     bool is_other_life, struct rvl_id *id)
-{
-	const struct rvl_place *top = &lower->places.v[0];
-	struct rvl_overlay *ov = dir->node->ov;
-	struct rvl_map_row row = { .type = IFTODT(lower->st.stx_mode),
-				   .at.parent = dir->node->id.number };
-	const uint64_t old = id->number;
-	/* another of its names may have been met by another thread meanwhile */
-	int r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &lower->st, id);
-
-	if (r < 0 || id->number != old)
-		return r;
-	if (S_ISDIR(lower->st.stx_mode) && !ov->config.is_read_only)
-		r = part_directory(ov->index, old);
-	if (r == 0)
-		r = rvl_number_of_lower_anew(ov->index, top->layer, top->layer->fd, top->path,
-					     &lower->st, is_other_life, id);
-	if (r == 0 && id->number == old)
-		r = -EEXIST;
-	if (r < 0)
-		return r;
-	rvl_warn_limited("%s: its number was that of an object in upper; it gets number %llu", name,
-			 (unsigned long long)id->number);
-	if (ov->config.is_read_only)
-		return 0;
-	r = is_other_life ? put_rows(ov, old, id) : 0;
-	if (r < 0)
-		return r;
-	/* a map that is complete has it under the old number */
-	row.generation = id->generation;
-	snprintf(row.at.name, sizeof(row.at.name), "%s", name);
-	return rvl_map_put(ov->index, id->number, &row);
-}
-
-int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
-			   bool is_other_life, struct rvl_id *id)
-{
-	struct rvl_overlay *ov = dir->node->ov;
-	int r;
-
-	pthread_mutex_lock(&ov->identify_lock);
-	r = uncovered(dir, name, lower, is_other_life, id);
+	r = identify_stranger(&s, ret);
 	pthread_mutex_unlock(&ov->identify_lock);
 	return r;
 }

@@ -15,29 +15,13 @@
 int rvl_identify(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		 const struct rvl_found *lower, struct rvl_id *ret);
 
-/*
- * The number of the stamp is shown for an object in lower already: both were one before upper was
- * changed offline. This one gets another number, stamp and entry; the entry of the old one goes.
- * Nothing of the lower object is being copied up: that would have the number in upper. dir is locked.
- */
-int rvl_identify_anew(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
-		      const struct rvl_found *lower, struct rvl_id *id);
+/* The number of an upper object that a read-only overlay can give none: that of its inode. */
+int rvl_identify_for_mount(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+			   struct rvl_id *ret);
 
-/*
- * The number of a lower file with one name, which is about to be copied up, has an entry, mostly that of
- * another object, whose inode lower gave again when it was changed offline. What has no name (a tombstone,
- * what an attempt left) goes; any other object gets another number. In a copy-up's turn, with no directory
- * locked: takes identify_lock. -EUCLEAN: the entry is a directory's.
- */
-int rvl_identify_free_number(struct rvl_overlay *ov, uint64_t number);
-
-/*
- * The other way round: a lower object whose number is shown for upper's. It gets one of its own, recorded.
- * is_other_life: it is certain that the two are not one (rvl_entry_is_of_other_life). -EEXIST: the number
- * that it has is recorded (by a rebind, a claim), and that is not certain.
- */
-int rvl_identify_uncovered(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
-			   bool is_other_life, struct rvl_id *id);
+/* What the entry of an upper directory is to say. dir is locked. */
+void rvl_identify_record(struct rvl_dir *dir, const char *name, const struct rvl_upper_name *upper,
+			 const struct rvl_found *lower, struct rvl_entry_directory *ret);
 
 /*
  * A lower file with several names may have been copied up by the kernel's overlayfs with index=on

@@ -5,7 +5,8 @@
  * whose number has an entry is served from the entry, so that all names of a file that was copied
  * up under one of them stay the same file.
  *
- * Nothing is written here, but what strangers are known by (identify.c).
+ * Nothing is written here, but what strangers are known by (identify.c), and another number for one of two
+ * objects that have the same (renumber.c).
  */
 #include "overlay/lookup.h"
 
@@ -19,7 +20,10 @@
 #include "overlay/metacopy.h"
 #include "overlay/nlink.h"
 #include "overlay/remove.h"
+#include "overlay/renumber.h"
 #include "overlay/special.h"
+
+#define RETRIES 16
 
 /* ---- from what was found to a node ---- */
 
@@ -48,7 +52,26 @@ static int take_lower(struct rvl_node *dir, const char *name, const char *redire
 	return node->view_path ? 0 : -ENOMEM;
 }
 
-/* Put a new node into the cache, or take the one that is there. */
+/*
+ * Put a new node into the cache, or take the one that another thread has put there meanwhile. -EAGAIN: that
+ * is of another object, or this one has been copied up since, and the name is to be looked up again.
+ */
+static int insert(struct rvl_node *node, struct rvl_node **ret)
+{
+	const bool has_upper = rvl_node_has_upper(node);
+	const uint64_t upper_ino = node->upper_ino;
+	const mode_t type = node->type;
+	struct rvl_node *known = rvl_node_insert(node);
+
+	if (known != node && (known->type != type || rvl_node_has_upper(known) != has_upper ||
+			      (has_upper && known->upper_ino != upper_ino))) {
+		rvl_node_put(known);
+		return -EAGAIN;
+	}
+	*ret = known;
+	return 0;
+}
+
 static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node,
 		  struct rvl_node **ret)
 {
@@ -58,8 +81,7 @@ static int settle(struct rvl_node *dir, const char *name, struct rvl_node *node,
 		rvl_node_free(node);
 		return r;
 	}
-	*ret = rvl_node_insert(node);
-	return 0;
+	return insert(node, ret);
 }
 
 /*
@@ -111,20 +133,6 @@ static int take_known(struct rvl_dir *dir, const char *name, mode_t type, struct
 	return r;
 }
 
-/*
- * Somebody moved an upper object while nothing was mounted, without a whiteout for the lower one,
- * which shows again: both have one number, and the second to be met gets another. No copy-up is
- * under way that would explain it: one that has a name in upper has told its node, before its
- * directory is unlocked. Files with several names are not judged.
- */
-static bool is_uncovered(const struct rvl_node *node, const struct statx *lower)
-{
-	return !node->ov->config.is_read_only && !atomic_load(&node->is_dead) &&
-	       (rvl_node_is_dir(node) || (lower			   ? lower->stx_nlink :
-					  rvl_node_has_upper(node) ? 0 :
-								     node->lower_nlink) == 1);
-}
-
 static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 			 struct rvl_found *lower, struct rvl_node **ret)
 {
@@ -139,8 +147,9 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	if (node) {
 		if (is_same(node, upper->st.stx_ino, &upper->st))
 			return take_known(dir, name, upper->st.stx_mode, node, ret);
-		r = !rvl_node_has_upper(node) && is_uncovered(node, NULL) ?
-			    rvl_identify_anew(dir, name, upper, lower, &id) :
+		/* files with several names are not judged */
+		r = !rvl_node_has_upper(node) && (rvl_node_is_dir(node) || node->lower_nlink == 1) ?
+			    rvl_renumber_upper(dir, name, upper, lower, &id) :
 			    two_objects(name, id.number);
 		rvl_node_put(node);
 		if (r < 0)
@@ -151,7 +160,7 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 		return -ENOMEM;
 	node->upper_ino = upper->st.stx_ino;
 	node->is_unindexed = upper->is_unindexed;
-	if (node->is_unindexed)
+	if (node->is_unindexed && !upper->has_other_entry)
 		node->nlink_diff = 0;
 	node->is_user_whiteout = rvl_is_user_whiteout(ov, dir->fd.fd.fd, name, &upper->st);
 	atomic_store(&node->has_upper, true);
@@ -203,8 +212,7 @@ int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const s
 		rvl_node_free(node);
 		return r;
 	}
-	*ret = rvl_node_insert(node);
-	return 0;
+	return insert(node, ret);
 }
 
 /*
@@ -232,8 +240,23 @@ static int node_of_alias(struct rvl_overlay *ov, struct rvl_found *lower, const 
 	return r;
 }
 
+/* What was found in lower has a number that is another object's: it gets one of its own. */
+static int part(struct rvl_dir *dir, const char *name, struct rvl_found *lower, bool is_other_life,
+		struct rvl_id *id)
+{
+	int r = rvl_renumber_lower(dir, name, lower, is_other_life, id);
+
+	return r == -EEXIST ? two_objects(name, id->number) : r;
+}
+
+/* May the inode of a lower object have been another one's, which has an entry? */
+static bool may_be_given_again(struct rvl_overlay *ov, const struct rvl_found *lower)
+{
+	return rvl_number_may_be_given_again(ov->index, lower->places.v[0].layer, &lower->st);
+}
+
 /*
- * A lower file has the number of a node in upper, which may be known by upper or the index alone: is it its
+ * A lower object has the number of a node in upper, which may be known by upper or the index alone: is it its
  * lower object, or another life of the inode? 1: another; 0; -errno.
  */
 static int is_of_other_life(struct rvl_node *node, const struct rvl_found *lower)
@@ -242,35 +265,57 @@ static int is_of_other_life(struct rvl_node *node, const struct rvl_found *lower
 
 	if (!rvl_node_has_upper(node))
 		return 0;
-	if (!S_ISDIR(lower->st.stx_mode) != !rvl_node_is_dir(node))
+	if (node->type != (lower->st.stx_mode & S_IFMT) ||
+	    (atomic_load(&node->is_dead) && may_be_given_again(ov, lower)))
 		return 1;
-	if (node->lower.n || rvl_node_is_dir(node))
+	if (node->lower.n && !rvl_node_is_dir(node))
 		return 0;
-	return rvl_entry_is_of_other_life(ov->index, node->id.number, &lower->places.v[0],
-					  ov->layer_uuids);
-}
-
-/* What was found in lower has the number of an object in upper that it is not: it gets one of its own. */
-static int part(struct rvl_dir *dir, const char *name, struct rvl_found *lower, bool is_other_life,
-		struct rvl_id *id)
-{
-	int r = rvl_identify_uncovered(dir, name, lower, is_other_life, id);
-
-	return r == -EEXIST ? two_objects(name, id->number) : r;
+	return rvl_entry_is_of_other_life(ov->index, node->id.number, lower, ov->layer_uuids);
 }
 
 /* Its number is that of a node: 1: it is this one; 0: it was parted from it, *id is another. */
-static int meet(struct rvl_dir *dir, const char *name, struct rvl_found *lower, struct rvl_node *node,
-		struct rvl_id *id)
+static int meet(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
+		struct rvl_node *node, struct rvl_id *id)
 {
 	int r = is_of_other_life(node, lower);
 
 	if (r == 0 && is_same(node, 0, &lower->st))
 		return 1;
-	if (r < 0)
+	return r < 0 ? r : part(dir, name, lower, r > 0, id);
+}
+
+static bool has_links(const struct rvl_found *lower)
+{
+	return !S_ISDIR(lower->st.stx_mode) && lower->st.stx_nlink > 1;
+}
+
+/* No node has its number, but an entry may: 1: it is the entry's object, and *ret its node; 0: it is not,
+ * *id may be another now. */
+static int meet_entry(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
+		      struct rvl_id *id, struct rvl_node **ret)
+{
+	struct rvl_overlay *ov = dir->node->ov;
+	enum rvl_entry_kind kind;
+	struct statx stx;
+	int r = rvl_entry_look(ov->index, id->number, &kind, &stx);
+
+	if (r == 0 && kind == RVL_ENTRY_NONE && has_links(lower)) {
+		r = rvl_identify_kernel_index(ov, lower, id);
+		if (r > 0)
+			r = rvl_entry_look(ov->index, id->number, &kind, &stx);
+	}
+	if (r < 0 || kind == RVL_ENTRY_NONE)
 		return r;
-	return r > 0 || is_uncovered(node, &lower->st) ? part(dir, name, lower, r > 0, id) :
-							 two_objects(name, id->number);
+	if (kind == RVL_ENTRY_TOMBSTONE)
+		r = may_be_given_again(ov, lower) ? 1 : -ESTALE;
+	else
+		r = rvl_entry_is_of_other_life(ov->index, id->number, lower, ov->layer_uuids);
+	if (r != 0)
+		return r < 0 ? r : part(dir, name, lower, true, id);
+	if (kind != RVL_ENTRY_OBJECT || !has_links(lower))
+		return 0;
+	r = node_of_alias(ov, lower, id, &stx, ret);
+	return r < 0 ? r : 1;
 }
 
 static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
@@ -278,9 +323,7 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 {
 	struct rvl_overlay *ov = dir->node->ov;
 	const struct rvl_place *top = &lower->places.v[0];
-	enum rvl_entry_kind kind;
 	struct rvl_node *node;
-	struct statx stx;
 	struct rvl_id id;
 	int r = rvl_number_of_lower(ov->index, top->layer, top->layer->fd, top->path, &lower->st,
 				    &id);
@@ -296,33 +339,11 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		if (r < 0)
 			return r;
 	}
-	/* Only a file with several names can have been copied up under another one. */
-	if (ov->stack->has_upper && !S_ISDIR(lower->st.stx_mode) && lower->st.stx_nlink > 1) {
-		r = rvl_entry_look(ov->index, id.number, &kind, &stx);
-		if (r < 0)
-			return r;
-		if (kind == RVL_ENTRY_NONE) {
-			r = rvl_identify_kernel_index(ov, lower, &id);
-			if (r > 0)
-				r = rvl_entry_look(ov->index, id.number, &kind, &stx);
-			if (r < 0)
-				return r;
-		}
-		if (kind == RVL_ENTRY_TOMBSTONE)
-			return -ESTALE;
-		if (kind == RVL_ENTRY_OBJECT) {
-			r = rvl_entry_is_of_other_life(ov->index, id.number, top, ov->layer_uuids);
-			if (r == 0)
-				return node_of_alias(ov, lower, &id, &stx, ret);
-			if (r > 0)
-				r = part(dir, name, lower, true, &id);
-			if (r < 0)
-				return r;
-		}
-		/* the inode was a directory's */
-		r = kind == RVL_ENTRY_DIRECTORY ? part(dir, name, lower, true, &id) : 0;
-		if (r < 0)
-			return r;
+	/* a file with several names may have been copied up under another one */
+	if (ov->stack->has_upper && (has_links(lower) || may_be_given_again(ov, lower))) {
+		r = meet_entry(dir, name, lower, &id, ret);
+		if (r != 0)
+			return r < 0 ? r : 0;
 	}
 	node = rvl_node_new(ov, &id, lower->st.stx_mode);
 	if (!node)
@@ -389,18 +410,13 @@ static int known_lower(struct rvl_dir *dir, const char *name, unsigned *ret_laye
 	return take_known(dir, name, type, node, ret);
 }
 
-/* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into
- * a new node, and of a node that its name alone has led to *ret_layer is where that lies. *ret is
- * NULL when the name is absent. */
-static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
-		   struct rvl_found *lower, unsigned *ret_layer, struct rvl_node **ret)
+static int look_up_once(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
+			struct rvl_found *lower, unsigned *ret_layer, struct rvl_node **ret)
 {
 	struct rvl_overlay *ov = dir->node->ov;
-	int dirfd = dir->fd.fd.fd, r;
+	int dirfd = dir->fd.fd.fd;
+	int r = rvl_upper_stat(ov, dirfd, name, upper);
 
-	*ret = NULL;
-	rvl_count(lookups);
-	r = rvl_upper_stat(ov, dirfd, name, upper);
 	if (r < 0 || upper->is_whiteout)
 		return r;
 	r = upper->exists ? known_upper(dir, name, upper, ret) :
@@ -421,6 +437,24 @@ static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name 
 	if (upper->exists)
 		return node_of_upper(dir, name, upper, lower, ret);
 	return lower->places.n ? node_of_lower(dir, name, lower, ret) : 0;
+}
+
+/* The look-up itself. upper and lower are filled as far as they were needed; lower is emptied into
+ * a new node, and of a node that its name alone has led to *ret_layer is where that lies. *ret is
+ * NULL when the name is absent. */
+static int look_up(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
+		   struct rvl_found *lower, unsigned *ret_layer, struct rvl_node **ret)
+{
+	int r = -EAGAIN;
+
+	rvl_count(lookups);
+	for (unsigned i = 0; r == -EAGAIN && i < RETRIES; i++) {
+		rvl_upper_name_release(upper);
+		rvl_found_release(lower);
+		*ret = NULL;
+		r = look_up_once(dir, name, upper, lower, ret_layer, ret);
+	}
+	return r == -EAGAIN ? -ESTALE : r;
 }
 
 /* Of a name in the lower part of a directory, which lies in this layer. */

@@ -38,7 +38,8 @@ int rvl_lookup(struct rvl_node *dir, const char *name, struct rvl_node **ret);
 /*
  * Node of an upper non-directory found through its entry; stx as rvl_entry_look gave it. data: of a
  * metacopy file, where its data are (moved out of it; layer NULL: nowhere); NULL: it is none.
- * has_name: a name led here; else -ESTALE if it has no name left and is not open.
+ * has_name: a name led here; else -ESTALE if it has no name left and is not open. -EAGAIN: another thread
+ * has got the number into memory meanwhile, for something else or not in upper yet.
  */
 int rvl_node_from_entry(struct rvl_overlay *ov, const struct rvl_id *id, const struct statx *stx,
 			struct rvl_place *data, bool has_name, struct rvl_node **ret);

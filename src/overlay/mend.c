@@ -103,6 +103,7 @@ struct walk {
 	uint64_t wanted;
 	struct rvl_name_at *ret;
 	bool is_found;
+	bool is_shallow; /* the children of one directory, which has got another number */
 	struct waiting *v; /* owned */
 	size_t n, room;
 };
@@ -129,6 +130,20 @@ static void set_path(struct rvl_overlay *ov, uint64_t number, const struct rvl_n
 		rvl_count(paths_mended);
 }
 
+/* Where the directory above has got another number, and this one was not renamed, that is its place in
+ * lower, too. */
+static void set_paths(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *entry,
+		      const struct rvl_name_at *at)
+{
+	if (!entry->is_merged || !rvl_name_at_equal(&entry->place, &entry->path)) {
+		set_path(ov, number, at);
+		return;
+	}
+	entry->path = entry->place = *at;
+	if (rvl_entry_put_directory(ov->index, number, entry, true) == 0)
+		rvl_count(paths_mended);
+}
+
 /* A stamped directory at a place: is it what its entry means, and in step with it? */
 static void compare(struct walk *walk, int dirfd, uint64_t number, const struct rvl_name_at *at)
 {
@@ -147,10 +162,16 @@ static void compare(struct walk *walk, int dirfd, uint64_t number, const struct 
 		walk->is_found = true;
 		return;
 	}
-	/* what is in memory is kept in step by those who rename it */
+	if (rvl_name_at_equal(&entry.path, at))
+		return;
 	node = rvl_node_find(walk->ov, number);
-	if (!node && (entry.path.parent != at->parent || strcmp(entry.path.name, at->name) != 0))
+	if (walk->is_shallow) {
+		set_paths(walk->ov, number, &entry, at);
+		if (node)
+			(void)rvl_node_set_place(node, at->parent, at->name);
+	} else if (!node) { /* what is in memory is kept in step by those who rename it */
 		set_path(walk->ov, number, at);
+	}
 }
 
 static int walk_name(struct walk *walk, const struct waiting *dir, int dirfd,
@@ -172,15 +193,16 @@ static int walk_name(struct walk *walk, const struct waiting *dir, int dirfd,
 	snprintf(at.name, sizeof(at.name), "%s", entry->d_name);
 	if (id.number && at.parent)
 		compare(walk, dirfd, id.number, &at);
-	return walk->is_found ? 0 : add_waiting(walk, dir->path, entry->d_name, id.number);
+	if (walk->is_found || walk->is_shallow)
+		return 0;
+	return add_waiting(walk, dir->path, entry->d_name, id.number);
 }
 
-static int walk_dir(struct walk *walk, const struct waiting *dir)
+static int walk_dir(struct walk *walk, int dirfd, const struct waiting *dir)
 {
 	_cleanup_closedir_ DIR *names = NULL;
 	const struct dirent *entry;
-	int fd = rvl_path_open(rvl_stack_upper(walk->ov->stack)->fd, dir->path,
-			       O_RDONLY | O_DIRECTORY, 0);
+	int fd = rvl_path_open(dirfd, dir->path, O_RDONLY | O_DIRECTORY, 0);
 	int r = rvl_dir_stream(fd, &names);
 
 	if (r < 0)
@@ -190,22 +212,31 @@ static int walk_dir(struct walk *walk, const struct waiting *dir)
 	return r;
 }
 
+/* A directory, and all below it. */
+static int walk_all(struct walk *walk, int dirfd, const char *name, uint64_t number)
+{
+	int r = add_waiting(walk, "", name, number);
+
+	while (r == 0 && walk->n && !walk->is_found) {
+		struct waiting dir = walk->v[--walk->n];
+
+		r = walk_dir(walk, dirfd, &dir);
+		free(dir.path);
+	}
+	while (walk->n)
+		free(walk->v[--walk->n].path);
+	free(walk->v);
+	return r;
+}
+
 static int walk_upper(struct rvl_overlay *ov, uint64_t number, struct rvl_name_at *ret)
 {
 	struct walk walk = { .ov = ov, .wanted = number, .ret = ret };
-	int r = add_waiting(&walk, "", "", RVL_NUMBER_ROOT);
+	int r;
 
 	rvl_debug("the directories of upper are walked for object %llu",
 		  (unsigned long long)number);
-	while (r == 0 && walk.n && !walk.is_found) {
-		struct waiting dir = walk.v[--walk.n];
-
-		r = walk_dir(&walk, &dir);
-		free(dir.path);
-	}
-	while (walk.n)
-		free(walk.v[--walk.n].path);
-	free(walk.v);
+	r = walk_all(&walk, rvl_stack_upper(ov->stack)->fd, "", RVL_NUMBER_ROOT);
 	if (r == 0 && !walk.is_found)
 		atomic_store(&ov->is_upper_walked, true);
 	return r == 0 && !walk.is_found ? -ESTALE : r;
@@ -234,4 +265,12 @@ int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_dire
 	if (r == 0)
 		set_path(ov, number, &dir->path);
 	return r;
+}
+
+void rvl_mend_children(struct rvl_overlay *ov, int dirfd, const char *name, uint64_t number)
+{
+	struct walk walk = { .ov = ov, .is_shallow = true };
+
+	(void)walk_all(&walk, dirfd, name, number);
+	atomic_store(&ov->is_upper_walked, false);
 }

@@ -24,6 +24,9 @@
 #define NODES_MIN 1024
 #define CHAIN_MAX (1 << 16) /* ancestors */
 #define UNCOUNTED_MAX (1 << 15) /* a shard; of more the counts are taken for whole */
+/* values in the set: of what the number was when its node was dropped */
+#define WAS_LOWER 1
+#define WAS_UPPER 2
 
 struct shard {
 	pthread_mutex_t lock;
@@ -207,8 +210,10 @@ static struct rvl_node *take_oldest(struct rvl_node_cache *cache, struct shard *
 		return NULL;
 	spill(node);
 	if (node->n_lookups || node->is_uncounted)
-		shard->is_uncounted_lost |= rvl_number_set_add(&shard->uncounted, node->id.number,
-							       1, UNCOUNTED_MAX) < 0;
+		shard->is_uncounted_lost |=
+			rvl_number_set_add(&shard->uncounted, node->id.number,
+					   rvl_node_has_upper(node) ? WAS_UPPER : WAS_LOWER,
+					   UNCOUNTED_MAX) < 0;
 	list_remove(shard, node);
 	*find(cache, shard, node->id.number) = node->hash_next;
 	shard->n--;
@@ -264,6 +269,17 @@ struct rvl_node *rvl_node_find(struct rvl_overlay *ov, uint64_t number)
 		ref(shard, node);
 	pthread_mutex_unlock(&shard->lock);
 	return node;
+}
+
+bool rvl_node_was_lower(struct rvl_overlay *ov, uint64_t number)
+{
+	struct shard *shard = shard_of(ov->nodes, number);
+	bool ret;
+
+	pthread_mutex_lock(&shard->lock);
+	ret = rvl_number_set_get(&shard->uncounted, number) == WAS_LOWER;
+	pthread_mutex_unlock(&shard->lock);
+	return ret;
 }
 
 int rvl_node_get(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)

@@ -18,7 +18,8 @@ struct rvl_upper_name {
 	/* read only for objects that are not in memory (their nodes say it) */
 	bool is_opaque;
 	bool is_metacopy;
-	bool is_unindexed; /* no entry, and a read-only overlay makes none */
+	bool is_unindexed; /* its number has no entry, and a read-only overlay makes none */
+	bool has_other_entry; /* the same, but one of its links is the entry of another number */
 	char *redirect; /* owned; NULL: none */
 };
 void rvl_upper_name_release(struct rvl_upper_name *upper);

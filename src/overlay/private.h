@@ -36,7 +36,7 @@ struct rvl_overlay {
 	struct rvl_fdcache *fds; /* owned */
 	struct rvl_listings listings; /* lower listings that nodes keep */
 	struct rvl_node *root; /* counted; never leaves memory */
-	pthread_mutex_t identify_lock; /* one unstamped object at a time is given its stamp */
+	pthread_mutex_t identify_lock; /* one object at a time is given a stamp, or another number */
 	int kernel_index_fd; /* owned; workdir/index of the kernel's overlayfs, -EBADF: none */
 	pthread_mutex_t fetch_lock; /* fetches, and the recovery of one that was cut short */
 	struct rvl_fetching *fetches; /* of data for metacopy files, going on now (metacopy.c) */

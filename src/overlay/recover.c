@@ -235,7 +235,12 @@ static int recover_copy_up(struct recovery *rc)
 	if (lower.places.n && lower.st.stx_nlink > 1)
 		return set_nlink(rc, (int)lower.st.stx_nlink - 1, false);
 	/* the name is gone: do others lead to it? decode counts the links */
-	return lower.places.n ? bury(rc, false) : bury_if_unnamed(rc);
+	if (lower.places.n == 0)
+		return bury_if_unnamed(rc);
+	/* a copy of what is there; or another object, which was to make way (renumber.h) */
+	r = rvl_entry_is_of_other_life(rc->ov->index, rc->record->number, &lower,
+				       rc->ov->layer_uuids);
+	return r != 0 ? (r < 0 ? r : 0) : bury(rc, false);
 }
 
 static int recover_link(struct recovery *rc)

@@ -6,27 +6,43 @@ given again, images look alike, filesystems have one uuid. No name shows another
 import os
 import shutil
 import struct
+import time
 
 import pytest
 
 import sysc
 from rvl import CTL, run
-from test_handles_decode import content_by, is_stale
+from snapshots import snapshot
+from test_handles_decode import content_by, entry_of, is_stale, open_by
 from trees import ino, write
 
 pytestmark = pytest.mark.reverlay_only("what the kernel's overlayfs does then is undefined")
 
 
-def give_again(low, gone):
-    """Unlinks all names of a file, and returns that of a new one that has got its inode."""
+def give_again(low, gone, make=lambda path: write(path, "of its own\n")):
+    """Removes all names of an object of lower, and returns that of a new one that has got its inode."""
     number = os.lstat(low / gone[0]).st_ino
     for name in gone:
-        os.unlink(low / name)
-    for i in range(100):
-        write(low / f"new{i}", "of its own\n")
+        if os.path.isdir(low / name):
+            shutil.rmtree(low / name)
+        else:
+            os.unlink(low / name)
+    for i in range(200):
+        make(low / f"new{i}")
         if os.lstat(low / f"new{i}").st_ino == number:
             return f"new{i}"
-    raise AssertionError("the filesystem gives it to nobody")
+    pytest.skip("the filesystem gives it to nobody")
+
+
+def forget_births(ov, path):
+    """The index becomes younger than this, as if the clock had been set back: birth times do not tell what is new."""
+    while int(time.clock_gettime(sysc.CLOCK_REALTIME_COARSE)) <= int(os.lstat(path).st_ctime):
+        sysc.next_tick()
+    os.rename(ov.work / "inodes", ov.work / "before")
+    os.mkdir(ov.work / "inodes", 0o700)
+    for name in os.listdir(ov.work / "before"):
+        os.rename(ov.work / "before" / name, ov.work / "inodes" / name)
+    os.rmdir(ov.work / "before")
 
 
 @pytest.mark.layouts("ext4")
@@ -59,7 +75,8 @@ def test_inode_given_again_to_links(ov, tool):
 
 @pytest.mark.layouts("ext4")
 @pytest.mark.parametrize("order", ["new-first", "changed-first", "new-is-changed"])
-def test_inode_given_again(ov, order):
+@pytest.mark.parametrize("births", ["known", "unknown"])
+def test_inode_given_again(ov, order, births):
     """A changed file's lower one is gone, and another has its inode: both can be read and changed."""
     with ov.lower() as low:
         write(low / "a", "first\n")
@@ -68,6 +85,8 @@ def test_inode_given_again(ov, order):
     handle = sysc.handle(mnt / "a")
     ov.umount()
     new = give_again(low, ["a"])
+    if births == "unknown":
+        forget_births(ov, low / new)
     ov.before = None
     mnt = ov.mount()
     names = ["a", new] if order == "changed-first" else [new, "a"]
@@ -264,7 +283,8 @@ def test_given_again_where_numbers_are_recorded(ov, n_links, how):
             assert {(mnt / name).read_text() for name in others} == {"more\n"}
         ov.umount()
         code, found = ov.ctl("check")
-        assert not {p["id"] for p in found["problems"]} - {"map-stale"}, found
+        # the names that the first turn had are gone
+        assert not {p["id"] for p in found["problems"]} - {"map-stale", "entry-without-name"}, found
         gone, ov.before = others, None
         for name in others:
             (ov.upper / name).unlink(missing_ok=True)
@@ -279,21 +299,146 @@ def test_inode_given_again_to_a_directory(ov):
     mnt = ov.mount()
     write(mnt / "a", "changed\n")
     ov.umount()
-    number = os.lstat(low / "a").st_ino
-    os.unlink(low / "a")
-    for i in range(100):
-        os.mkdir(low / f"d{i}")
-        if os.lstat(low / f"d{i}").st_ino == number:
-            break
-    else:
-        pytest.skip("directories get inodes of other groups")
-    write(low / f"d{i}/in", "inner\n")
+    new = give_again(low, ["a"], os.mkdir)
+    write(low / new / "in", "inner\n")
     ov.before = None
     mnt = ov.mount()
     assert (mnt / "a").read_text() == "changed\n"
-    assert (mnt / f"d{i}/in").read_text() == "inner\n"
-    assert ino(mnt / "a") != ino(mnt / f"d{i}")
-    write(mnt / f"d{i}/new", "new\n")
+    assert (mnt / new / "in").read_text() == "inner\n"
+    assert ino(mnt / "a") != ino(mnt / new)
+    write(mnt / new / "new", "new\n")
+
+
+def problems(ov, *but):
+    """What check finds, but for these."""
+    return [p for p in ov.ctl("check")[1]["problems"] if p["id"] not in but]
+
+
+def directory_given_again(ov, births):
+    """The inode of a directory that was changed is a file's now: lower, the file's name, and handles of before."""
+    with ov.lower() as low:
+        for name in ("d/f", "d/sub/g"):
+            write(low / name, "first\n")
+    mnt = ov.mount()
+    for name in ("d/f", "d/sub/g", "d/born/h"):
+        write(mnt / name, "changed\n")
+    handles = {n: sysc.handle(mnt / n) for n in ("d", "d/f", "d/sub", "d/sub/g", "d/born", "d/born/h")}
+    ov.umount()
+    new = give_again(low, ["d"])
+    if births == "unknown":
+        forget_births(ov, low / new)
+    ov.before = None
+    # lower's directories are gone, which check tells of upper's
+    ov.check_clean = False
+    return low, new, handles
+
+
+def check_directory(mnt, new, handles, text):
+    for name in ("d/f", "d/sub/g", "d/born/h"):
+        assert content_by(mnt, handles[name]) == (mnt / name).read_text() == "changed\n"
+    for name in ("d/sub", "d/born"):
+        fd = open_by(mnt, handles[name])
+        assert os.fstat(fd).st_ino == ino(mnt / name) and os.listdir(f"/proc/self/fd/{fd}")
+        os.close(fd)
+    assert (mnt / new).read_text() == text
+    assert ino(mnt / new) != ino(mnt / "d")
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("first", ["change", "look", "open-unlinked", "directory", "child-by-handle"])
+@pytest.mark.parametrize("births", ["known", "unknown"])
+@pytest.mark.parametrize("tool", [None, "repair"])
+def test_inode_of_a_directory_given_again(ov, births, first, tool):
+    """A changed directory's lower one is gone, and a file has its inode, which can be changed before the directory is
+    met; what is in that is there by name and by number."""
+    low, new, handles = directory_given_again(ov, births)
+    if tool:
+        ov.ctl(tool, "-y")
+    mnt = ov.mount()
+    text = "of its own\n"
+    if first == "look":
+        assert (mnt / new).read_text() == text
+    elif first == "directory":
+        assert sorted(os.listdir(mnt / "d")) == ["born", "f", "sub"]
+    elif first == "child-by-handle":
+        assert content_by(mnt, handles["d/f"]) == "changed\n"
+        os.close(open_by(mnt, handles["d/sub"]))
+    if first == "open-unlinked":
+        with open(mnt / new, encoding="ascii") as file:
+            os.unlink(mnt / new)
+            os.fchmod(file.fileno(), 0o640)
+            assert os.listdir(mnt / "d/sub") == ["g"]
+        write(mnt / new, text)
+    else:
+        text = "changed too\n"
+        write(mnt / new, text)
+    for _ in range(2):
+        assert is_stale(mnt, handles["d"]) == (births == "unknown" and first in ("change", "look", "open-unlinked"))
+        check_directory(mnt, new, handles, text)
+        ov.umount()
+        assert not problems(ov, "origin-stale")
+        mnt = ov.mount()
+    os.rename(mnt / "d", mnt / "e")
+    assert content_by(mnt, handles["d/sub/g"]) == "changed\n" == (mnt / "e/sub/g").read_text()
+    os.rename(mnt / "e", mnt / "d")
+    check_directory(mnt, new, handles, text)
+
+
+@pytest.mark.layouts("ext4")
+def test_directory_is_renumbered_where_it_was_not_met(ov):
+    """Between the change of the file that has its inode and the first look at the directory there is a remount; before
+    it, it was moved offline: it is found by its handle."""
+    _, new, handles = directory_given_again(ov, "unknown")
+    os.mkdir(ov.upper / "above")
+    os.rename(ov.upper / "d", ov.upper / "above/moved")
+    mnt = ov.mount()
+    os.stat(mnt / "above")  # it gets a number
+    write(mnt / new, "changed too\n")
+    ov.umount()
+    assert not problems(ov, "origin-stale")
+    mnt = ov.mount()
+    assert not is_stale(mnt, handles["d/sub"])
+    assert content_by(mnt, handles["d/born/h"]) == "changed\n" == (mnt / "above/moved/born/h").read_text()
+    assert ino(mnt / "above/moved") != ino(mnt / new)
+
+
+@pytest.mark.layouts("ext4")
+@pytest.mark.parametrize("record", ["gone", "damaged", "of-another", "of-the-root", "outside", "loop"])
+def test_record_that_leads_nowhere(ov, record):
+    """A file has the number of a directory whose record leads to nothing, or to what it is not of: it can be changed,
+    and nothing else is."""
+    low, new, _ = directory_given_again(ov, "unknown")
+    number = ino(low / new)
+    entry = entry_of(ov, number)
+    assert entry.exists()
+    outside = ov.base / "outside"
+    os.makedirs(outside / "in")
+    stamp = os.getxattr(ov.upper / "d", "trusted.overlay.ino")
+    if record == "damaged":
+        os.setxattr(entry, "trusted.overlay.path", b"x")
+    elif record == "loop":
+        os.setxattr(entry, "trusted.overlay.path", struct.pack("<Q", number) + b"d")
+    elif record != "gone":
+        target = {"of-another": ov.upper / "d/sub", "of-the-root": ov.upper, "outside": outside / "in"}[record]
+        upper = bytearray(os.getxattr(entry, "trusted.overlay.upper"))
+        kind, fid = sysc.handle(target)
+        upper[4], upper[21:] = kind, fid
+        os.setxattr(entry, "trusted.overlay.upper", bytes(upper))
+        os.setxattr(entry, "trusted.overlay.path", struct.pack("<Q", 1) + (b"no" if record == "outside" else b"."))
+    if record == "outside":  # as if it belonged there
+        os.setxattr(outside / "in", "trusted.overlay.ino", stamp)
+        os.setxattr(outside, "trusted.overlay.ino", os.getxattr(ov.upper / "d/sub", "trusted.overlay.ino"))
+    if record in ("gone", "outside"):
+        shutil.rmtree(ov.upper / "d")
+    before = snapshot(outside, private=True)
+    mnt = ov.mount()
+    write(mnt / new, "changed too\n")
+    ov.remount()
+    assert (mnt / new).read_text() == "changed too\n" and ino(mnt / new) == number
+    assert os.path.isfile(entry) and entry.stat().st_nlink == 2
+    if record not in ("gone", "outside"):
+        assert (mnt / "d/sub/g").read_text() == (mnt / "d/born/h").read_text() == "changed\n"
+    assert snapshot(outside, private=True) == before
 
 
 @pytest.mark.layouts("ext4")

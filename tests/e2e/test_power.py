@@ -424,3 +424,34 @@ def test_walk_completes_the_index(images, scratch, is_new_boot):
         assert (found == len(names)) == is_new_boot
     finally:
         machine.close()
+
+
+def test_link_count_of_what_gets_its_entry_again(images, scratch):
+    """The look-up of a file that has lost its entry makes it, and shows the names that there are and no less."""
+    assert images
+    base = scratch / "count"
+    base.mkdir()
+    machine = Machine(base, "ext4")
+    try:
+        machine.start()
+        tops = [machine.mnt / f"d{i}" for i in range(4)]
+        for top in tops:
+            top.mkdir()
+            (top / "a").touch()
+            os.link(top / "a", top / "b")
+            for i in range(500):
+                (top / f"f{i}").touch()
+        machine.stop()  # so that no entry is owed
+        machine.start()
+        run("sync", "-f", machine.disk)
+        machine.process.kill()
+        machine.process.wait(timeout=30)
+        run("umount", "-l", machine.mnt)
+        lose_entries(machine)
+        machine.boot.write_text(f"{uuid.uuid4()}\n")
+        machine.start()
+        # of some of them before the walk comes there
+        assert [os.lstat(top / "a").st_nlink for top in tops] == [2] * len(tops)
+        machine.stop()
+    finally:
+        machine.close()

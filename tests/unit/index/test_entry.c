@@ -250,6 +250,112 @@ static void tombstones_go_on_after_emlink(void **unused)
 	assert_int_equal(st.st_nlink, 2);
 }
 
+static void objects_get_another_number(void **unused)
+{
+	struct rvl_id id, stamp;
+	struct statx st;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	make_file(at("u/f"));
+	assert_int_equal(rvl_path_statx(stack.layers[0].fd, "f", RVL_STATX_MASK, &st), 0);
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 9000), 0);
+	assert_int_equal(rvl_entry_renumber(idx, 9000, stack.layers[0].fd, "f", &st, NULL, &id), 0);
+	assert_int_equal(look(9000), RVL_ENTRY_NONE);
+	assert_int_equal(look(id.number), RVL_ENTRY_OBJECT);
+	assert_int_equal(rvl_stamp_get(idx, stack.layers[0].fd, "f", S_IFREG, st.stx_ino, &stamp), 0);
+	assert_true(stamp.number == id.number);
+}
+
+static void directories_get_another_number(void **unused)
+{
+	struct rvl_entry_directory dir, out;
+	struct rvl_id id, stamp;
+	struct statx st;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	assert_int_equal(mkdir(at("u/d"), 0700), 0);
+	assert_int_equal(rvl_path_statx(stack.layers[0].fd, "d", RVL_STATX_MASK, &st), 0);
+	fill(&dir, true);
+	assert_int_equal(rvl_entry_put_directory(idx, 9001, &dir, false), 0);
+	/* the stamp fails: nothing is left of the attempt */
+	assert_int_equal(rvl_entry_renumber(idx, 9001, stack.layers[0].fd, "absent", &st, &dir, &id),
+			 -ENOENT);
+	assert_int_equal(look(9001), RVL_ENTRY_DIRECTORY);
+	assert_int_equal(look(id.number), RVL_ENTRY_NONE);
+	assert_int_equal(rvl_entry_renumber(idx, 9001, stack.layers[0].fd, "d", &st, &dir, &id), 0);
+	assert_int_equal(look(9001), RVL_ENTRY_NONE);
+	assert_int_equal(rvl_entry_get_directory(idx, id.number, &out), 0);
+	assert_true(rvl_name_at_equal(&out.path, &dir.path));
+	assert_int_equal(rvl_stamp_get(idx, stack.layers[0].fd, "d", S_IFDIR, st.stx_ino, &stamp), 0);
+	assert_true(stamp.number == id.number);
+}
+
+/* Of an object of lower, whose number that is: is it of another life than the entry's? */
+static int is_other(uint64_t number, const char *name)
+{
+	static uint8_t uuids[2][16];
+	struct rvl_found found = { 0 };
+	struct rvl_places root = { 0 };
+	int r;
+
+	assert_int_equal(rvl_places_of_root(&stack, &root), 0);
+	assert_int_equal(rvl_merge_lookup(&stack, &root, name, NULL, NULL, &found), 0);
+	assert_true(found.places.n > 0);
+	r = rvl_entry_is_of_other_life(idx, number, &found, uuids);
+	rvl_found_release(&found);
+	rvl_places_release(&root);
+	return r;
+}
+
+static void set_origin(const struct rvl_handle *handle)
+{
+	uint8_t value[RVL_HANDLE_ENCODED_MAX];
+
+	assert_int_equal(setxattr(at("u/f"), "trusted.overlay.origin", value,
+				  (size_t)rvl_handle_encode(handle, value), 0),
+			 0);
+}
+
+static void lives_are_told_by_what_an_entry_is_of(void **unused)
+{
+	struct rvl_entry_directory dir;
+	struct rvl_handle handle;
+
+	make_file(at("l1/f"));
+	assert_int_equal(sh("mkdir l1/d"), 0);
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	/* no entry, a dead object, one of another type */
+	assert_int_equal(is_other(9100, "f"), 0);
+	assert_int_equal(rvl_entry_bury(idx, 9101, true), 0);
+	assert_int_equal(is_other(9101, "f"), 0);
+	make_file(at("u/f"));
+	assert_int_equal(rvl_entry_link(idx, stack.layers[0].fd, "f", 9102), 0);
+	assert_int_equal(is_other(9102, "d"), 1);
+	/* an origin that is not known; its own; that of a former life */
+	assert_int_equal(is_other(9102, "f"), 0);
+	if (rvl_handle_get(stack.layers[1].fd, "f", NULL, &handle) || handle.len < 8) {
+		print_message("# skipped: no handles here\n");
+		skip();
+	}
+	set_origin(&handle);
+	assert_int_equal(is_other(9102, "f"), 0);
+	handle.fid[handle.len - 1] ^= 1;
+	set_origin(&handle);
+	assert_int_equal(is_other(9102, "f"), 1);
+	/* of a directory: another type, none is known, and both lives */
+	fill(&dir, false);
+	assert_int_equal(rvl_entry_put_directory(idx, 9103, &dir, false), 0);
+	assert_int_equal(is_other(9103, "f"), 1);
+	assert_int_equal(is_other(9103, "d"), 0);
+	fill(&dir, true);
+	rvl_handle_for_entry(stack.layers[1].fd, "d", &dir.lower);
+	assert_int_equal(rvl_entry_put_directory(idx, 9103, &dir, true), 0);
+	assert_int_equal(is_other(9103, "d"), 0);
+	dir.lower.fid[dir.lower.len - 1] ^= 1;
+	assert_int_equal(rvl_entry_put_directory(idx, 9103, &dir, true), 0);
+	assert_int_equal(is_other(9103, "d"), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +371,9 @@ int main(void)
 		T(the_dead_get_tombstones_or_nothing),
 		T(tombstones_without_devices),
 		T(tombstones_go_on_after_emlink),
+		T(objects_get_another_number),
+		T(directories_get_another_number),
+		T(lives_are_told_by_what_an_entry_is_of),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

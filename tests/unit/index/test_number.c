@@ -261,6 +261,28 @@ static void unstamped_objects_get_their_lowers_number_if_it_is_free(void **unuse
 	assert_true(rvl_number_is_born(idx, id.number));
 }
 
+static void births_tell_what_may_have_been_given_again(void **unused)
+{
+	struct rvl_layer *layer;
+	struct statx stx, made;
+
+	assert_int_equal(open_index("l1", "u", "w", 0), 0);
+	layer = &stack.layers[1];
+	if (rvl_path_statx(idx->inodes_fd, "", STATX_BTIME, &made) || !(made.stx_mask & STATX_BTIME)) {
+		print_message("# skipped: no birth times here\n");
+		skip();
+	}
+	stx = sample(1, 77);
+	assert_false(rvl_number_may_be_given_again(idx, layer, &stx));
+	stx.stx_btime.tv_sec = made.stx_btime.tv_sec;
+	assert_true(rvl_number_may_be_given_again(idx, layer, &stx));
+	/* without birth times: by what kind of filesystem it is */
+	stx.stx_mask = STATX_BASIC_STATS;
+	assert_true(rvl_number_may_be_given_again(idx, layer, &stx));
+	layer->fs_magic = 0xe0f5e1e2; /* erofs */
+	assert_false(rvl_number_may_be_given_again(idx, layer, &stx));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -275,6 +297,7 @@ int main(void)
 		T(threads_and_blocks_give_no_number_twice),
 		T(a_full_disk_stops_births_at_the_block),
 		T(unstamped_objects_get_their_lowers_number_if_it_is_free),
+		T(births_tell_what_may_have_been_given_again),
 	};
 
 	return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
