@@ -478,15 +478,31 @@ static int move_place(struct rvl_check_rebind *rb, const struct rvl_rebind_split
 					       split->first_layer->fd, split->first_path);
 }
 
-/* How many names of the number were joined, from this one on: they lie side by side. */
+/* Names of one number that were joined with one file: they lie side by side. */
+static bool are_together(const struct rvl_rebind_split *a, const struct rvl_rebind_split *b)
+{
+	return a->is_joined && b->is_joined && a->id.number == b->id.number && a->layer == b->layer &&
+	       a->ino == b->ino;
+}
+
+/* How many, from this one on. */
 static int count_joined(const struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
 {
 	int n = 0;
 
-	while (split + n < rb->splits + rb->n_splits && split[n].is_joined &&
-	       split[n].id.number == split->id.number)
+	while (split + n < rb->splits + rb->n_splits && are_together(split, &split[n]))
 		n++;
 	return n;
+}
+
+/* Do names of this number that were joined with another file come before it? They keep the number. */
+static bool comes_after_others(const struct rvl_check_rebind *rb, const struct rvl_rebind_split *split)
+{
+	const struct rvl_rebind_split *before = split;
+
+	while (before > rb->splits && are_together(before - 1, split))
+		before--;
+	return before > rb->splits && before[-1].is_joined && before[-1].id.number == split->id.number;
 }
 
 /* Was it begun for this name by a run before this one? Then it waits for names, and is equal to the file. */
@@ -508,14 +524,13 @@ static int is_made(struct rvl_check_rebind *rb, const struct rvl_rebind_split *s
 	return rvl_rebind_is_equal(index->stack, index->inodes_fd, entry, split->layer->fd, split->path);
 }
 
-/* A number for joined names whose own has stayed with names that were not joined: one for all of them, from
- * this one on; that of a run before this one, if it had begun. */
+/* A number for joined names whose own has stayed with others: one for all that are together, from this one on;
+ * that of a run before this one, if it had begun. */
 static int number_of_parted(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split,
 			    struct rvl_id *ret)
 {
-	const uint64_t number = split->id.number;
 	const int n = count_joined(rb, split);
-	int r = rb->parted_from == number;
+	int r = rb->parted_from && are_together(rb->parted_from, split);
 
 	for (int i = 0; !r && i < n; i++)
 		r = is_made(rb, &split[i], &rb->parted);
@@ -523,7 +538,7 @@ static int number_of_parted(struct rvl_check_rebind *rb, const struct rvl_rebind
 		r = rvl_number_born(rb->index, &rb->parted);
 	if (r < 0)
 		return r;
-	rb->parted_from = number;
+	rb->parted_from = split;
 	*ret = rb->parted;
 	return 0;
 }
@@ -554,7 +569,7 @@ static int part_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_spli
 		rvl_rebind_tell(rb, RVL_TOLD_JOINED, id.number, split->path);
 	if (r)
 		return r < 0 ? r : 0;
-	is_taken = rvl_number_is_recorded(rb->index, id.number);
+	is_taken = comes_after_others(rb, split) ? 1 : rvl_number_is_recorded(rb->index, id.number);
 	if (is_taken < 0)
 		return is_taken;
 	if (is_taken)
@@ -610,7 +625,11 @@ static int compare_splits(const void *pa, const void *pb)
 
 	if (a->id.number != b->id.number)
 		return a->id.number < b->id.number ? -1 : 1;
-	return a->is_joined - b->is_joined;
+	if (a->is_joined != b->is_joined)
+		return a->is_joined - b->is_joined;
+	if (a->layer != b->layer)
+		return a->layer < b->layer ? -1 : 1;
+	return a->ino < b->ino ? -1 : a->ino > b->ino;
 }
 
 int rvl_rebind_link(struct rvl_check_rebind *rb)

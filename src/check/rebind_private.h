@@ -16,7 +16,7 @@ struct rvl_check_rebind {
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	struct rvl_rebind_split *splits; /* owned, and their strings */
 	size_t n_splits, splits_size;
-	uint64_t parted_from; /* the last number that joined names could not keep, 0: none */
+	const struct rvl_rebind_split *parted_from; /* of the last names that could not keep their number */
 	struct rvl_id parted; /* what they got */
 	bool is_reserved; /* rvl_rebind_reserve is done */
 	void *dirs; /* owned; tsearch(3): number of an upper directory -> its path in upper */

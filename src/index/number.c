@@ -200,7 +200,7 @@ bool rvl_number_is_born(const struct rvl_index *index, uint64_t number)
 
 bool rvl_number_may_be_born(const struct rvl_index *index, const struct rvl_id *id)
 {
-	return id->generation == index->numbers->born_generation &&
+	return id->generation == generation_hash(index, "", 0) &&
 	       (id->number & RVL_REAL_INO_MASK) >= RVL_COUNTER_START &&
 	       rvl_bind_may_be_counter(index->state, (uint16_t)(id->number >> RVL_INSTANCE_SHIFT));
 }

@@ -273,6 +273,9 @@ int rvl_rebind_commit(struct rvl_rebind *rebind)
 		return r;
 	}
 	rvl_map_remove_others(next);
+	r = rvl_rebind_forget_lost(rebind);
+	if (r)
+		return r;
 	if (!rebind->config.stack->has_upper)
 		return 0;
 	/* after a death before this the next mount does it: upper's table has what it had */

@@ -52,6 +52,7 @@ struct rvl_rebind_split {
 	const char *name;
 	const struct rvl_layer *layer;
 	const char *path; /* in the layer */
+	uint64_t ino; /* what is there */
 	/* the name that has kept the number; first_layer NULL: this one has */
 	const struct rvl_layer *first_layer;
 	const char *first_path;
@@ -71,7 +72,8 @@ struct rvl_rebind_sink {
 	int (*split)(void *arg, const struct rvl_rebind_split *split);
 	/*
 	 * Where the lower object lies that an object in upper was copied up from: handles of it
-	 * that are kept can be made true again. layer NULL: nowhere.
+	 * that are kept can be made true again. layer NULL: nowhere; at the commit, since it could not
+	 * be undone.
 	 */
 	int (*origin)(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
 		      const char *path);
@@ -107,7 +109,7 @@ bool rvl_rebind_has_map(const struct rvl_rebind *rebind);
  * before a stamp is asked for. Not for a dry run.
  */
 int rvl_rebind_companions(struct rvl_rebind *rebind);
-/* Nothing where the lowers are the same. -ENOSPC, -EIO… of the layers. */
+/* Nothing where the lowers are the same. sink: borrowed, up to the commit. -ENOSPC, -EIO… of the layers. */
 int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
 		      struct rvl_rebind_counts *ret);
 /*

@@ -270,18 +270,13 @@ static int is_at(struct rvl_old_places *places, const struct rvl_old_place *plac
 	return at.parent == parent && !strcmp(at.name, name);
 }
 
-/*
- * Which of two numbers of one place had the lower object there? That of the map: what upper has of another
- * one was copied up from what had been there before. Of two in the map the one that was assigned later: the
- * other is of a file whose inode was given again (overlay/renumber.c, put_places).
- */
-static bool is_rather(const struct rvl_old_places *places, const struct rvl_old_place *a,
-		      const struct rvl_old_place *b)
+/* Of two numbers of one place the one that was assigned later: the other is of a file whose inode was given
+ * again (overlay/renumber.c, put_places). */
+static bool is_later(const struct rvl_old_places *places, const struct rvl_old_place *a,
+		     const struct rvl_old_place *b)
 {
 	const uint16_t assigned = places->index->state->counters[RVL_COUNTER_ASSIGNED].instance;
 
-	if (a->is_from_entry != b->is_from_entry)
-		return b->is_from_entry;
 	return a->number >> RVL_INSTANCE_SHIFT == assigned &&
 	       (b->number >> RVL_INSTANCE_SHIFT != assigned || a->number > b->number);
 }
@@ -303,24 +298,26 @@ static size_t first_of_hash(const struct rvl_old_places *places, uint64_t hash)
 }
 
 int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
-			struct rvl_old_place **ret)
+			struct rvl_old_place **ret_row, struct rvl_old_place **ret_entry)
 {
 	const uint64_t hash = hash_of(parent, name);
-	struct rvl_old_place *best = NULL;
+
+	*ret_row = *ret_entry = NULL;
 
 	for (size_t i = first_of_hash(places, hash); i < places->n && places->v[i].hash == hash; i++) {
-		int r = is_at(places, &places->v[i], parent, name);
+		struct rvl_old_place *place = &places->v[i];
+		struct rvl_old_place **best = place->is_from_entry ? ret_entry : ret_row;
+		int r = is_at(places, place, parent, name);
 
 		if (r < 0)
 			return r;
 		if (!r)
 			continue;
-		places->v[i].is_seen = true;
-		if (!best || is_rather(places, &places->v[i], best))
-			best = &places->v[i];
+		place->is_seen = true;
+		if (!*best || is_later(places, place, *best))
+			*best = place;
 	}
-	*ret = best;
-	return best ? 0 : -ENOENT;
+	return *ret_row || *ret_entry ? 0 : -ENOENT;
 }
 
 int rvl_old_places_copy(struct rvl_old_places *places, uint64_t parent, const char *name,

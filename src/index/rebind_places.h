@@ -29,9 +29,12 @@ int rvl_old_places_read(struct rvl_index *old, bool *ret_has_map, struct rvl_old
 /* Accepts NULL. */
 void rvl_old_places_free(struct rvl_old_places *places);
 
-/* What was at a place, which counts as seen from now on: *ret is borrowed. -ENOENT. */
+/*
+ * What was at a place, which counts as seen from now on, borrowed: by the map (*ret_row), and by an entry of
+ * which the map does not know that (*ret_entry); NULL: nothing. -ENOENT: neither.
+ */
 int rvl_old_places_find(struct rvl_old_places *places, uint64_t parent, const char *name,
-			struct rvl_old_place **ret);
+			struct rvl_old_place **ret_row, struct rvl_old_place **ret_entry);
 /* An object in upper that says that it was copied up from this place, whose number is a counter's, and
  * not this one, and which the map does not know. -ENOENT. */
 int rvl_old_places_copy(struct rvl_old_places *places, uint64_t parent, const char *name,

@@ -11,16 +11,20 @@ struct rvl_rebind {
 	struct rvl_index *old, *next; /* owned */
 	struct rvl_old_places *places; /* owned */
 	void *firsts, *parted; /* owned; tsearch(3); of rebind_walk.c */
+	uint64_t *lost; /* owned; numbers of objects in upper whose lower ones are gone */
+	size_t n_lost, lost_size;
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	bool is_moved, has_other_lowers, has_map, needs_map;
 	/* The map is lost, or has not all, and the lowers are the same: handles of lower objects
 	 * that entries keep are true, and tell what places cannot. */
 	bool has_origins;
-	const struct rvl_rebind_sink *sink; /* borrowed, during the walk */
+	const struct rvl_rebind_sink *sink; /* borrowed, from the walk to the commit */
 	struct rvl_rebind_counts *counts; /* borrowed, during the walk */
 };
 
-/* firsts and parted. */
+/* firsts, parted and lost. */
 void rvl_rebind_walk_release(struct rvl_rebind *rebind);
+/* After the commit: those that are lost have no origin. May be done again. */
+int rvl_rebind_forget_lost(struct rvl_rebind *rebind);
 
 #endif

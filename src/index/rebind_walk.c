@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/stop.h"
@@ -19,6 +20,8 @@
 #include "index/number_private.h"
 #include "index/rebind_private.h"
 #include "layer/path.h"
+
+#define LOST_MAX (1 << 28)
 
 /* Where the name of a former hard link lies that was met first. */
 struct first {
@@ -54,6 +57,7 @@ void rvl_rebind_walk_release(struct rvl_rebind *rebind)
 {
 	tdestroy(rebind->firsts, free_first);
 	tdestroy(rebind->parted, free);
+	free(rebind->lost);
 }
 
 static int compare_first(const void *pa, const void *pb)
@@ -147,6 +151,7 @@ static int tell_split(struct rvl_rebind *rebind, const struct rvl_map_visit *vis
 		.name = visit->name,
 		.layer = visit->layer,
 		.path = path,
+		.ino = visit->stx->stx_ino,
 		.first_layer = first ? first->layer : NULL,
 		.first_path = first ? first->path : NULL,
 		.first_parent = first ? first->parent : 0,
@@ -268,6 +273,50 @@ static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *
 	return r ?: rvl_real_number(rebind->next, &real, ret);
 }
 
+/*
+ * Was what upper has of this number copied up from what is met? By the handles, where the lowers are the same:
+ * 1; 0: it has another origin; -ESTALE: it has none; -ENODATA: handles do not tell.
+ */
+static int is_origin(struct rvl_rebind *rebind, uint64_t number, const struct rvl_map_visit *visit)
+{
+	struct rvl_old_place about;
+	struct rvl_handle origin, here;
+	int r;
+
+	if (rebind->has_other_lowers ||
+	    rvl_handle_get(visit->dirfd, visit->path, rebind->uuids[visit->layer->index], &here))
+		return -ENODATA;
+	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
+	if (r)
+		return r == -ENODATA ? -ESTALE : r;
+	return rvl_handle_equal(&origin, &here);
+}
+
+/*
+ * What was at the place: by the map, which knows better than an entry, whose object may have been copied up
+ * from what was there before, unless its origin says that the map is behind. Where the map is lost an entry
+ * says it alone; one without an origin was made of what is another object (check/rebind_link.c), or had none
+ * any more.
+ */
+static int find_place(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
+		      struct rvl_old_place **ret)
+{
+	struct rvl_old_place *entry;
+	int r = rvl_old_places_find(rebind->places, visit->parent, visit->name, ret, &entry);
+
+	if (r || !entry || (!*ret && !rebind->has_origins))
+		goto end;
+	r = is_origin(rebind, entry->number, visit);
+	if (*ret)
+		entry = r == 1 ? entry : NULL;
+	else if (r == -ESTALE)
+		return -ENOENT;
+	r = r < 0 && r != -ENODATA && r != -ESTALE ? r : 0;
+end:
+	*ret = entry ?: *ret;
+	return r;
+}
+
 static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)
 {
 	struct rvl_rebind *rebind = arg;
@@ -282,7 +331,7 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 					 visit->dirfd, visit->path);
 	if (r != -ENOENT)
 		return r;
-	r = rvl_old_places_find(rebind->places, visit->parent, visit->name, &place);
+	r = find_place(rebind, visit, &place);
 	if (r)
 		return r == -ENOENT ? 1 : r;
 	if (place->type && place->type != visit->type) {
@@ -316,13 +365,26 @@ static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_i
 
 /* What upper has of it was copied up from nothing that is known: a handle that is kept would lead to
  * something else one day. */
-static int forget_origin(struct rvl_rebind *rebind, const struct rvl_old_place *place)
+static int remember_lost(struct rvl_rebind *rebind, const struct rvl_old_place *place)
 {
-	int is_kept = place->has_entry ? rvl_number_is_recorded(rebind->next, place->number) : 1;
+	int r = place->has_entry ? rvl_number_is_recorded(rebind->next, place->number) : 1;
 
-	if (is_kept)
-		return is_kept < 0 ? is_kept : 0; /* by another of its names */
-	return rebind->sink->origin(rebind->sink->arg, place->number, NULL, -EBADF, "");
+	if (r) /* 1: kept by another of its names */
+		return r < 0 ? r : 0;
+	r = rvl_array_reserve(&rebind->lost, &rebind->lost_size, rebind->n_lost,
+			      sizeof(*rebind->lost), LOST_MAX);
+	if (!r)
+		rebind->lost[rebind->n_lost++] = place->number;
+	return r;
+}
+
+int rvl_rebind_forget_lost(struct rvl_rebind *rebind)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < rebind->n_lost; i++)
+		r = rebind->sink->origin(rebind->sink->arg, rebind->lost[i], NULL, -EBADF, "");
+	return r;
 }
 
 /* What is in upper alone: that lower had it was told by the map, if that was complete. */
@@ -346,7 +408,7 @@ static int settle_unkept(struct rvl_rebind *rebind)
 			rebind->counts->n_gone++;
 			note(rebind, RVL_REBIND_GONE, place);
 		}
-		r = forget_origin(rebind, place);
+		r = remember_lost(rebind, place);
 	}
 	return r;
 }
@@ -375,7 +437,8 @@ static int record_by_origin(void *arg, uint64_t number)
 	has_place = !rvl_old_place_of_entry(rebind->old, number, &at, &about);
 	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
 	id = (struct rvl_id){ number, about.generation };
-	if (!r && rvl_number_may_be_born(rebind->next, &id))
+	/* of a clone the old one knows */
+	if (!r && (rvl_number_may_be_born(rebind->next, &id) || rvl_number_may_be_born(rebind->old, &id)))
 		return 0;
 	if (r == -ENODATA)
 		r = -ENOENT;

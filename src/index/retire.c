@@ -11,6 +11,8 @@
  */
 #include "index/rebind.h"
 
+#include <errno.h>
+
 #include "base/counters.h"
 #include "base/log.h"
 
@@ -18,10 +20,10 @@ static void ignore_note(void *arg, enum rvl_rebind_note what, uint64_t number, c
 {
 }
 
-/* Without rows nothing is known of links that lower has lost. */
-static int ignore_split(void *arg, const struct rvl_rebind_split *split)
+/* Two objects in upper say that they were copied up from one in lower: no names can be made here. */
+static int refuse_split(void *arg, const struct rvl_rebind_split *split)
 {
-	return 0;
+	return -ESTALE;
 }
 
 /* The layers are where they were: the handles that are kept are true. */
@@ -34,7 +36,7 @@ static int ignore_origin(void *arg, uint64_t number, const struct rvl_layer *lay
 int rvl_rebind_retire(const struct rvl_stack *stack)
 {
 	static const struct rvl_rebind_sink sink = { .note = ignore_note,
-						     .split = ignore_split,
+						     .split = refuse_split,
 						     .origin = ignore_origin };
 	const struct rvl_rebind_config config = { .stack = stack, .is_retiring = true };
 	struct rvl_rebind_counts counts;

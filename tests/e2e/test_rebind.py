@@ -662,6 +662,85 @@ def test_links_are_parted_and_joined(ov):
         assert len({ino(mnt / f"{i}/{name}{i}") for name in "abd"}) == 3
 
 
+def test_links_are_joined_with_two_others(ov):
+    """Of two hard links each is a link of another file in the newer lower, both of which were changed."""
+    groups = range(8)  # with other names in each: what the walk meets first is another one
+    with ov.lower() as low:
+        for i in groups:
+            write(low / f"{i}/o{i}", "o\n")
+            write(low / f"{i}/x{i}", "x\n")
+            write(low / f"{i}/p{i}", "P\n")
+            os.link(low / f"{i}/p{i}", low / f"{i}/q{i}")
+    mnt = ov.mount()
+    for i in groups:
+        for name in "ox":
+            write(mnt / f"{i}/{name}{i}", "changed\n")
+    run(CTL, "map", mnt)
+    ov.umount()
+    newer = ov.lower_base / "newer"
+    for i in groups:
+        for name, link in ("op", "xq"):
+            write(newer / f"{i}/{name}{i}", f"newer {name}\n")
+            os.link(newer / f"{i}/{name}{i}", newer / f"{i}/{link}{i}")
+    ov.lowers, ov.before, ov.check_links = [newer], None, False
+    rebind(ov)
+    rebind_again(ov)
+    mnt = ov.mount()
+    for i in groups:
+        assert [(mnt / f"{i}/{name}{i}").read_text() for name in "opxq"] == \
+            ["changed\n", "newer o\n", "changed\n", "newer x\n"], i
+        assert len({ino(mnt / f"{i}/{name}{i}") for name in "opxq"}) == 4
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_map_is_behind(ov, is_first):
+    """A file was replaced by a link of another one while nothing was mounted, after the map was made, and changed: what
+    was copied up knows its origin."""
+    with ov.lower() as low:
+        for name in ("n", "a") if is_first else ("a", "n"):
+            write(low / "d" / name, f"{name}\n")
+    if is_first:
+        os.rename(low / "d/n", low.parent / "n")
+    else:
+        os.unlink(low / "d/n")
+    run(CTL, "map", ov.mount())
+    ov.umount()
+    if is_first:
+        os.rename(low.parent / "n", low / "d/n")
+    else:
+        write(low / "d/n", "n\n")
+    os.unlink(low / "d/a")
+    os.link(low / "d/n", low / "d/a")
+    ov.before = None
+    mnt = ov.mount()
+    write(mnt / "d/a", "changed\n")
+    before = numbers(mnt)
+    assert before["d/a"] == before["d/n"]
+    ov.umount()
+    rebind(ov)
+    mnt = ov.mount()
+    assert numbers(mnt) == before
+    assert (mnt / "d/n").read_text() == "changed\n"
+
+
+def test_killed_with_wrong_lowers(ov, used):
+    """A rebind to the wrong lowers that does not end takes nothing from the overlay: with the right ones it goes on."""
+    def attributes():
+        return {name: info["xattrs"] for name, info in snapshot(ov.upper, private=True).items()}
+
+    right, wrong = ov.lowers, ov.lower_base / "wrong"
+    wrong.mkdir()
+    before = attributes()
+    ov.lowers = [wrong]
+    killed = run("strace", "-f", "-o", "/dev/null", "-e", "trace=syncfs", "-e",
+                 "inject=syncfs:signal=KILL:when=1", CTL, "rebind", "-o", ov.option_string(), check=False)
+    assert killed.returncode != 0
+    ov.lowers = right
+    assert attributes() == before
+    assert ov.ctl("check")[0] == 0
+    used.check(ov.mount())
+
+
 def test_the_mount_does_it(ov, used, move):
     """rebind=auto: the mount of copied layers binds them; the next one has nothing to do."""
     move.all("xfs", "btrfs", by_rsync)

@@ -375,3 +375,40 @@ def test_hard_link_without_the_kernels_index(ov):
     assert counters(ov)["maps_retired"] == 1
     assert ((mnt / "a").read_text(), (mnt / "b").read_text()) == ("changed\n", "lower\n")
     assert ino(mnt / "a") == before != ino(mnt / "b")
+
+
+@pytest.mark.parametrize("is_a_first", [False, True])
+def test_after_names_were_joined(ov, is_a_first):
+    """Names of two objects are links of one file in lower: the mount does not guess whose that is, and a rebind does
+    not either."""
+    with ov.lower() as low:
+        write(low / "d/b", "B\n")
+        for name in ("d/c", "e"):
+            os.link(low / "d/b", low / name)
+        write(low / "a", "A\n")
+    mnt = ov.mount()
+    write(mnt / "d/b", "B changed\n")
+    run(CTL, "map", mnt)
+    ov.umount()
+    newer = ov.lower_base / "newer"
+    newer.mkdir()
+    if is_a_first:  # of the walk, which goes by inodes
+        write(newer / "a", "newer\n")
+    (newer / "d").mkdir()
+    if not is_a_first:
+        write(newer / "a", "newer\n")
+    for name in ("d/b", "d/c", "e"):
+        os.link(newer / "a", newer / name)
+    ov.lowers, ov.before, ov.check_links = [newer], None, False
+    rebind(ov)
+    mnt = ov.mount()
+    content = {name: (mnt / name).read_text() for name in ("d/b", "d/c", "e", "a")}
+    assert content == {"d/b": "B changed\n", "d/c": "B changed\n", "e": "B changed\n", "a": "newer\n"}
+    ov.umount()
+    map_of(ov).unlink()
+    ov.may_complain = True
+    refused = run(*ov.command(flags=()), check=False)
+    assert refused.returncode == 1 and "reverlayctl rebind" in refused.stdout
+    rebind(ov)
+    mnt = ov.mount()
+    assert {name: (mnt / name).read_text() for name in content} == content

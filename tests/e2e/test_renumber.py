@@ -156,9 +156,14 @@ def test_directory_given_to_a_directory_that_has_a_record(ov, first):
         write(low / "d/f", "first\n")
     write(ov.mount() / "d/f", "changed\n")
     ov.umount()
-    copy = ov.lower_base / "copy"
-    run("cp", "-a", low, copy)
-    ov.lowers = [copy]
+    image, copy = ov.lower_base / "copy.img", ov.lower_base / "copy"
+    run("truncate", "-s", "32M", image)
+    run("mkfs.ext4", "-q", image)  # one group, with a journal: what is free is given again at once
+    copy.mkdir()
+    run("mount", "-o", "loop", image, copy)
+    ov.mounted_helpers.append(copy)
+    run("cp", "-a", f"{low}/.", copy)
+    ov.lowers, ov.before = [copy], None
     rebind_as_told(ov)
     new = give_again(copy, ["d"], os.mkdir)
     ov.before = None
