@@ -20,13 +20,16 @@
 #include "base/stop.h"
 #include "check/rebuild.h"
 #include "check/sorter.h"
+#include "index/bind.h"
 #include "index/entry.h"
 #include "index/fsck.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "index/state.h"
+#include "index/table.h"
 #include "layer/identity.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 /* Instead of a number that cannot be computed: and a hash of what the lower object is known by. */
@@ -36,6 +39,7 @@ struct claim {
 	struct rvl_id id; /* the stamp */
 	struct rvl_real_id real;
 	uint64_t computed; /* the number of real without a record, or NO_NUMBER */
+	bool is_stamped; /* the lower object's own stamp says it */
 };
 
 struct recorder {
@@ -44,7 +48,7 @@ struct recorder {
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	/* OBJECT: upper has an object with this number; CLAIM: see put_claim */
 	struct rvl_sorter *by_stamp, *by_lower; /* owned */
-	bool is_truth; /* something was recorded that nothing else tells */
+	bool has_recorded;
 };
 
 /* Claims of one number, of its stamp or computed. */
@@ -72,6 +76,7 @@ static int put_claim(struct rvl_sorter *sorter, const struct claim *claim, bool 
 		.item = claim->real.ino,
 		.parent = claim->real.instance,
 		.nlink = claim->id.generation,
+		.what = claim->is_stamped,
 	};
 
 	return rvl_sorter_add(sorter, &fact);
@@ -83,6 +88,7 @@ static struct claim get_claim(const struct rvl_fact *fact, bool is_by_lower)
 		.id = { is_by_lower ? fact->key : fact->number, fact->nlink },
 		.real = { .ino = fact->item, .instance = (uint16_t)fact->parent },
 		.computed = is_by_lower ? fact->number : fact->key,
+		.is_stamped = fact->what,
 	};
 }
 
@@ -130,6 +136,36 @@ static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *na
 	return rvl_rebuild_is_at_place(rec->config->stack, name, lower) == 1;
 }
 
+/* Of a layer that was an upper: does its table and the lower object's stamp say this number? */
+static bool is_stamped(const struct recorder *rec, const struct rvl_handle *origin, mode_t type,
+		       uint64_t number)
+{
+	const struct rvl_stack *stack = rec->config->stack;
+	const struct rvl_state *state = rec->index->state;
+	const struct rvl_state_instance *instance =
+		rvl_state_instance_by_id(state, (uint16_t)(number >> RVL_INSTANCE_SHIFT));
+	uint8_t buf[RVL_STAMP_SIZE], digest[16];
+	_cleanup_close_ int fd = -EBADF;
+	const struct rvl_layer *layer;
+	struct rvl_table table;
+	struct rvl_id stamp;
+	struct statx st;
+	ssize_t n;
+
+	if (!instance || !(instance->flags & RVL_INSTANCE_IMPORTED))
+		return false;
+	fd = rvl_origin_find(stack, rec->uuids, origin, type, &layer, &st);
+	if (fd < 0 || !(state->lowers[layer->index - 1].flags & RVL_ROOT_HAS_TABLE))
+		return false;
+	n = rvl_xattr_get(&stack->xattr, fd, "", RVL_XATTR_INO, buf, sizeof(buf));
+	if (n < 0 || rvl_stamp_decode(buf, (size_t)n, &stamp) ||
+	    rvl_bind_read_table(stack, layer, &table))
+		return false;
+	rvl_table_digest(&table, (uint16_t)(stamp.number >> RVL_INSTANCE_SHIFT), digest);
+	return !memcmp(digest, instance->digest, sizeof(digest)) &&
+	       (stamp.number & RVL_REAL_INO_MASK) == (number & RVL_REAL_INO_MASK);
+}
+
 /* 1: it does. id: its stamp. */
 static int find_claim(const struct recorder *rec, const struct rvl_tree_name *name,
 		      const struct statx *st, const struct rvl_id *id, struct claim *ret)
@@ -158,6 +194,7 @@ static int find_claim(const struct recorder *rec, const struct rvl_tree_name *na
 	key[1] = ret->real.ino;
 	if (!rvl_number_compute(index, &ret->real, &ret->computed))
 		ret->computed = NO_NUMBER | rvl_hash(key, sizeof(key));
+	ret->is_stamped = is_stamped(rec, &origin, st->stx_mode, id->number);
 	/* the same for filesystems within a layer */
 	return ret->real.instance != id->number >> RVL_INSTANCE_SHIFT &&
 	       !has_other_entry(index, id->number, st) && is_joined(rec, name, st, &lower);
@@ -224,18 +261,6 @@ static int settle_stamp(struct recorder *rec, const struct group *group)
 	return put_object(rec->by_lower, group->claim.computed);
 }
 
-/* Of what came with a lower layer that has stamps: they tell it, too. */
-static bool is_imported(const struct rvl_state *state, uint64_t number)
-{
-	const struct rvl_state_instance *instance =
-		rvl_state_instance_by_id(state, (uint16_t)(number >> RVL_INSTANCE_SHIFT));
-	bool has_table = false;
-
-	for (unsigned i = 0; i < state->n_lowers; i++)
-		has_table |= state->lowers[i].flags & RVL_ROOT_HAS_TABLE;
-	return has_table && instance && instance->flags & RVL_INSTANCE_IMPORTED;
-}
-
 /* Claims of one lower object. */
 static int settle_lower(struct recorder *rec, const struct group *group)
 {
@@ -251,13 +276,15 @@ static int settle_lower(struct recorder *rec, const struct group *group)
 				 (unsigned long long)claim->id.number);
 		return 0;
 	}
+	if (claim->is_stamped) /* the next mount takes it over with the others of its layer */
+		return 0;
 	r = rvl_real_record(rec->index, &claim->real, &claim->id);
 	if (r == -EEXIST) {
 		r = rvl_real_number(rec->index, &claim->real, &there);
 		if (r || there.number != claim->id.number)
 			return r == -ENOENT ? 0 : r;
 	}
-	rec->is_truth |= !r && !is_imported(rec->index->state, claim->id.number);
+	rec->has_recorded |= !r;
 	return r;
 }
 
@@ -310,5 +337,5 @@ int rvl_rebuild_record(void *arg, struct rvl_index *index)
 	rvl_sorter_free(rec.by_stamp);
 	rvl_sorter_free(rec.by_lower);
 	free(rec.uuids);
-	return r ?: rec.is_truth;
+	return r ?: rec.has_recorded;
 }

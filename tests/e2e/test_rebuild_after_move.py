@@ -382,6 +382,33 @@ def test_numbers_that_came_with_a_layer(ov):
     assert (mnt / "b").read_text() == "changed\n"
 
 
+def test_base_below_a_stamped_layer(ov, move):
+    """Its stamps do not tell the numbers of the base beneath it, though its table knows their instance."""
+    with ov.lower() as low:
+        write(low / "a", "lower\n")
+        os.link(low / "a", low / "b")
+    write(ov.mount() / "born", "born\n")
+    ov.umount()
+    shutil.rmtree(ov.work)  # as above
+    former = ov.lower_base / "former"
+    os.rename(ov.upper, former)
+    ov.lowers, ov.before = [former, *ov.lowers], None
+    ov.base = ov.lower_base.parent / (ov.mnt.name + ".next")
+    ov.base.mkdir()
+    ov.use_upper_on(ov.base)
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    number = ino(mnt / "b")
+    ov.umount()
+    move_and_bind(ov, move, "xfs")
+    for loss in LOSSES.values():
+        loss(ov)
+        assert rebuild(ov) == ""
+        mnt = ov.mount()
+        assert ((mnt / "b").read_text(), ino(mnt / "b")) == ("changed\n", number)
+        ov.umount()
+
+
 # -- the end of it -----------------------------------------------------------------------------
 
 
