@@ -117,7 +117,7 @@ static bool has_other_entry(struct rvl_index *index, uint64_t number, const stru
 
 /*
  * Are the names of a lower object names of what upper has? Of several they are if the copy-up has counted
- * them. Else it must lie where upper has it, which covers its one name, or is merged with the directory:
+ * them. What has one, or is a directory, must lie where upper has it, which covers it, or is merged with it:
  * anywhere else it may be seen as what it is.
  */
 static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *name,
@@ -126,9 +126,9 @@ static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *na
 	enum rvl_opaque opaque = RVL_OPAQUE_NO;
 	struct rvl_nlink nlink;
 
-	if (!S_ISDIR(st->stx_mode) && lower->stx_nlink > 1 &&
-	    rvl_nlink_get(rec->index, name->dirfd, name->name, st->stx_mode, st->stx_ino, &nlink) == 1)
-		return true;
+	if (!S_ISDIR(st->stx_mode) && lower->stx_nlink > 1)
+		return rvl_nlink_get(rec->index, name->dirfd, name->name, st->stx_mode, st->stx_ino,
+				     &nlink) == 1;
 	if (S_ISDIR(st->stx_mode) &&
 	    (rvl_opaque_get(rec->config->stack, name->dirfd, name->name, &opaque) ||
 	     opaque == RVL_OPAQUE_YES))

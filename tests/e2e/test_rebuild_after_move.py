@@ -356,6 +356,26 @@ def test_links_that_the_kernel_broke(ov, move, moved):
     ov.check_links = False  # of a2
 
 
+def test_links_that_the_kernel_broke_in_a_clone(ov):
+    """There its number does not tell that it was born. Without a count it has no names of lower, also at its place."""
+    with ov.lower() as low:
+        write(low / "a", "lower\n")
+        os.link(low / "a", low / "a2")
+    write(ov.mount(kernel=True) / "a", "changed\n")
+    ov.umount()
+    shutil.rmtree(ov.work / "index")
+    os.removexattr(ov.upper / "a", "trusted.overlay.nlink")  # with it the other name would be taken for its own
+    seen = numbers(ov.mount())
+    ov.umount()
+    rebind(ov, "--clone")
+    lose_workdir(ov)
+    rebuild(ov)
+    mnt = ov.mount()
+    assert (mnt / "a").read_text() == "changed\n" and (mnt / "a2").read_text() == "lower\n"
+    assert numbers(mnt) == seen
+    ov.check_links = False  # of a2
+
+
 def test_numbers_that_came_with_a_layer(ov):
     """The lower layer has been an upper: its stamps tell the numbers, and the map is a cache of them."""
     with ov.lower() as low:
