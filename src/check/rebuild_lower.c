@@ -118,7 +118,7 @@ static bool has_other_entry(struct rvl_index *index, uint64_t number, const stru
 /*
  * Are the names of a lower object names of what upper has? Of several they are if the copy-up has counted
  * them. What has one, or is a directory, must lie where upper has it, which covers it, or is merged with it:
- * anywhere else it may be seen as what it is.
+ * anywhere else it may be seen as what it is. An entry (no name->dir) lies nowhere.
  */
 static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *name,
 		      const struct statx *st, const struct statx *lower)
@@ -133,7 +133,7 @@ static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *na
 	    (rvl_opaque_get(rec->config->stack, name->dirfd, name->name, &opaque) ||
 	     opaque == RVL_OPAQUE_YES))
 		return false;
-	return rvl_rebuild_is_at_place(rec->config->stack, name, lower) == 1;
+	return name->dir && rvl_rebuild_is_at_place(rec->config->stack, name, lower) == 1;
 }
 
 /* Of a layer that was an upper: does its table and the lower object's stamp say this number? */
@@ -200,10 +200,21 @@ static int find_claim(const struct recorder *rec, const struct rvl_tree_name *na
 	       !has_other_entry(index, id->number, st) && is_joined(rec, name, st, &lower);
 }
 
+/* A name of upper's, or an entry. */
+static int take(struct recorder *rec, const struct rvl_tree_name *name, const struct statx *st,
+		const struct rvl_id *id)
+{
+	struct claim claim;
+	int r = find_claim(rec, name, st, id, &claim);
+
+	if (r < 0)
+		return r;
+	return r ? put_claim(rec->by_stamp, &claim, false) : put_object(rec->by_stamp, id->number);
+}
+
 static int visit(void *arg, const struct rvl_tree_name *name)
 {
 	struct recorder *rec = arg;
-	struct claim claim;
 	struct statx st;
 	struct rvl_id id;
 	int r = rvl_stop_check(rec->config->stop) ?:
@@ -214,10 +225,27 @@ static int visit(void *arg, const struct rvl_tree_name *name)
 	r = rvl_stamp_get(rec->index, name->dirfd, name->name, st.stx_mode, st.stx_ino, &id);
 	if (r || id.number == RVL_NUMBER_ROOT)
 		return r == -ENODATA || r == -EUCLEAN ? 0 : r;
-	r = find_claim(rec, name, &st, &id, &claim);
-	if (r < 0)
-		return r;
-	return r ? put_claim(rec->by_stamp, &claim, false) : put_object(rec->by_stamp, id.number);
+	return take(rec, name, &st, &id);
+}
+
+/* The state alone is lost: what the index has and upper has no name of is shown by names of lower. */
+static int visit_entry(void *arg, uint64_t number)
+{
+	struct recorder *rec = arg;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_tree_name name = { .dirfd = rec->index->inodes_fd, .name = path };
+	enum rvl_entry_kind kind;
+	struct statx st;
+	struct rvl_id id;
+	int r = rvl_stop_check(rec->config->stop) ?: rvl_entry_look(rec->index, number, &kind, &st);
+
+	if (r || kind != RVL_ENTRY_OBJECT || st.stx_nlink > 1)
+		return r == -EUCLEAN ? 0 : r;
+	rvl_entry_path(number, path);
+	r = rvl_stamp_get(rec->index, name.dirfd, path, st.stx_mode, st.stx_ino, &id);
+	if (r || id.number != number)
+		return r == -ENODATA || r == -EUCLEAN ? 0 : r;
+	return take(rec, &name, &st, &id);
 }
 
 /* ---- is it alone? ---- */
@@ -331,6 +359,7 @@ int rvl_rebuild_record(void *arg, struct rvl_index *index)
 
 	r = r ?: rvl_sorter_new(0, &rec.by_stamp);
 	r = r ?: walk(&rec);
+	r = r ?: rvl_entry_each(index, visit_entry, &rec);
 	r = r ?: rvl_sorter_new(0, &rec.by_lower);
 	r = r ?: each_group(&rec, false);
 	r = r ?: each_group(&rec, true);

@@ -146,6 +146,33 @@ def test_links_stay_over_more_moves(ov, known, move):
     known.check(ov.mount())
 
 
+@pytest.mark.parametrize("loss", ["state", "damaged state"])
+def test_only_in_the_index(ov, move, loss):
+    """Changed by a name that was removed then: upper has none, and the data stay those of the name in lower."""
+    with ov.lower() as low:
+        write(low / "dir/a", "lower\n")
+        os.link(low / "dir/a", low / "b")
+    mnt = ov.mount()
+    write(mnt / "dir/a", "changed\n")
+    os.unlink(mnt / "dir/a")
+    ov.umount()
+    move_and_bind(ov, move)
+    mnt = ov.mount()
+    number, handle = ino(mnt / "b"), sysc.handle(mnt / "b")
+    ov.umount()
+    LOSSES[loss](ov)
+    assert rebuild(ov) == ""
+    for _ in range(2):
+        mnt = ov.mount()
+        root = os.open(mnt, os.O_RDONLY)
+        fd = sysc.open_handle(root, handle, os.O_RDONLY)
+        assert (os.read(fd, 100), os.fstat(fd).st_ino) == (b"changed\n", number)
+        os.close(fd)
+        os.close(root)
+        assert ((mnt / "b").read_text(), ino(mnt / "b"), os.lstat(mnt / "b").st_nlink) == ("changed\n", number, 1)
+        ov.umount()
+
+
 @pytest.mark.layouts("ext4", "squashfs")
 @pytest.mark.parametrize("kind", ["squashfs", "erofs"])
 def test_images(ov, kind):
