@@ -429,10 +429,12 @@ def test_numbers_that_came_with_a_layer(ov):
     assert (mnt / "b").read_text() == "changed\n"
 
 
-def test_base_below_a_stamped_layer(ov, move):
-    """Its stamps do not tell the numbers of the base beneath it, though its table knows their instance."""
+@pytest.mark.parametrize("ways", [["xfs"], ["ext4"], ["xfs", "ext4"]], ids="-".join)
+def test_base_below_a_stamped_layer(ov, move, ways):
+    """Its stamps do not tell the base's numbers, though its table knows their instance, which is used once only."""
     with ov.lower() as low:
-        write(low / "a", "lower\n")
+        for name in "ac":
+            write(low / name, "lower\n")
         os.link(low / "a", low / "b")
     write(ov.mount() / "born", "born\n")
     ov.umount()
@@ -445,14 +447,16 @@ def test_base_below_a_stamped_layer(ov, move):
     ov.use_upper_on(ov.base)
     mnt = ov.mount()
     write(mnt / "a", "changed\n")
-    number = ino(mnt / "b")
+    number, spaces = ino(mnt / "b"), {ino(mnt / name) >> 48 for name in "abc"}
     ov.umount()
-    move_and_bind(ov, move, "xfs")
+    for fs in ways:
+        move_and_bind(ov, move, fs)
     for loss in LOSSES.values():
         loss(ov)
         assert rebuild(ov) == ""
         mnt = ov.mount()
         assert ((mnt / "b").read_text(), ino(mnt / "b")) == ("changed\n", number)
+        assert ino(mnt / "c") >> 48 not in spaces  # of numbers that meant other objects
         ov.umount()
 
 
