@@ -20,13 +20,16 @@
 #include "base/stop.h"
 #include "check/rebuild.h"
 #include "check/sorter.h"
+#include "index/bind.h"
 #include "index/entry.h"
 #include "index/fsck.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
 #include "index/state.h"
+#include "index/table.h"
 #include "layer/identity.h"
 #include "layer/merge.h"
+#include "layer/origin.h"
 #include "layer/path.h"
 
 /* Instead of a number that cannot be computed: and a hash of what the lower object is known by. */
@@ -36,6 +39,7 @@ struct claim {
 	struct rvl_id id; /* the stamp */
 	struct rvl_real_id real;
 	uint64_t computed; /* the number of real without a record, or NO_NUMBER */
+	bool is_stamped; /* the lower object's own stamp says it */
 };
 
 struct recorder {
@@ -44,7 +48,7 @@ struct recorder {
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	/* OBJECT: upper has an object with this number; CLAIM: see put_claim */
 	struct rvl_sorter *by_stamp, *by_lower; /* owned */
-	bool is_truth; /* something was recorded that nothing else tells */
+	bool has_recorded;
 };
 
 /* Claims of one number, of its stamp or computed. */
@@ -72,6 +76,7 @@ static int put_claim(struct rvl_sorter *sorter, const struct claim *claim, bool 
 		.item = claim->real.ino,
 		.parent = claim->real.instance,
 		.nlink = claim->id.generation,
+		.what = claim->is_stamped,
 	};
 
 	return rvl_sorter_add(sorter, &fact);
@@ -83,6 +88,7 @@ static struct claim get_claim(const struct rvl_fact *fact, bool is_by_lower)
 		.id = { is_by_lower ? fact->key : fact->number, fact->nlink },
 		.real = { .ino = fact->item, .instance = (uint16_t)fact->parent },
 		.computed = is_by_lower ? fact->number : fact->key,
+		.is_stamped = fact->what,
 	};
 }
 
@@ -111,8 +117,8 @@ static bool has_other_entry(struct rvl_index *index, uint64_t number, const stru
 
 /*
  * Are the names of a lower object names of what upper has? Of several they are if the copy-up has counted
- * them. Else it must lie where upper has it, which covers its one name, or is merged with the directory:
- * anywhere else it may be seen as what it is.
+ * them. What has one, or is a directory, must lie where upper has it, which covers it, or is merged with it:
+ * anywhere else it may be seen as what it is. An entry (no name->dir) lies nowhere.
  */
 static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *name,
 		      const struct statx *st, const struct statx *lower)
@@ -120,14 +126,44 @@ static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *na
 	enum rvl_opaque opaque = RVL_OPAQUE_NO;
 	struct rvl_nlink nlink;
 
-	if (!S_ISDIR(st->stx_mode) && lower->stx_nlink > 1 &&
-	    rvl_nlink_get(rec->index, name->dirfd, name->name, st->stx_mode, st->stx_ino, &nlink) == 1)
-		return true;
+	if (!S_ISDIR(st->stx_mode) && lower->stx_nlink > 1)
+		return rvl_nlink_get(rec->index, name->dirfd, name->name, st->stx_mode, st->stx_ino,
+				     &nlink) == 1;
 	if (S_ISDIR(st->stx_mode) &&
 	    (rvl_opaque_get(rec->config->stack, name->dirfd, name->name, &opaque) ||
 	     opaque == RVL_OPAQUE_YES))
 		return false;
-	return rvl_rebuild_is_at_place(rec->config->stack, name, lower) == 1;
+	return name->dir && rvl_rebuild_is_at_place(rec->config->stack, name, lower) == 1;
+}
+
+/* Of a layer that was an upper: does its table and the lower object's stamp say this number? */
+static bool is_stamped(const struct recorder *rec, const struct rvl_handle *origin, mode_t type,
+		       uint64_t number)
+{
+	const struct rvl_stack *stack = rec->config->stack;
+	const struct rvl_state *state = rec->index->state;
+	const struct rvl_state_instance *instance =
+		rvl_state_instance_by_id(state, (uint16_t)(number >> RVL_INSTANCE_SHIFT));
+	uint8_t buf[RVL_STAMP_SIZE], digest[16];
+	_cleanup_close_ int fd = -EBADF;
+	const struct rvl_layer *layer;
+	struct rvl_table table;
+	struct rvl_id stamp;
+	struct statx st;
+	ssize_t n;
+
+	if (!instance || !(instance->flags & RVL_INSTANCE_IMPORTED))
+		return false;
+	fd = rvl_origin_find(stack, rec->uuids, origin, type, &layer, &st);
+	if (fd < 0 || !(state->lowers[layer->index - 1].flags & RVL_ROOT_HAS_TABLE))
+		return false;
+	n = rvl_xattr_get(&stack->xattr, fd, "", RVL_XATTR_INO, buf, sizeof(buf));
+	if (n < 0 || rvl_stamp_decode(buf, (size_t)n, &stamp) ||
+	    rvl_bind_read_table(stack, layer, &table))
+		return false;
+	rvl_table_digest(&table, (uint16_t)(stamp.number >> RVL_INSTANCE_SHIFT), digest);
+	return !memcmp(digest, instance->digest, sizeof(digest)) &&
+	       (stamp.number & RVL_REAL_INO_MASK) == (number & RVL_REAL_INO_MASK);
 }
 
 /* 1: it does. id: its stamp. */
@@ -158,15 +194,27 @@ static int find_claim(const struct recorder *rec, const struct rvl_tree_name *na
 	key[1] = ret->real.ino;
 	if (!rvl_number_compute(index, &ret->real, &ret->computed))
 		ret->computed = NO_NUMBER | rvl_hash(key, sizeof(key));
+	ret->is_stamped = is_stamped(rec, &origin, st->stx_mode, id->number);
 	/* the same for filesystems within a layer */
 	return ret->real.instance != id->number >> RVL_INSTANCE_SHIFT &&
 	       !has_other_entry(index, id->number, st) && is_joined(rec, name, st, &lower);
 }
 
+/* A name of upper's, or an entry. */
+static int take(struct recorder *rec, const struct rvl_tree_name *name, const struct statx *st,
+		const struct rvl_id *id)
+{
+	struct claim claim;
+	int r = find_claim(rec, name, st, id, &claim);
+
+	if (r < 0)
+		return r;
+	return r ? put_claim(rec->by_stamp, &claim, false) : put_object(rec->by_stamp, id->number);
+}
+
 static int visit(void *arg, const struct rvl_tree_name *name)
 {
 	struct recorder *rec = arg;
-	struct claim claim;
 	struct statx st;
 	struct rvl_id id;
 	int r = rvl_stop_check(rec->config->stop) ?:
@@ -177,10 +225,27 @@ static int visit(void *arg, const struct rvl_tree_name *name)
 	r = rvl_stamp_get(rec->index, name->dirfd, name->name, st.stx_mode, st.stx_ino, &id);
 	if (r || id.number == RVL_NUMBER_ROOT)
 		return r == -ENODATA || r == -EUCLEAN ? 0 : r;
-	r = find_claim(rec, name, &st, &id, &claim);
-	if (r < 0)
-		return r;
-	return r ? put_claim(rec->by_stamp, &claim, false) : put_object(rec->by_stamp, id.number);
+	return take(rec, name, &st, &id);
+}
+
+/* The state alone is lost: what the index has and upper has no name of is shown by names of lower. */
+static int visit_entry(void *arg, uint64_t number)
+{
+	struct recorder *rec = arg;
+	char path[RVL_ENTRY_PATH_SIZE];
+	struct rvl_tree_name name = { .dirfd = rec->index->inodes_fd, .name = path };
+	enum rvl_entry_kind kind;
+	struct statx st;
+	struct rvl_id id;
+	int r = rvl_stop_check(rec->config->stop) ?: rvl_entry_look(rec->index, number, &kind, &st);
+
+	if (r || kind != RVL_ENTRY_OBJECT || st.stx_nlink > 1)
+		return r == -EUCLEAN ? 0 : r;
+	rvl_entry_path(number, path);
+	r = rvl_stamp_get(rec->index, name.dirfd, path, st.stx_mode, st.stx_ino, &id);
+	if (r || id.number != number)
+		return r == -ENODATA || r == -EUCLEAN ? 0 : r;
+	return take(rec, &name, &st, &id);
 }
 
 /* ---- is it alone? ---- */
@@ -224,18 +289,6 @@ static int settle_stamp(struct recorder *rec, const struct group *group)
 	return put_object(rec->by_lower, group->claim.computed);
 }
 
-/* Of what came with a lower layer that has stamps: they tell it, too. */
-static bool is_imported(const struct rvl_state *state, uint64_t number)
-{
-	const struct rvl_state_instance *instance =
-		rvl_state_instance_by_id(state, (uint16_t)(number >> RVL_INSTANCE_SHIFT));
-	bool has_table = false;
-
-	for (unsigned i = 0; i < state->n_lowers; i++)
-		has_table |= state->lowers[i].flags & RVL_ROOT_HAS_TABLE;
-	return has_table && instance && instance->flags & RVL_INSTANCE_IMPORTED;
-}
-
 /* Claims of one lower object. */
 static int settle_lower(struct recorder *rec, const struct group *group)
 {
@@ -251,13 +304,15 @@ static int settle_lower(struct recorder *rec, const struct group *group)
 				 (unsigned long long)claim->id.number);
 		return 0;
 	}
+	if (claim->is_stamped) /* the next mount takes it over with the others of its layer */
+		return 0;
 	r = rvl_real_record(rec->index, &claim->real, &claim->id);
 	if (r == -EEXIST) {
 		r = rvl_real_number(rec->index, &claim->real, &there);
 		if (r || there.number != claim->id.number)
 			return r == -ENOENT ? 0 : r;
 	}
-	rec->is_truth |= !r && !is_imported(rec->index->state, claim->id.number);
+	rec->has_recorded |= !r;
 	return r;
 }
 
@@ -304,11 +359,12 @@ int rvl_rebuild_record(void *arg, struct rvl_index *index)
 
 	r = r ?: rvl_sorter_new(0, &rec.by_stamp);
 	r = r ?: walk(&rec);
+	r = r ?: rvl_entry_each(index, visit_entry, &rec);
 	r = r ?: rvl_sorter_new(0, &rec.by_lower);
 	r = r ?: each_group(&rec, false);
 	r = r ?: each_group(&rec, true);
 	rvl_sorter_free(rec.by_stamp);
 	rvl_sorter_free(rec.by_lower);
 	free(rec.uuids);
-	return r ?: rec.is_truth;
+	return r ?: rec.has_recorded;
 }

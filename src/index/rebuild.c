@@ -21,7 +21,8 @@
 #include "index/table.h"
 #include "index/workdir.h"
 
-static int add_instance(struct rvl_state *state, uint16_t id, const uint8_t digest[16])
+static int add_instance(struct rvl_state *state, uint16_t id, const uint8_t digest[16],
+			bool is_former)
 {
 	struct rvl_state_instance instance = { .id = id };
 	uint8_t own[16];
@@ -30,7 +31,19 @@ static int add_instance(struct rvl_state *state, uint16_t id, const uint8_t dige
 	memcpy(instance.digest, digest, 16);
 	instance.flags = memcmp(digest, own, 16) ? RVL_INSTANCE_IMPORTED :
 						   RVL_INSTANCE_COUNTER | RVL_INSTANCE_RETIRED;
+	if (is_former)
+		instance.flags |= RVL_INSTANCE_RETIRED;
 	return rvl_state_instance_add(state, &instance);
+}
+
+/* Rows are in the order in which instances came. A filesystem that a layer's table has named, too, got
+ * another one with each rebind, and its former one was retired. */
+static bool is_former_row(const struct rvl_table *table, unsigned row)
+{
+	for (unsigned i = row + 1; i < table->n; i++)
+		if (!memcmp(table->rows[i].digest, table->rows[row].digest, 16))
+			return true;
+	return false;
 }
 
 /* Who it was, as upper's root tells. */
@@ -53,7 +66,8 @@ static int take_table(struct rvl_index *index)
 		return r;
 	memcpy(state->uuid, table.uuid, sizeof(state->uuid));
 	for (unsigned i = 0; !r && i < table.n; i++)
-		r = add_instance(state, table.rows[i].id, table.rows[i].digest);
+		r = add_instance(state, table.rows[i].id, table.rows[i].digest,
+				 is_former_row(&table, i));
 	return r == -EEXIST ? 0 : r;
 }
 
@@ -69,7 +83,7 @@ static int reserve(struct rvl_state *state, const uint64_t used_ids[])
 		    rvl_state_instance_by_id(state, (uint16_t)id))
 			continue;
 		rvl_table_own_digest(state->uuid, (uint16_t)id, digest);
-		r = add_instance(state, (uint16_t)id, digest);
+		r = add_instance(state, (uint16_t)id, digest, false);
 	}
 	return r;
 }
