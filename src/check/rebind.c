@@ -156,7 +156,8 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 
 static int run(struct rvl_check_rebind *rb)
 {
-	const struct rvl_rebind_sink sink = { rb, note, split, rvl_rebind_renew_origin };
+	const struct rvl_rebind_sink sink = { rb, note, split, rvl_rebind_renew_origin,
+					      rvl_rebind_is_seen };
 	int r = 0;
 
 	rb->index = rvl_rebind_index(rb->rebind);

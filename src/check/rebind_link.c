@@ -300,6 +300,20 @@ static int check_shows(struct rvl_check_rebind *rb, int fd, const char *name)
 	return r == -ENOENT ? 0 : r ?: -ENOENT;
 }
 
+int rvl_rebind_is_seen(void *arg, uint64_t parent, const char *name)
+{
+	struct rvl_check_rebind *rb = arg;
+	const char *path = rvl_rebind_upper_path(rb, parent);
+	_cleanup_close_ int fd = -EBADF;
+	int r;
+
+	if (!path)
+		return 0;
+	fd = rvl_path_open(rvl_stack_upper(rb->config->stack)->fd, path, O_PATH | O_DIRECTORY, 0);
+	r = fd < 0 ? fd : check_shows(rb, fd, name);
+	return r == -ENOENT ? 0 : r ?: 1;
+}
+
 static int make_directory(struct rvl_check_rebind *rb, uint64_t number,
 			  const struct rvl_map_row *row, int parent_fd)
 {

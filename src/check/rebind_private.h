@@ -37,6 +37,9 @@ void rvl_rebind_upper_release(struct rvl_check_rebind *rb);
 int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
 			    const char *path);
 
+/* Does upper have this directory, and show what lower has at this name? 1, 0, -errno. arg: the rebind. */
+int rvl_rebind_is_seen(void *arg, uint64_t parent, const char *name);
+
 /* Lower names that the copy has parted: to be remembered, and after the walk to be linked. */
 int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split);
 int rvl_rebind_link(struct rvl_check_rebind *rb);

@@ -77,6 +77,8 @@ struct rvl_rebind_sink {
 	 */
 	int (*origin)(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
 		      const char *path);
+	/* Does upper have this directory, and show what lower has at this name? 1, 0, -errno. */
+	int (*is_seen)(void *arg, uint64_t parent, const char *name);
 };
 
 struct rvl_rebind_counts {

@@ -292,29 +292,40 @@ static int is_origin(struct rvl_rebind *rebind, uint64_t number, const struct rv
 	return rvl_handle_equal(&origin, &here);
 }
 
-/*
- * What was at the place: by the map, which knows better than an entry, whose object may have been copied up
- * from what was there before, unless its origin says that the map is behind. Where the map is lost an entry
- * says it alone; one without an origin was made of what is another object (check/rebind_link.c), or had none
- * any more.
- */
+/* Does an entry alone say what was at a place? Not that of an object whose former place is seen as lower's; nor,
+ * where the map is lost, one without an origin: it was made of what is another object (check/rebind_link.c), or
+ * its own was gone. */
+static int is_told_by_entry(struct rvl_rebind *rebind, uint64_t number, const struct rvl_map_visit *visit)
+{
+	int r;
+
+	if (rebind->has_map) {
+		r = rebind->sink->is_seen(rebind->sink->arg, visit->parent, visit->name);
+		return r < 0 ? r : !r;
+	}
+	r = rebind->has_origins ? is_origin(rebind, number, visit) : 1;
+	return r < 0 && r != -ENODATA && r != -ESTALE ? r : r != -ESTALE;
+}
+
+/* What was at the place: by the map, which knows better than an entry, whose object may have been copied up
+ * from what was there before, unless its origin says that the map is behind. */
 static int find_place(struct rvl_rebind *rebind, const struct rvl_map_visit *visit,
 		      struct rvl_old_place **ret)
 {
 	struct rvl_old_place *entry;
 	int r = rvl_old_places_find(rebind->places, visit->parent, visit->name, ret, &entry);
 
-	if (r || !entry || (!*ret && !rebind->has_origins))
-		goto end;
-	r = is_origin(rebind, entry->number, visit);
-	if (*ret)
-		entry = r == 1 ? entry : NULL;
-	else if (r == -ESTALE)
-		return -ENOENT;
-	r = r < 0 && r != -ENODATA && r != -ESTALE ? r : 0;
-end:
-	*ret = entry ?: *ret;
-	return r;
+	if (r || !entry)
+		return r;
+	if (*ret) {
+		r = is_origin(rebind, entry->number, visit);
+		if (r == 1)
+			*ret = entry;
+		return r < 0 && r != -ENODATA && r != -ESTALE ? r : 0;
+	}
+	*ret = entry;
+	r = is_told_by_entry(rebind, entry->number, visit);
+	return r < 0 ? r : r ? 0 : -ENOENT;
 }
 
 static int visit_name(void *arg, const struct rvl_map_visit *visit, struct rvl_id *ret)

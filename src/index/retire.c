@@ -33,11 +33,18 @@ static int ignore_origin(void *arg, uint64_t number, const struct rvl_layer *lay
 	return 0;
 }
 
+/* Not asked without a map. */
+static int is_not_seen(void *arg, uint64_t parent, const char *name)
+{
+	return 0;
+}
+
 int rvl_rebind_retire(const struct rvl_stack *stack)
 {
 	static const struct rvl_rebind_sink sink = { .note = ignore_note,
 						     .split = refuse_split,
-						     .origin = ignore_origin };
+						     .origin = ignore_origin,
+						     .is_seen = is_not_seen };
 	const struct rvl_rebind_config config = { .stack = stack, .is_retiring = true };
 	struct rvl_rebind_counts counts;
 	struct rvl_rebind *rebind;

@@ -440,6 +440,39 @@ def test_gone_under_what_was_copied_up(ov):
     assert numbers(ov.mount()) == before
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_place_of_what_was_gone(ov, is_linked):
+    """A file was changed and renamed; a newer lower lacks it, and one after that has another file at its place, which
+    upper does not hide any more: that is another object."""
+    with ov.lower() as low:
+        write(low / "p", "lower\n")
+        if is_linked:
+            os.link(low / "p", low / "q")
+    mnt = ov.mount()
+    write(mnt / "p", "changed\n")
+    os.rename(mnt / "p", mnt / "z")
+    run(CTL, "map", mnt)
+    names = ["z", "q"] if is_linked else ["z"]
+    before = {name: (ino(mnt / name), (mnt / name).read_text()) for name in names}
+    ov.umount()
+    second, third = ov.lower_base / "second", ov.lower_base / "third"
+    run("cp", "-a", low, second)
+    os.unlink(second / "p")
+    ov.lowers, ov.before = [second], None
+    assert [told["path"] for told in rebind(ov)["told"]] == ["/p"]
+    assert ov.ctl("repair", "-p")[0] in (0, 1)  # the whiteout hides nothing
+    third.mkdir()
+    write(third / "p", "quite another file\n")
+    if is_linked:
+        write(third / "q", "lower\n")
+    ov.lowers, ov.check_links = [third], False
+    rebind(ov)
+    mnt = ov.mount()
+    assert {name: (ino(mnt / name), (mnt / name).read_text()) for name in names} == before
+    assert (mnt / "p").read_text() == "quite another file\n"
+    assert ino(mnt / "p") != ino(mnt / "z")
+
+
 def test_another_list_of_lowers(ov, used, move):
     """A layer more on top, which merges, hides and adds; and then without it again."""
     top = move.directory("xfs", "top")

@@ -28,11 +28,16 @@ static int origin(void *arg, uint64_t number, const struct rvl_layer *layer, int
 	return 0;
 }
 
+static int is_seen(void *arg, uint64_t parent, const char *name)
+{
+	return 0;
+}
+
 /* Rebind to this lower; is_committed false: as after a death before the end. */
 static void rebind(const char *lower, bool is_committed, struct told *told,
 		   struct rvl_rebind_counts *ret)
 {
-	const struct rvl_rebind_sink sink = { told, note, split, origin };
+	const struct rvl_rebind_sink sink = { told, note, split, origin, is_seen };
 	const struct rvl_rebind_config config = { .stack = &stack };
 	struct rvl_rebind *made;
 
