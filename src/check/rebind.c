@@ -162,7 +162,7 @@ static int run(struct rvl_check_rebind *rb)
 
 	rb->index = rvl_rebind_index(rb->rebind);
 	rb->result->is_moved = rvl_rebind_is_moved(rb->rebind);
-	rb->result->has_other_lowers = rvl_rebind_has_other_lowers(rb->rebind);
+	rb->result->has_other_lowers = rvl_rebind_walks_lowers(rb->rebind);
 	if (rb->config->stack->has_upper) {
 		r = check_attributes(rb);
 		if (!r && !rb->config->is_dry_run)

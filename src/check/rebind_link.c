@@ -8,8 +8,9 @@
  *   it was not           it is copied up here, if the names are equal; what is not is told and is
  *                        an object of its own
  *
- * The other way round, names that have become links of what was another object: if that has been copied
- * up, they are copied up here as well, with the numbers that they had.
+ * The other way round, names that have become links of what was another object: if either is in upper, they
+ * are copied up here as well. They keep their number; where other names have it already, those that were joined
+ * with one file get one new number.
  *
  * Directories on the way that are not in upper are copied up, from above. Order of a copy-up:
  * temporary in work/ with all it needs, synced; entry; names. After a death in between the entry is
@@ -519,8 +520,9 @@ static bool comes_after_others(const struct rvl_check_rebind *rb, const struct r
 	return before > rb->splits && before[-1].is_joined && before[-1].id.number == split->id.number;
 }
 
-/* Was it begun for this name by a run before this one? Then it waits for names, and is equal to the file. */
-static int is_made(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split, struct rvl_id *ret)
+/* Has a run that died begun an object for this name? 1: *ret is its number. Such an object still waits for names
+ * (overlay.nlink), and has the contents of the file. */
+static int is_begun(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split, struct rvl_id *ret)
 {
 	struct rvl_index *index = rb->index;
 	char entry[RVL_ENTRY_PATH_SIZE];
@@ -547,7 +549,7 @@ static int number_of_parted(struct rvl_check_rebind *rb, const struct rvl_rebind
 	int r = rb->parted_from && are_together(rb->parted_from, split);
 
 	for (int i = 0; !r && i < n; i++)
-		r = is_made(rb, &split[i], &rb->parted);
+		r = is_begun(rb, &split[i], &rb->parted);
 	if (!r)
 		r = rvl_number_born(rb->index, &rb->parted);
 	if (r < 0)

@@ -16,7 +16,8 @@ struct rvl_check_rebind {
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
 	struct rvl_rebind_split *splits; /* owned, and their strings */
 	size_t n_splits, splits_size;
-	const struct rvl_rebind_split *parted_from; /* of the last names that could not keep their number */
+	/* borrowed from splits; of the last names that could not keep their number; NULL: none */
+	const struct rvl_rebind_split *parted_from;
 	struct rvl_id parted; /* what they got */
 	bool is_reserved; /* rvl_rebind_reserve is done */
 	void *dirs; /* owned; tsearch(3): number of an upper directory -> its path in upper */

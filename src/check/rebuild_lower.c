@@ -5,10 +5,10 @@
  * is the handle of the lower object that there is now, and what led from one to the other was in the map.
  *
  * A record that is missing parts names of lower from their object; a wrong one shows a file under the
- * name of another. So each object of upper that claims a lower one must be likely to be right
- * (find_claim), and alone: nothing else in upper has or claims the lower object's number, and nothing
- * claims another one with the same stamp. Two sorts find that out, one by stamp, one by the number that
- * the lower object would have; where two of them claim it nobody gets it.
+ * name of another. So each object of upper that names a lower one as its origin must be likely to be right
+ * (find_candidate), and alone: nothing else in upper has or would get the lower object's number, and no
+ * other origin comes with the same stamp. Two sorts find that out, one by stamp, one by the number that
+ * the lower object would have; where two of them would get it nobody does.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -35,30 +35,30 @@
 /* Instead of a number that cannot be computed: and a hash of what the lower object is known by. */
 #define NO_NUMBER (1ULL << 63)
 
-struct claim {
+struct candidate {
 	struct rvl_id id; /* the stamp */
 	struct rvl_real_id real;
 	uint64_t computed; /* the number of real without a record, or NO_NUMBER */
-	bool is_stamped; /* the lower object's own stamp says it */
+	bool is_stamped; /* the lower object's own stamp says it, too: a claim (index/claims.c) */
 };
 
 struct recorder {
 	const struct rvl_check_config *config; /* borrowed */
 	struct rvl_index *index; /* borrowed */
 	uint8_t (*uuids)[16]; /* owned; of the filesystems of layers, by layer index */
-	/* OBJECT: upper has an object with this number; CLAIM: see put_claim */
+	/* OBJECT: upper has an object with this number; CLAIM: see put_candidate */
 	struct rvl_sorter *by_stamp, *by_lower; /* owned */
 	bool has_recorded;
 };
 
-/* Claims of one number, of its stamp or computed. */
+/* All facts of one number: of one stamp (by_stamp), or of one computed number (by_lower). */
 struct group {
 	uint64_t number;
-	bool has_object, has_claim, is_contested;
-	struct claim claim; /* the first */
+	bool has_object, has_candidate, is_contested;
+	struct candidate candidate; /* the first */
 };
 
-/* ---- claims as facts ---- */
+/* ---- candidates as facts ---- */
 
 static int put_object(struct rvl_sorter *sorter, uint64_t number)
 {
@@ -67,24 +67,24 @@ static int put_object(struct rvl_sorter *sorter, uint64_t number)
 	return rvl_sorter_add(sorter, &fact);
 }
 
-static int put_claim(struct rvl_sorter *sorter, const struct claim *claim, bool is_by_lower)
+static int put_candidate(struct rvl_sorter *sorter, const struct candidate *candidate, bool is_by_lower)
 {
 	const struct rvl_fact fact = {
-		.number = is_by_lower ? claim->computed : claim->id.number,
-		.kind = RVL_FACT_CLAIM,
-		.key = is_by_lower ? claim->id.number : claim->computed,
-		.item = claim->real.ino,
-		.parent = claim->real.instance,
-		.nlink = claim->id.generation,
-		.what = claim->is_stamped,
+		.number = is_by_lower ? candidate->computed : candidate->id.number,
+		.kind = RVL_FACT_CANDIDATE,
+		.key = is_by_lower ? candidate->id.number : candidate->computed,
+		.item = candidate->real.ino,
+		.parent = candidate->real.instance,
+		.nlink = candidate->id.generation,
+		.what = candidate->is_stamped,
 	};
 
 	return rvl_sorter_add(sorter, &fact);
 }
 
-static struct claim get_claim(const struct rvl_fact *fact, bool is_by_lower)
+static struct candidate get_candidate(const struct rvl_fact *fact, bool is_by_lower)
 {
-	return (struct claim){
+	return (struct candidate){
 		.id = { is_by_lower ? fact->key : fact->number, fact->nlink },
 		.real = { .ino = fact->item, .instance = (uint16_t)fact->parent },
 		.computed = is_by_lower ? fact->number : fact->key,
@@ -92,10 +92,10 @@ static struct claim get_claim(const struct rvl_fact *fact, bool is_by_lower)
 	};
 }
 
-/* ---- does an object of upper claim a lower one? ---- */
+/* ---- is an object of upper a candidate? ---- */
 
-/* A number that is computed of what is in these lowers now, or of nothing in them. */
-static bool is_of_now(const struct rvl_state *state, uint64_t number)
+/* Is it of the instance that one of these lowers has now, so that it is computed and needs no record? */
+static bool is_computed_here(const struct rvl_state *state, uint64_t number)
 {
 	for (unsigned i = 0; i < state->n_lowers; i++)
 		if (state->lowers[i].instance == number >> RVL_INSTANCE_SHIFT)
@@ -103,7 +103,8 @@ static bool is_of_now(const struct rvl_state *state, uint64_t number)
 	return false;
 }
 
-/* What is left of an index that has lost its state knows better than a stamp. */
+/* What is left of an index that has lost its state knows better than a stamp. An entry that cannot be read
+ * counts as one. */
 static bool has_other_entry(struct rvl_index *index, uint64_t number, const struct statx *st)
 {
 	enum rvl_entry_kind kind;
@@ -116,11 +117,11 @@ static bool has_other_entry(struct rvl_index *index, uint64_t number, const stru
 }
 
 /*
- * Are the names of a lower object names of what upper has? Of several they are if the copy-up has counted
- * them. What has one, or is a directory, must lie where upper has it, which covers it, or is merged with it:
- * anywhere else it may be seen as what it is. An entry (no name->dir) lies nowhere.
+ * Do the names of the lower object lead to what upper has? Of several names: if the copy-up has counted them
+ * (overlay.nlink). What has one name, or is a directory, must lie where upper has it, which covers it, or is
+ * merged with it: anywhere else it may be seen as an object of its own. An entry (no name->dir) lies nowhere.
  */
-static bool is_joined(const struct recorder *rec, const struct rvl_tree_name *name,
+static bool shares_names(const struct recorder *rec, const struct rvl_tree_name *name,
 		      const struct statx *st, const struct statx *lower)
 {
 	enum rvl_opaque opaque = RVL_OPAQUE_NO;
@@ -167,8 +168,8 @@ static bool is_stamped(const struct recorder *rec, const struct rvl_handle *orig
 }
 
 /* 1: it does. id: its stamp. */
-static int find_claim(const struct recorder *rec, const struct rvl_tree_name *name,
-		      const struct statx *st, const struct rvl_id *id, struct claim *ret)
+static int find_candidate(const struct recorder *rec, const struct rvl_tree_name *name,
+		      const struct statx *st, const struct rvl_id *id, struct candidate *ret)
 {
 	uint8_t value[RVL_HANDLE_ENCODED_MAX];
 	struct rvl_index *index = rec->index;
@@ -178,9 +179,9 @@ static int find_claim(const struct recorder *rec, const struct rvl_tree_name *na
 	ssize_t n;
 	int r;
 
-	/* what was born has no origin, but for copies that were made offline, and what the kernel copied up
-	 * and we took for an object of its own */
-	if (is_of_now(index->state, id->number) || rvl_number_may_be_born(index, id))
+	/* What was born has no origin, as a rule; where it has one (a copy that was made offline, or what the kernel
+	 * copied up and we took for an object of its own) that does not make it the lower object. */
+	if (is_computed_here(index->state, id->number) || rvl_number_may_be_born(index, id))
 		return 0;
 	n = rvl_upper_xattr_get(index, name->dirfd, name->name, st->stx_mode, st->stx_ino,
 				RVL_XATTR_ORIGIN, value, sizeof(value));
@@ -195,21 +196,21 @@ static int find_claim(const struct recorder *rec, const struct rvl_tree_name *na
 	if (!rvl_number_compute(index, &ret->real, &ret->computed))
 		ret->computed = NO_NUMBER | rvl_hash(key, sizeof(key));
 	ret->is_stamped = is_stamped(rec, &origin, st->stx_mode, id->number);
-	/* the same for filesystems within a layer */
+	/* computed, too: of a filesystem that is mounted within a layer and has an instance of its own */
 	return ret->real.instance != id->number >> RVL_INSTANCE_SHIFT &&
-	       !has_other_entry(index, id->number, st) && is_joined(rec, name, st, &lower);
+	       !has_other_entry(index, id->number, st) && shares_names(rec, name, st, &lower);
 }
 
 /* A name of upper's, or an entry. */
 static int take(struct recorder *rec, const struct rvl_tree_name *name, const struct statx *st,
 		const struct rvl_id *id)
 {
-	struct claim claim;
-	int r = find_claim(rec, name, st, id, &claim);
+	struct candidate candidate;
+	int r = find_candidate(rec, name, st, id, &candidate);
 
 	if (r < 0)
 		return r;
-	return r ? put_claim(rec->by_stamp, &claim, false) : put_object(rec->by_stamp, id->number);
+	return r ? put_candidate(rec->by_stamp, &candidate, false) : put_object(rec->by_stamp, id->number);
 }
 
 static int visit(void *arg, const struct rvl_tree_name *name)
@@ -250,7 +251,7 @@ static int visit_entry(void *arg, uint64_t number)
 
 /* ---- is it alone? ---- */
 
-static bool is_same_claim(const struct claim *a, const struct claim *b)
+static bool is_same_candidate(const struct candidate *a, const struct candidate *b)
 {
 	return a->id.number == b->id.number && a->real.ino == b->real.ino &&
 	       a->real.instance == b->real.instance;
@@ -259,17 +260,17 @@ static bool is_same_claim(const struct claim *a, const struct claim *b)
 static int add_to_group(struct recorder *rec, struct group *group, const struct rvl_fact *fact,
 			bool is_by_lower)
 {
-	const struct claim claim = get_claim(fact, is_by_lower);
+	const struct candidate candidate = get_candidate(fact, is_by_lower);
 
 	if (fact->kind == RVL_FACT_OBJECT) {
 		group->has_object = true;
-	} else if (!group->has_claim) {
-		group->has_claim = true;
-		group->claim = claim;
-	} else if (!is_same_claim(&claim, &group->claim)) { /* else it is another name */
+	} else if (!group->has_candidate) {
+		group->has_candidate = true;
+		group->candidate = candidate;
+	} else if (!is_same_candidate(&candidate, &group->candidate)) { /* else it is another name */
 		group->is_contested = true;
 		/* nobody else gets it either */
-		return is_by_lower ? 0 : put_object(rec->by_lower, claim.computed);
+		return is_by_lower ? 0 : put_object(rec->by_lower, candidate.computed);
 	}
 	return 0;
 }
@@ -279,37 +280,37 @@ static int settle_stamp(struct recorder *rec, const struct group *group)
 {
 	int r = put_object(rec->by_lower, group->number);
 
-	if (r || !group->has_claim)
+	if (r || !group->has_candidate)
 		return r;
 	if (!group->is_contested)
-		return put_claim(rec->by_lower, &group->claim, true);
-	rvl_warn_limited("number %llu: the objects in upper that have it were copied up from several "
-			 "in lower: which names of lower are theirs cannot be told",
+		return put_candidate(rec->by_lower, &group->candidate, true);
+	rvl_warn_limited("number %llu: objects in upper with this stamp were copied up from different "
+			 "objects of lower; names that are only in lower show what lower has",
 			 (unsigned long long)group->number);
-	return put_object(rec->by_lower, group->claim.computed);
+	return put_object(rec->by_lower, group->candidate.computed);
 }
 
 /* Claims of one lower object. */
 static int settle_lower(struct recorder *rec, const struct group *group)
 {
-	const struct claim *claim = &group->claim;
+	const struct candidate *candidate = &group->candidate;
 	struct rvl_id there;
 	int r;
 
-	if (!group->has_claim || group->has_object)
+	if (!group->has_candidate || group->has_object)
 		return 0;
 	if (group->is_contested) {
-		rvl_warn_limited("number %llu: upper has more that was copied up from the same in "
-				 "lower: whose the names of lower are cannot be told",
-				 (unsigned long long)claim->id.number);
+		rvl_warn_limited("number %llu: other objects in upper were copied up from the same "
+				 "object of lower; names that are only in lower show what lower has",
+				 (unsigned long long)candidate->id.number);
 		return 0;
 	}
-	if (claim->is_stamped) /* the next mount takes it over with the others of its layer */
+	if (candidate->is_stamped) /* the next mount takes it over with the others of its layer */
 		return 0;
-	r = rvl_real_record(rec->index, &claim->real, &claim->id);
+	r = rvl_real_record(rec->index, &candidate->real, &candidate->id);
 	if (r == -EEXIST) {
-		r = rvl_real_number(rec->index, &claim->real, &there);
-		if (r || there.number != claim->id.number)
+		r = rvl_real_number(rec->index, &candidate->real, &there);
+		if (r || there.number != candidate->id.number)
 			return r == -ENOENT ? 0 : r;
 	}
 	rec->has_recorded |= !r;

@@ -26,7 +26,10 @@ enum rvl_fact_kind {
 	RVL_FACT_VIEW, /* a name in the merged lower view */
 	RVL_FACT_PLACE, /* overlay.place says so */
 	RVL_FACT_ROW, /* the map says so */
-	RVL_FACT_CLAIM, /* rebuild_lower.c alone: an object in upper and what it was copied up from */
+	/* rebuild_lower.c alone: an object in upper and the lower object it was copied up from. number, key: its
+	 * stamp and the computed number of that, in either order; item, parent: inode number and instance of
+	 * that; nlink: generation of the stamp; what: a claim says it, too */
+	RVL_FACT_CANDIDATE,
 	RVL_FACT_N
 };
 

@@ -74,8 +74,9 @@ int rvl_bind_instance(struct rvl_state *state, const struct rvl_identity *identi
 int rvl_bind_volatile_instance(struct rvl_state *state, uint16_t *ret);
 /* A new instance for a counter. */
 int rvl_bind_counter(struct rvl_state *state, enum rvl_state_counter which);
-/* Can this have been a counter's, in a state that is lost? Filesystems have other ids, as a rule: the
- * lowest. Of the overlay as which it had this uuid: before a clone it had others. */
+/* Can this instance have been a counter's of this overlay, whose state is lost? Counters take ids from a start
+ * that is a hash of the uuid, filesystems as a rule the lowest: a guess. Counters from before a clone, when the
+ * uuid was another, are not recognised. */
 bool rvl_bind_may_be_counter(const struct rvl_state *state, uint16_t id);
 
 /* claims.c: walk one layer and record the numbers of its stamps, translated by `table`. */

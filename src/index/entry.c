@@ -452,7 +452,7 @@ int rvl_entry_renumber(struct rvl_index *index, uint64_t old, int dirfd, const c
 	return rvl_entry_bury(index, old, false);
 }
 
-/* The same, of an entry that is an object. */
+/* rvl_entry_is_of_other_life of an entry that is an object of the same type: by overlay.origin. */
 static int is_of_other_origin(struct rvl_index *index, uint64_t number, const struct statx *st,
 			      const struct rvl_place *lower, uint8_t (*uuids)[16])
 {

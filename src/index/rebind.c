@@ -2,7 +2,8 @@
 /*
  * Rebinding, see rebind.h, and docs/decisions/0011 for why it is so.
  *
- * On disk: map.mdb.<k+1> is written and synced, then the state that names it is renamed into place.
+ * On disk: map.mdb.<k+1> is written and synced, then the state that names it is renamed into place; then
+ * origins of what is gone are emptied, and upper's table is written (docs/consistency.md).
  */
 #include "index/rebind_private.h"
 
@@ -182,7 +183,7 @@ bool rvl_rebind_is_moved(const struct rvl_rebind *rebind)
 	return rebind->is_moved;
 }
 
-bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind)
+bool rvl_rebind_walks_lowers(const struct rvl_rebind *rebind)
 {
 	return rebind->needs_map;
 }

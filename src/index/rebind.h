@@ -100,10 +100,11 @@ void rvl_rebind_free(struct rvl_rebind *rebind);
 
 /* The index as it will be: for entries and stamps. */
 struct rvl_index *rvl_rebind_index(struct rvl_rebind *rebind);
-/* Are upper and workdir at another place? Are the lowers (taken for) other ones? Was the old map
- * complete? */
+/* Are upper and workdir at another place? Are the lowers walked? So it is where they are other ones, where the
+ * map is lost, for some clones, and where nothing was moved and it was asked for all the same. Was the old
+ * map complete? */
 bool rvl_rebind_is_moved(const struct rvl_rebind *rebind);
-bool rvl_rebind_has_other_lowers(const struct rvl_rebind *rebind);
+bool rvl_rebind_walks_lowers(const struct rvl_rebind *rebind);
 bool rvl_rebind_has_map(const struct rvl_rebind *rebind);
 
 /*
@@ -111,12 +112,13 @@ bool rvl_rebind_has_map(const struct rvl_rebind *rebind);
  * before a stamp is asked for. Not for a dry run.
  */
 int rvl_rebind_companions(struct rvl_rebind *rebind);
-/* Nothing where the lowers are the same. sink: borrowed, up to the commit. -ENOSPC, -EIO… of the layers. */
+/* Walk the lowers and find the numbers of what is in them; nothing where rvl_rebind_walks_lowers says no. sink:
+ * borrowed, up to the commit. -ECANCELED; -ESTALE when retiring (is_retiring); -ENOSPC, -EIO… of the layers. */
 int rvl_rebind_lowers(struct rvl_rebind *rebind, const struct rvl_rebind_sink *sink,
 		      struct rvl_rebind_counts *ret);
 /*
- * After the walk: an object in upper that was copied up from this place, and has not this number, nor one
- * that the map had there; it may be one that a rebind before this one has begun. -ENOENT.
+ * After the walk: a number, not `except`, of a counter, whose entry's object says that it was copied up from
+ * this place, and of which the old map did not know: a rebind that died may have begun it. -ENOENT: there is none.
  */
 int rvl_rebind_copy_of(struct rvl_rebind *rebind, uint64_t parent, const char *name, uint64_t except,
 		       struct rvl_id *ret);
@@ -125,7 +127,8 @@ int rvl_rebind_copy_of(struct rvl_rebind *rebind, uint64_t parent, const char *n
  * force: if there is no commit, nothing else ever gets these numbers.
  */
 int rvl_rebind_reserve(struct rvl_rebind *rebind);
-/* Durable when it returns 0. Not for a dry run. */
+/* Durable when it returns 0. An error of the last steps (origins of what is gone, upper's table) leaves the overlay
+ * bound. Not for a dry run. */
 int rvl_rebind_commit(struct rvl_rebind *rebind);
 
 /*

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Rebinding, the lowers: rvl_rebind_lowers of rebind.h. Two walks: the first records which real object has
- * which old number; then claims of stamps that are still free are recorded; the second is the map's own,
- * which finds all numbers as a mount would.
+ * Rebinding, the lowers: rvl_rebind_lowers of rebind.h. In this order:
+ *
+ *   record_directory   index made again: the lower parts of directories in upper, by their handles
+ *   visit_name         a walk of the lower view: which real object has which old number, by its place
+ *   record_by_origin   map lost, lowers the same: what upper has of objects whose place told nothing
+ *   settle_unkept      what has no object any more is told, and forgets its origin after the commit
+ *   rvl_bind_claims    numbers of stamps that are still free
+ *   rvl_map_build      the map's own walk, which finds all numbers as a mount would
+ *   renew_place        records of directories whose parent has another number now
  */
 #include <dirent.h>
 #include <errno.h>
@@ -60,17 +66,18 @@ void rvl_rebind_walk_release(struct rvl_rebind *rebind)
 	free(rebind->lost);
 }
 
-static int compare_first(const void *pa, const void *pb)
+/* Of struct first and struct parted, which begin with their number. */
+static int compare_numbers(const void *pa, const void *pb)
 {
-	const struct first *a = pa, *b = pb;
+	const uint64_t *a = pa, *b = pb;
 
-	return a->number < b->number ? -1 : a->number > b->number;
+	return *a < *b ? -1 : *a > *b;
 }
 
 static struct first *find_first(struct rvl_rebind *rebind, uint64_t number)
 {
 	const struct first key = { .number = number };
-	struct first **found = tfind(&key, &rebind->firsts, compare_first);
+	struct first **found = tfind(&key, &rebind->firsts, compare_numbers);
 
 	return found ? *found : NULL;
 }
@@ -90,25 +97,18 @@ static int remember_first(struct rvl_rebind *rebind, uint64_t number,
 	first->path = path_of(visit);
 	first->parent = visit->parent;
 	first->name = strdup(visit->name);
-	if (!first->path || !first->name || !tsearch(first, &rebind->firsts, compare_first)) {
+	if (!first->path || !first->name || !tsearch(first, &rebind->firsts, compare_numbers)) {
 		free_first(first);
 		return -ENOMEM;
 	}
 	return 0;
 }
 
-static int compare_parted(const void *pa, const void *pb)
-{
-	const struct parted *a = pa, *b = pb;
-
-	return a->number < b->number ? -1 : a->number > b->number;
-}
-
 /* Was this number given in place of that one? */
 static bool is_parted_from(struct rvl_rebind *rebind, uint64_t number, uint64_t former)
 {
 	const struct parted key = { .number = number };
-	struct parted **found = tfind(&key, &rebind->parted, compare_parted);
+	struct parted **found = tfind(&key, &rebind->parted, compare_numbers);
 
 	return found && (*found)->former == former;
 }
@@ -123,7 +123,7 @@ static int remember_parted(struct rvl_rebind *rebind, uint64_t number, uint64_t 
 	if (!parted)
 		return -ENOMEM;
 	*parted = (struct parted){ number, former };
-	if (tsearch(parted, &rebind->parted, compare_parted))
+	if (tsearch(parted, &rebind->parted, compare_numbers))
 		return 0;
 	free(parted);
 	return -ENOMEM;
@@ -398,8 +398,9 @@ int rvl_rebind_forget_lost(struct rvl_rebind *rebind)
 	return r;
 }
 
-/* What is in upper alone: that lower had it was told by the map, if that was complete. */
-static bool is_news(const struct rvl_rebind *rebind, const struct rvl_old_place *place)
+/* Is it to be told that nothing is there? Not of a place that an entry alone knows while the map was complete:
+ * lower had lost it before, and that was told then. */
+static bool is_to_be_told(const struct rvl_rebind *rebind, const struct rvl_old_place *place)
 {
 	return !place->is_from_entry || !rebind->has_map;
 }
@@ -413,7 +414,7 @@ static int settle_unkept(struct rvl_rebind *rebind)
 
 		if (place->is_kept || (rebind->config.is_rebuilt && place->type == DT_DIR))
 			continue;
-		if (!is_news(rebind, place))
+		if (!is_to_be_told(rebind, place))
 			rebind->counts->n_old--;
 		else if (!place->is_seen) {
 			rebind->counts->n_gone++;

@@ -36,8 +36,9 @@ static int add_instance(struct rvl_state *state, uint16_t id, const uint8_t dige
 	return rvl_state_instance_add(state, &instance);
 }
 
-/* Rows are in the order in which instances came. A filesystem that a layer's table has named, too, got
- * another one with each rebind, and its former one was retired. */
+/* Rows are in the order in which instances were made. A rebind retires a filesystem's instance and makes another.
+ * The digest of the former is changed then, unless it came from a layer's table (RVL_INSTANCE_IMPORTED): such
+ * two rows have one digest, and the last is the one in use. */
 static bool is_former_row(const struct rvl_table *table, unsigned row)
 {
 	for (unsigned i = row + 1; i < table->n; i++)

@@ -264,7 +264,7 @@ __attribute__((noinline)) static int by_object(struct rvl_overlay *ov, uint64_t 
 	}
 	if (r >= 0)
 		r = rvl_node_from_entry(ov, &id, stx, is_metacopy ? &data : NULL, false, &node);
-	if (r == -EAGAIN) /* who has got the number meanwhile is found in memory */
+	if (r == -EAGAIN) /* another thread has it in memory: rvl_decode looks there last */
 		r = -ESTALE;
 	rvl_refstr_put(data.path);
 	if (r < 0)

@@ -147,7 +147,9 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 	if (node) {
 		if (is_same(node, upper->st.stx_ino, &upper->st))
 			return take_known(dir, name, upper->st.stx_mode, node, ret);
-		/* files with several names are not judged */
+		/* Upper's object was moved offline, and lower's shows again. It is no copy-up under way: that
+		 * has told its node before its directory is unlocked. A lower file with several names may be
+		 * shown by one of the others: that is an error. */
 		r = !rvl_node_has_upper(node) && (rvl_node_is_dir(node) || node->lower_nlink == 1) ?
 			    rvl_renumber_upper(dir, name, upper, lower, &id) :
 			    two_objects(name, id.number);
@@ -289,8 +291,9 @@ static bool has_links(const struct rvl_found *lower)
 	return !S_ISDIR(lower->st.stx_mode) && lower->st.stx_nlink > 1;
 }
 
-/* No node has its number, but an entry may: 1: it is the entry's object, and *ret its node; 0: it is not,
- * *id may be another now. */
+/* No node has its number, but an entry may. 1: it is a further name of the entry's object, and *ret its node. 0: a
+ * node of lower is to be made, with *id, which may be another number now; also where the entry's object may be
+ * met later, which then gets another number (renumber.h). -ESTALE: removed under all its names. */
 static int meet_entry(struct rvl_dir *dir, const char *name, struct rvl_found *lower,
 		      struct rvl_id *id, struct rvl_node **ret)
 {

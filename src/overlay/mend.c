@@ -130,9 +130,9 @@ static void set_path(struct rvl_overlay *ov, uint64_t number, const struct rvl_n
 		rvl_count(paths_mended);
 }
 
-/* Where the directory above has got another number, and this one was not renamed, that is its place in
- * lower, too. */
-static void set_paths(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *entry,
+/* The directory above has got another number. What was not renamed in upper has its lower part at the same
+ * place, so that is put right, too. */
+static void set_path_and_place(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *entry,
 		      const struct rvl_name_at *at)
 {
 	if (!entry->is_merged || !rvl_name_at_equal(&entry->place, &entry->path)) {
@@ -166,7 +166,7 @@ static void compare(struct walk *walk, int dirfd, uint64_t number, const struct 
 		return;
 	node = rvl_node_find(walk->ov, number);
 	if (walk->is_shallow) {
-		set_paths(walk->ov, number, &entry, at);
+		set_path_and_place(walk->ov, number, &entry, at);
 		if (node)
 			(void)rvl_node_set_place(node, at->parent, at->name);
 	} else if (!node) { /* what is in memory is kept in step by those who rename it */
@@ -272,5 +272,6 @@ void rvl_mend_children(struct rvl_overlay *ov, int dirfd, const char *name, uint
 	struct walk walk = { .ov = ov, .is_shallow = true };
 
 	(void)walk_all(&walk, dirfd, name, number);
+	/* records may be out of step now: the next number that is looked for is worth a walk again */
 	atomic_store(&ov->is_upper_walked, false);
 }

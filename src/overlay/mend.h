@@ -12,8 +12,9 @@ struct rvl_overlay;
  * upper is it; others: of memory and descriptors. */
 int rvl_mend_path(struct rvl_overlay *ov, uint64_t number, struct rvl_entry_directory *dir);
 
-/* The upper directory dirfd/name has got another number: this is written to the paths of the directories in
- * it. Best effort, as above: what is left out of step is mended at use. */
+/* The upper directory dirfd/name has got another number, this one: it is written to the records of the directories
+ * in it, as parent of the path, and of the place in lower where that is the same. Best effort, errors are not
+ * told: a path that is left is mended at use, a place by reverlayctl check. */
 void rvl_mend_children(struct rvl_overlay *ov, int dirfd, const char *name, uint64_t number);
 
 #endif

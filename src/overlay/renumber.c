@@ -181,8 +181,8 @@ int rvl_renumber_lower(struct rvl_dir *dir, const char *name, const struct rvl_f
 
 /* ---- who has the entry of a number that is needed ---- */
 
-/* Can the index alone have it, with all that was written to it: an object without a name in upper, that was
- * not removed under all those of lower? 1, 0, -errno. */
+/* An entry's object has no other link. Do names of lower still show it (it was changed, its name in upper removed,
+ * others in lower are left), so that its data must not go? 1, also where that cannot be told; 0; -errno. */
 static int is_served_by_entry(struct rvl_index *index, const char *path, const struct statx *st)
 {
 	struct rvl_nlink nlink;

@@ -17,8 +17,10 @@
 
 /*
  * The number of the stamp is shown for an object in lower already: this one gets another number, stamp and
- * entry; the entry of the old one goes. A read-only overlay gives it a number for this mount. dir is locked,
- * and the node of the lower object, which is not in upper, is held. *id: in, the number of the stamp.
+ * entry; the entry of the old one goes. A read-only overlay writes nothing: a number for this mount, and
+ * upper->is_unindexed and has_other_entry are set. dir is locked, and the node of the lower object, which is
+ * not in upper, is held. *id: in, the number of the stamp; out, its number now, also where another thread was
+ * first. Errors: of the entry and the stamp (-ENOSPC, -EIO…); before the stamp nothing has changed.
  */
 int rvl_renumber_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		       const struct rvl_found *lower, struct rvl_id *id);
@@ -26,7 +28,8 @@ int rvl_renumber_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_n
 /*
  * The other way round: a lower object whose number is shown, or taken, for another. It gets one of its own,
  * recorded. is_other_life: it is certain that the two are not one. -EEXIST: the number that it has is
- * recorded (by a rebind, a claim), and that is not certain. dir is locked. *id: in, its number.
+ * recorded (by a rebind, a claim), and that is not certain. dir is locked. *id: in, its number; out, the new
+ * one, on a read-only overlay for this mount. Places that cannot be put into the map are a warning.
  */
 int rvl_renumber_lower(struct rvl_dir *dir, const char *name, const struct rvl_found *lower,
 		       bool is_other_life, struct rvl_id *id);
@@ -35,7 +38,8 @@ int rvl_renumber_lower(struct rvl_dir *dir, const char *name, const struct rvl_f
  * The number of a lower directory, or of a lower file with one name, which is about to be copied up, has an
  * entry, mostly that of another object. What has no name (a tombstone, what an attempt left, the record of a
  * directory that is gone) goes; any other object gets another number. In the turn to copy up the number's
- * node, with no directory locked: a directory that has the number is looked up.
+ * node, with no directory locked: a directory that has the number is looked up. 0: the number has no entry any
+ * more, or none that is in the way could be found; -errno of the entry, of that look-up, of upper.
  */
 int rvl_free_number(struct rvl_overlay *ov, uint64_t number);
 

@@ -17,7 +17,7 @@ import pytest
 from rvl import CTL, run
 from snapshots import assert_same, numbers, snapshot
 from sysc import next_tick
-from trees import ino, standard_tree, write
+from trees import fill_disk, ino, standard_tree, write
 from test_check import flip, ids, use
 
 pytestmark = pytest.mark.reverlay_only("check is of reverlay")
@@ -267,13 +267,7 @@ def test_full_disk(ov, images):
         ov.umount()
         for i in range(256):
             shutil.rmtree(ov.work / f"inodes/{i:02x}", ignore_errors=True)
-        with open(small / "fill", "wb") as fill:
-            try:
-                while True:
-                    fill.write(bytes(4096))
-                    fill.flush()
-            except OSError:
-                pass
+        fill_disk(small / "fill")
         code, found = ov.ctl("repair", "-y")
         assert code == 8, found
         os.unlink(small / "fill")

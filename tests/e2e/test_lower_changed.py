@@ -45,6 +45,21 @@ def forget_births(ov, path):
     os.rmdir(ov.work / "before")
 
 
+def file_given_again(ov, births="known", make=lambda path: write(path, "of its own\n")):
+    """The inode of a file that was changed is another one's now: lower, that one's name, a handle of before."""
+    with ov.lower() as low:
+        write(low / "a", "first\n")
+    mnt = ov.mount()
+    write(mnt / "a", "changed\n")
+    handle = sysc.handle(mnt / "a")
+    ov.umount()
+    new = give_again(low, ["a"], make)
+    if births == "unknown":
+        forget_births(ov, low / new)
+    ov.before = None
+    return low, new, handle
+
+
 @pytest.mark.layouts("ext4")
 @pytest.mark.parametrize("tool", [None, "check", "repair", "rebind"])
 def test_inode_given_again_to_links(ov, tool):
@@ -78,16 +93,7 @@ def test_inode_given_again_to_links(ov, tool):
 @pytest.mark.parametrize("births", ["known", "unknown"])
 def test_inode_given_again(ov, order, births):
     """A changed file's lower one is gone, and another has its inode: both can be read and changed."""
-    with ov.lower() as low:
-        write(low / "a", "first\n")
-    mnt = ov.mount()
-    write(mnt / "a", "changed\n")
-    handle = sysc.handle(mnt / "a")
-    ov.umount()
-    new = give_again(low, ["a"])
-    if births == "unknown":
-        forget_births(ov, low / new)
-    ov.before = None
+    _, new, handle = file_given_again(ov, births)
     mnt = ov.mount()
     names = ["a", new] if order == "changed-first" else [new, "a"]
     if order == "new-is-changed":  # before anybody has seen the other one

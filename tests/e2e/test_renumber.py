@@ -13,8 +13,8 @@ import pytest
 import sysc
 from rvl import BUILD, run, traced
 from test_handles_decode import content_by, entry_of, is_stale
-from test_lower_changed import (check_directory, directory_given_again, forget_births, give_again,
-                                problems, rebind_as_told)
+from test_lower_changed import (check_directory, directory_given_again, file_given_again, forget_births,
+                                give_again, problems, rebind_as_told)
 from trees import ino, write
 
 pytestmark = [pytest.mark.layouts("ext4"),
@@ -22,21 +22,6 @@ pytestmark = [pytest.mark.layouts("ext4"),
 
 DENY = BUILD / "tests/deny/rvl-deny"
 NO_XATTRAT = (DENY, "xattrat")  # strace(1) may be too old for its calls
-
-
-def file_given_again(ov, births="known", make=lambda path: write(path, "of its own\n")):
-    """The inode of a file that was changed is another one's now: lower, that one's name, a handle of before."""
-    with ov.lower() as low:
-        write(low / "a", "first\n")
-    mnt = ov.mount()
-    write(mnt / "a", "changed\n")
-    handle = sysc.handle(mnt / "a")
-    ov.umount()
-    new = give_again(low, ["a"], make)
-    if births == "unknown":
-        forget_births(ov, low / new)
-    ov.before = None
-    return low, new, handle
 
 
 def nameless_given_again(ov, births="known", make=lambda path: write(path, "of its own\n")):

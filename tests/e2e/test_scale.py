@@ -94,7 +94,7 @@ def forget(ov):
     last = None
     while now != last:
         Path("/proc/sys/vm/drop_caches").write_text("2", encoding="ascii")
-        time.sleep(0.5)
+        time.sleep(0.5)  # FORGETs come after drop_caches has returned, and nothing tells of the last one
         last, now = now, busy_us(ov.process.pid)
     return now - before
 

@@ -22,6 +22,16 @@ def write(path, data=b"data\n", mode=None, owner=None, mtime=None):
     return path
 
 
+def fill_disk(path):
+    """Writes to a file until its filesystem has no room."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+
+
 def whiteout(path):
     os.mknod(path, stat.S_IFCHR | 0o000, os.makedev(0, 0))
 
