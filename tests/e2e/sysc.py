@@ -178,6 +178,6 @@ def drop_caches():
 
 def next_tick():
     """Until what is changed has a later ctime than all that was changed before."""
-    begun = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    begun = time.time_ns()  # a ctime may be finer than the tick, and the tick late
     while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= begun:
         pass
