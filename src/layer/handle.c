@@ -157,7 +157,11 @@ bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b)
 
 bool rvl_handle_is_other_life(const struct rvl_handle *a, const struct rvl_handle *b)
 {
-	unsigned ino_len = a->type == RVL_FID_INO32_GEN ? 4 : a->type == RVL_FID_INO64_GEN ? 8 : 0;
+	/* before the generation: inode number; on btrfs with that of its subvolume */
+	const unsigned ino_len = a->type == RVL_FID_INO32_GEN ? 4 :
+				 a->type == RVL_FID_INO64_GEN ? 8 :
+				 a->type == RVL_FID_BTRFS     ? 16 :
+								0;
 
 	return ino_len && a->type == b->type && a->len == ino_len + 4 && b->len == a->len &&
 	       memcmp(a->uuid, b->uuid, sizeof(a->uuid)) == 0 &&

@@ -36,10 +36,11 @@ int rvl_handle_decode(const uint8_t *buf, unsigned len, struct rvl_handle *ret);
  * second for its nodeid. */
 #define RVL_FID_INO32_GEN 0x01
 #define RVL_FID_INO64_GEN 0x81
+#define RVL_FID_BTRFS 0x4d /* FILEID_BTRFS_WITHOUT_PARENT: fs/btrfs/export.h, struct btrfs_fid */
 bool rvl_handle_equal(const struct rvl_handle *a, const struct rvl_handle *b);
 /*
- * Two lives of one inode: the same filesystem and inode number, and another generation? Of the two types
- * above only (ext4, xfs, most others); false for any other. Of FUSE and of images the generation means
+ * Two lives of one inode: the same filesystem and inode number, and another generation? Of the types
+ * above only (ext4, xfs, btrfs, most others); false for any other. Of FUSE and of images the generation means
  * nothing, which is for the caller to know.
  */
 bool rvl_handle_is_other_life(const struct rvl_handle *a, const struct rvl_handle *b);

@@ -154,9 +154,11 @@ static int node_of_upper(struct rvl_dir *dir, const char *name, struct rvl_upper
 			    rvl_renumber_upper(dir, name, upper, lower, &id) :
 			    two_objects(name, id.number);
 		rvl_node_put(node);
-		if (r < 0)
-			return r;
+	} else if (rvl_node_was_lower(ov, id.number)) {
+		r = rvl_renumber_upper(dir, name, upper, lower, &id);
 	}
+	if (r < 0)
+		return r;
 	node = rvl_node_new(ov, &id, upper->st.stx_mode);
 	if (!node)
 		return -ENOMEM;
@@ -339,9 +341,11 @@ static int node_of_lower(struct rvl_dir *dir, const char *name, struct rvl_found
 		if (r > 0)
 			return take_known(dir, name, lower->st.stx_mode, node, ret);
 		rvl_node_put(node);
-		if (r < 0)
-			return r;
+	} else if (!has_links(lower) && rvl_node_was_upper(ov, id.number)) {
+		r = part(dir, name, lower, false, &id);
 	}
+	if (r < 0)
+		return r;
 	/* a file with several names may have been copied up under another one */
 	if (ov->stack->has_upper && (has_links(lower) || may_be_given_again(ov, lower))) {
 		r = meet_entry(dir, name, lower, &id, ret);

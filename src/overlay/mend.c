@@ -144,8 +144,9 @@ static void set_path_and_place(struct rvl_overlay *ov, uint64_t number, struct r
 		rvl_count(paths_mended);
 }
 
-/* A stamped directory at a place: is it what its entry means, and in step with it? */
-static void compare(struct walk *walk, int dirfd, uint64_t number, const struct rvl_name_at *at)
+/* A stamped directory at a place, with this real inode: is it what its entry means, and in step with it? */
+static void compare(struct walk *walk, int dirfd, uint64_t number, uint64_t ino,
+		    const struct rvl_name_at *at)
 {
 	struct rvl_node _cleanup_node_ *node = NULL;
 	struct rvl_entry_directory entry;
@@ -157,6 +158,9 @@ static void compare(struct walk *walk, int dirfd, uint64_t number, const struct 
 	/* a copy that was made offline has the stamp, too */
 	if (entry.upper.len && !rvl_handle_equal(&entry.upper, &handle))
 		return;
+	/* its number may be that of another object, too, which has come back with the one above */
+	if (walk->is_shallow && !entry.upper.len)
+		return;
 	if (number == walk->wanted) {
 		*walk->ret = *at;
 		walk->is_found = true;
@@ -167,7 +171,7 @@ static void compare(struct walk *walk, int dirfd, uint64_t number, const struct 
 	node = rvl_node_find(walk->ov, number);
 	if (walk->is_shallow) {
 		set_path_and_place(walk->ov, number, &entry, at);
-		if (node)
+		if (node && rvl_node_has_upper(node) && node->upper_ino == ino)
 			(void)rvl_node_set_place(node, at->parent, at->name);
 	} else if (!node) { /* what is in memory is kept in step by those who rename it */
 		set_path(walk->ov, number, at);
@@ -192,7 +196,7 @@ static int walk_name(struct walk *walk, const struct waiting *dir, int dirfd,
 		id.number = 0;
 	snprintf(at.name, sizeof(at.name), "%s", entry->d_name);
 	if (id.number && at.parent)
-		compare(walk, dirfd, id.number, &at);
+		compare(walk, dirfd, id.number, stx.stx_ino, &at);
 	if (walk->is_found || walk->is_shallow)
 		return 0;
 	return add_waiting(walk, dir->path, entry->d_name, id.number);

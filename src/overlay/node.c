@@ -271,15 +271,25 @@ struct rvl_node *rvl_node_find(struct rvl_overlay *ov, uint64_t number)
 	return node;
 }
 
-bool rvl_node_was_lower(struct rvl_overlay *ov, uint64_t number)
+static uint64_t was(struct rvl_overlay *ov, uint64_t number)
 {
 	struct shard *shard = shard_of(ov->nodes, number);
-	bool ret;
+	uint64_t ret;
 
 	pthread_mutex_lock(&shard->lock);
-	ret = rvl_number_set_get(&shard->uncounted, number) == WAS_LOWER;
+	ret = rvl_number_set_get(&shard->uncounted, number);
 	pthread_mutex_unlock(&shard->lock);
 	return ret;
+}
+
+bool rvl_node_was_lower(struct rvl_overlay *ov, uint64_t number)
+{
+	return was(ov, number) == WAS_LOWER;
+}
+
+bool rvl_node_was_upper(struct rvl_overlay *ov, uint64_t number)
+{
+	return was(ov, number) == WAS_UPPER;
 }
 
 int rvl_node_get(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret)

@@ -155,6 +155,8 @@ struct rvl_node *rvl_node_find(struct rvl_overlay *ov, uint64_t number);
 /* Was its node dropped while the kernel knew it for an object of lower? Then an entry of that number is
  * another object's. false: not so, or not known. */
 bool rvl_node_was_lower(struct rvl_overlay *ov, uint64_t number);
+/* The same, of an object in upper: another one in lower that has the number is not it. */
+bool rvl_node_was_upper(struct rvl_overlay *ov, uint64_t number);
 /* From memory or from disk (decode.c), with a reference. -ESTALE: leads to nothing. */
 int rvl_node_get(struct rvl_overlay *ov, uint64_t number, struct rvl_node **ret);
 /* The same, -ENOTDIR if it is none. */

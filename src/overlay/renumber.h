@@ -18,9 +18,10 @@
 /*
  * The number of the stamp is shown for an object in lower already: this one gets another number, stamp and
  * entry; the entry of the old one goes. A read-only overlay writes nothing: a number for this mount, and
- * upper->is_unindexed and has_other_entry are set. dir is locked, and the node of the lower object, which is
- * not in upper, is held. *id: in, the number of the stamp; out, its number now, also where another thread was
- * first. Errors: of the entry and the stamp (-ENOSPC, -EIO…); before the stamp nothing has changed.
+ * upper->is_unindexed and has_other_entry are set. dir is locked; the node of the lower object, which is not
+ * in upper, is held, or was dropped while the kernel knew it. *id: in, the number of the stamp; out, its
+ * number now, also where another thread was first. Errors: of the entry and the stamp (-ENOSPC, -EIO…);
+ * before the stamp nothing has changed.
  */
 int rvl_renumber_upper(struct rvl_dir *dir, const char *name, struct rvl_upper_name *upper,
 		       const struct rvl_found *lower, struct rvl_id *id);

@@ -101,6 +101,65 @@ def test_node_dropped(ov, kind, births):
     assert (mnt / ("a" if kind == "file" else "d/f")).read_text() == "changed\n"
 
 
+@pytest.mark.parametrize("options", [[], ["ro"]])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_first_node_dropped(ov, first, kind, options):
+    """Upper's object was moved offline. The node of the one that is met first is dropped while the kernel knows it:
+    the one that is met second is another one all the same."""
+    inner = "/f" if kind == "directory" else ""
+    with ov.lower() as low:
+        write(low / f"a{inner}", "first\n")
+        for i in range(4000):
+            write(low / f"many/f{i}", "")
+    write(ov.mount() / f"a{inner}", "changed\n")
+    ov.umount()
+    os.rename(ov.upper / "a", ov.upper / "b")
+    mnt = ov.mount("node_limit=1024", *options)
+    fd = os.open(mnt / first, os.O_PATH)
+    for i in range(4000):
+        os.stat(mnt / f"many/f{i}")
+    second = "b" if first == "a" else "a"
+    text = {"a": "first\n", "b": "changed\n"}
+    for name in (second, first):
+        assert (mnt / f"{name}{inner}").read_text() == text[name], name
+    with open(f"/proc/self/fd/{fd}{inner}", encoding="ascii") as file:
+        assert file.read() == text[first]
+    os.close(fd)
+    assert ino(mnt / "a") != ino(mnt / "b")
+    # nothing is kept: the other one may be the first then, and check tells what was moved
+    ov.check_remount = ov.check_clean = not options
+
+
+@pytest.mark.layouts("btrfs")
+def test_given_again_on_btrfs(ov, images):
+    """It gives the highest inode number again when it is mounted anew; its handles have the subvolume's number, too."""
+    where = ov.lower_base / "disk"
+    image = where.with_suffix(".img")
+    where.mkdir()
+    run("truncate", "-s", "300M", image)
+    run("mkfs.btrfs", "-q", image)
+    run("mount", "-o", "loop", image, where)
+    ov.mounted_helpers.append(where)
+    low = where / "low"
+    write(low / "a", "first\n")
+    ov.lowers = [low]
+    write(ov.mount() / "a", "changed\n")
+    number = ino(low / "a")
+    ov.umount()
+    os.unlink(low / "a")
+    run("umount", where)
+    run("mount", "-o", "loop", image, where)
+    write(low / "new", "own\n")
+    os.link(low / "new", low / "new2")
+    assert ino(low / "new") == number
+    ov.before = None
+    mnt = ov.mount()
+    assert [(mnt / name).read_text() for name in ("new", "new2", "a")] == ["own\n", "own\n", "changed\n"]
+    assert ino(mnt / "new") == ino(mnt / "new2") != ino(mnt / "a")
+    ov.check_clean = False  # lower's file is gone
+
+
 # ---- who is met first ----
 
 @pytest.mark.parametrize("births", ["known", "unknown"])
@@ -195,6 +254,29 @@ def test_directories_meet(ov):
     assert not is_stale(mnt, handle)
     assert (mnt / "e/sub/f").read_text() == "changed\n" and (mnt / "d/sub/f").read_text() == "first\n"
     assert len({ino(mnt / name) for name in ("d", "e", "d/sub", "e/sub")}) == 4
+
+
+def test_child_of_lower_stays_where_it_is(ov):
+    """A directory was moved in upper, and lower's children show again, of which one is in memory: when the moved one gets
+    another number, that one is not taken for its child."""
+    with ov.lower() as low:
+        for name in ("d/f", "d/sub/g"):
+            write(low / name, "first\n")
+    mnt = ov.mount()
+    for name in ("d/f", "d/sub/g"):
+        write(mnt / name, "changed\n")
+    ov.umount()
+    os.rename(ov.upper / "d", ov.upper / "e")
+    mnt = ov.mount()
+    assert (mnt / "d/sub/g").read_text() == "first\n"
+    assert (mnt / "e/f").read_text() == "changed\n"
+    write(mnt / "d/sub/new", "new\n")
+    write(mnt / "d/new", "new\n")
+    for _ in range(2):
+        assert sorted(os.listdir(mnt / "d")) == ["f", "new", "sub"] and sorted(os.listdir(mnt / "d/sub")) == ["g", "new"]
+        assert sorted(os.listdir(mnt / "e")) == ["f", "sub"] and os.listdir(mnt / "e/sub") == ["g"]
+        assert (mnt / "d/sub/g").read_text() == "first\n" and (mnt / "e/sub/g").read_text() == "changed\n"
+        ov.remount()
 
 
 def test_symlinks_whose_attributes_are_elsewhere(ov):
