@@ -273,11 +273,16 @@ static int find_recorded(struct rvl_rebind *rebind, const struct rvl_map_visit *
 	return r ?: rvl_real_number(rebind->next, &real, ret);
 }
 
-/*
- * Was what upper has of this number copied up from what is met? By the handles, where the lowers are the same:
- * 1; 0: it has another origin; -ESTALE: it has none; -ENODATA: handles do not tell.
- */
-static int is_origin(struct rvl_rebind *rebind, uint64_t number, const struct rvl_map_visit *visit)
+/* Was what upper has of a number copied up from what is met? */
+enum origin {
+	ORIGIN_THIS = 1,
+	ORIGIN_OTHER,
+	ORIGIN_NONE, /* it has none, or none any more */
+	ORIGIN_UNKNOWN, /* handles do not tell */
+};
+
+/* By the handles, where the lowers are the same: an enum origin, or -errno. */
+static int find_origin(struct rvl_rebind *rebind, uint64_t number, const struct rvl_map_visit *visit)
 {
 	struct rvl_old_place about;
 	struct rvl_handle origin, here;
@@ -285,11 +290,11 @@ static int is_origin(struct rvl_rebind *rebind, uint64_t number, const struct rv
 
 	if (rebind->has_other_lowers ||
 	    rvl_handle_get(visit->dirfd, visit->path, rebind->uuids[visit->layer->index], &here))
-		return -ENODATA;
+		return ORIGIN_UNKNOWN;
 	r = rvl_old_place_origin(rebind->old, number, &origin, &about);
 	if (r)
-		return r == -ENODATA ? -ESTALE : r;
-	return rvl_handle_equal(&origin, &here);
+		return r == -ENODATA ? ORIGIN_NONE : r;
+	return rvl_handle_equal(&origin, &here) ? ORIGIN_THIS : ORIGIN_OTHER;
 }
 
 /* Does an entry alone say what was at a place? Not that of an object whose former place is seen as lower's; nor,
@@ -303,8 +308,10 @@ static int is_told_by_entry(struct rvl_rebind *rebind, uint64_t number, const st
 		r = rebind->sink->is_seen(rebind->sink->arg, visit->parent, visit->name);
 		return r < 0 ? r : !r;
 	}
-	r = rebind->has_origins ? is_origin(rebind, number, visit) : 1;
-	return r < 0 && r != -ENODATA && r != -ESTALE ? r : r != -ESTALE;
+	if (!rebind->has_origins)
+		return 1;
+	r = find_origin(rebind, number, visit);
+	return r < 0 ? r : r != ORIGIN_NONE;
 }
 
 /* What was at the place: by the map, which knows better than an entry, whose object may have been copied up
@@ -318,10 +325,10 @@ static int find_place(struct rvl_rebind *rebind, const struct rvl_map_visit *vis
 	if (r || !entry)
 		return r;
 	if (*ret) {
-		r = is_origin(rebind, entry->number, visit);
-		if (r == 1)
+		r = find_origin(rebind, entry->number, visit);
+		if (r == ORIGIN_THIS)
 			*ret = entry;
-		return r < 0 && r != -ENODATA && r != -ESTALE ? r : 0;
+		return r < 0 ? r : 0;
 	}
 	*ret = entry;
 	r = is_told_by_entry(rebind, entry->number, visit);
@@ -488,7 +495,7 @@ static int take_row(void *arg, const struct rvl_map_row *row)
 	struct row_search *search = arg;
 
 	*search->ret = row->at;
-	return row->at.parent == search->at->parent && !strcmp(row->at.name, search->at->name);
+	return rvl_name_at_equal(&row->at, search->at);
 }
 
 /* The parent of a directory's place may have another number now: one that has been removed has
