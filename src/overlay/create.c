@@ -15,8 +15,9 @@
  * With userxattr the stamp comes before the mode, which could forbid it, and a stamp without an
  * entry is a half-made object.
  *
- * Where a whiteout has the name (and for symlinks and what inherits an ACL, which cannot be told
- * half made), 2 to 4 happen in work/, then 5, then a rename takes the name.
+ * Where a whiteout has the name (and for what cannot be told half made: a symlink whose owner is not
+ * right at once, and what inherits an ACL), 2 to 4 happen in work/, then 5, then a rename takes the
+ * name.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -68,12 +69,21 @@ static int check_free(struct creation *c)
 	return upper.exists || (c->is_hiding && !c->has_whiteout) ? -EEXIST : 0;
 }
 
+/* The owner whom the server's new files have? */
+static bool has_servers_owner(const struct creation *c)
+{
+	return c->inherited.uid == c->ov->uid && c->inherited.gid == c->ov->gid;
+}
+
 /*
- * Over a whiteout; and what cannot be told half made: a symlink, and where an ACL changes the mode.
+ * Over a whiteout; and what cannot be told half made: a symlink, unless it is whole at once, and
+ * where an ACL changes the mode.
  */
 static bool is_made_in_work(const struct creation *c)
 {
-	return c->has_whiteout || S_ISLNK(c->inherited.mode) || c->inherited.access_len;
+	return c->has_whiteout || c->inherited.access_len ||
+	       (S_ISLNK(c->inherited.mode) &&
+		(c->ov->stack->xattr.is_user || !has_servers_owner(c)));
 }
 
 /*
@@ -132,15 +142,21 @@ static int make(struct creation *c)
 	return r;
 }
 
-/*
- * One system call makes it as it should be: no ACL, and the owner whom the server's new files have.
- */
+/* One system call makes it as it should be. */
 static bool is_made_at_once(const struct creation *c)
 {
 	const struct rvl_inherited *in = &c->inherited;
 
-	return (S_ISREG(in->mode) || S_ISDIR(in->mode)) && is_stamped_last(c) && !in->access_len &&
-	       !in->def_len && in->uid == c->ov->uid && in->gid == c->ov->gid;
+	return (S_ISREG(in->mode) || S_ISDIR(in->mode) || S_ISLNK(in->mode)) &&
+	       is_stamped_last(c) && !in->access_len && !in->def_len && has_servers_owner(c);
+}
+
+static int stat_made(struct creation *c)
+{
+	const bool has_fd = c->temp.fd >= 0;
+
+	return rvl_path_statx(has_fd ? c->temp.fd : c->temp.dirfd, has_fd ? "" : c->temp.name,
+			      RVL_STATX_MASK, &c->st);
 }
 
 static int make_at_once(struct creation *c)
@@ -148,12 +164,14 @@ static int make_at_once(struct creation *c)
 	const struct rvl_inherited *in = &c->inherited;
 	int r;
 
-	c->temp.mode = in->mode & 07777;
+	/* a symlink has none */
+	if (!S_ISLNK(in->mode))
+		c->temp.mode = in->mode & 07777;
 	r = make_object(c);
 	if (r == 0)
 		r = rvl_temp_stamp(&c->temp, &c->id);
 	if (r == 0)
-		r = rvl_path_statx(c->temp.fd, "", RVL_STATX_MASK, &c->st);
+		r = stat_made(c);
 	if (r < 0)
 		return r;
 	c->temp.ino = c->st.stx_ino;
@@ -163,7 +181,7 @@ static int make_at_once(struct creation *c)
 		return 0;
 	/* upper is mounted with "grpid", or its directory has a default ACL that is not in use */
 	r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
-	return r < 0 ? r : rvl_path_statx(c->temp.fd, "", RVL_STATX_MASK, &c->st);
+	return r < 0 ? r : stat_made(c);
 }
 
 static int make_entry(struct creation *c, int dirfd, const char *name)
@@ -188,7 +206,7 @@ static int make_in_place(struct creation *c)
 	c->is_owed = is_stamped_last(c);
 	/* for the reply, which must not need the entry that is owed */
 	if (r == 0 && c->is_owed && !c->st.stx_mode)
-		r = rvl_path_statx(c->temp.dirfd, c->temp.name, RVL_STATX_MASK, &c->st);
+		r = stat_made(c);
 	if (r == 0 && !c->is_owed)
 		r = make_entry(c, c->temp.dirfd, c->temp.name);
 	if (r == 0)
@@ -285,21 +303,19 @@ static int create_steps(struct creation *c)
 static int create_locked(struct creation *c, const struct rvl_cred *cred, mode_t mode,
 			 struct rvl_node **ret)
 {
-	bool is_looked_at;
 	int r = rvl_lower_has(c->dir.node, c->name);
 
 	c->is_hiding = r > 0;
-	/* where lower has nothing, making it in place tells whether the name is free */
-	is_looked_at = c->is_hiding || S_ISLNK(mode);
+	/* where lower has nothing, making it tells whether the name is free */
 	if (r >= 0)
-		r = is_looked_at ? check_free(c) : 0;
+		r = c->is_hiding ? check_free(c) : 0;
 	if (r == 0)
 		r = rvl_inherit(&c->dir, cred, mode, &c->inherited);
 	if (r == 0)
 		r = rvl_number_born(c->ov->index, &c->id);
 	if (r == 0)
 		r = create_steps(c);
-	if (r == -EEXIST && !is_looked_at) {
+	if (r == -EEXIST && !c->is_hiding) {
 		rvl_temp_release(&c->temp);
 		r = check_free(c);
 		if (r == 0)

@@ -17,8 +17,8 @@
 #include "layer/path.h"
 #include "overlay/dirlock.h"
 
-#define DEBTS_MAX 4096 /* then the next one who makes something pays */
-#define DEBTS_HIGH 2048 /* then the thread begins at once */
+#define DEBTS_MAX 16384 /* then the next one who makes something pays */
+#define DEBTS_HIGH 8192 /* then the thread begins at once */
 #define DELAY_S 1 /* else it waits: much is removed again soon */
 #define HELD_MAX 256 /* descriptors of dead files */
 #define PLACE_RETRIES 16
@@ -263,6 +263,40 @@ int rvl_debts_make_room(struct rvl_overlay *ov)
 int rvl_debts_pay_all(struct rvl_overlay *ov)
 {
 	return pay_oldest(ov, count(&ov->debts));
+}
+
+/* The first n owed whose place is in the directory, counted; returns how many. */
+static unsigned find_in(struct rvl_node *dir, struct rvl_node **v, unsigned n)
+{
+	struct rvl_debts *debts = &dir->ov->debts;
+	unsigned found = 0;
+
+	pthread_mutex_lock(&debts->lock);
+	for (struct rvl_node *node = debts->oldest; node && found < n; node = node->debt_newer) {
+		if (rvl_node_is_in(node, dir->id.number)) {
+			rvl_node_ref(node);
+			v[found++] = node;
+		}
+	}
+	pthread_mutex_unlock(&debts->lock);
+	return found;
+}
+
+int rvl_debts_pay_in(struct rvl_node *dir)
+{
+	struct rvl_node *v[256];
+	unsigned n;
+	int r = rvl_debt_pay(dir);
+
+	do {
+		n = find_in(dir, v, 256);
+		for (unsigned i = 0; i < n; i++) {
+			if (r == 0)
+				r = rvl_debt_pay(v[i]);
+			rvl_node_put(v[i]);
+		}
+	} while (r == 0 && n == 256);
+	return r;
 }
 
 int rvl_debt_hold(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret_fd)

@@ -36,6 +36,8 @@ int rvl_debt_pay(struct rvl_node *node);
 int rvl_debt_pay_at(struct rvl_node *node, int dirfd, const char *name);
 /* All that are owed now. No locks held. Returns the first error. */
 int rvl_debts_pay_all(struct rvl_overlay *ov);
+/* That of a directory, and of all that are in it. The same. */
+int rvl_debts_pay_in(struct rvl_node *dir);
 
 /*
  * The file dirfd/name is about to lose its name, the directory is locked for write, and so is the

@@ -357,6 +357,17 @@ void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char 
 	pthread_mutex_unlock(&shard->lock);
 }
 
+bool rvl_node_is_in(struct rvl_node *node, uint64_t parent)
+{
+	struct shard *shard = shard_of_node(node);
+	bool ret;
+
+	pthread_mutex_lock(&shard->lock);
+	ret = node->name && node->parent == parent;
+	pthread_mutex_unlock(&shard->lock);
+	return ret;
+}
+
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name)
 {
 	struct shard *shard = shard_of_node(node);

@@ -167,6 +167,8 @@ void rvl_node_ref(struct rvl_node *node);
 
 /* Where it is: *ret_name is a refstr of the caller's, or NULL. */
 void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char **ret_name);
+/* Is it in the directory of that number? */
+bool rvl_node_is_in(struct rvl_node *node, uint64_t parent);
 /* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);
 
