@@ -19,7 +19,7 @@
 
 #define DEBTS_MAX 16384 /* then the next one who makes something pays */
 #define DEBTS_HIGH 8192 /* then the thread begins at once */
-#define DELAY_S 1 /* else it waits: much is removed again soon */
+#define DELAY_S 1 /* else each is left so long, or up to twice: much is removed again soon */
 #define HELD_MAX 256 /* descriptors of dead files */
 #define PLACE_RETRIES 16
 
@@ -224,8 +224,8 @@ int rvl_debt_pay(struct rvl_node *node)
 	return r == 0 ? 0 : pay_by_name(node);
 }
 
-/* Pay from the oldest on, at most n of them. */
-static int pay_oldest(struct rvl_overlay *ov, unsigned n)
+/* Pay from the oldest on, at most n of them, and none with a younger record than log_id. */
+static int pay_oldest(struct rvl_overlay *ov, unsigned n, uint64_t log_id)
 {
 	struct rvl_debts *debts = &ov->debts;
 	int r = 0;
@@ -234,7 +234,8 @@ static int pay_oldest(struct rvl_overlay *ov, unsigned n)
 		struct rvl_node _cleanup_node_ *node = NULL;
 
 		pthread_mutex_lock(&debts->lock);
-		node = debts->oldest;
+		if (debts->oldest && debts->oldest->debt_log_id <= log_id)
+			node = debts->oldest;
 		if (node)
 			rvl_node_ref(node);
 		pthread_mutex_unlock(&debts->lock);
@@ -257,12 +258,12 @@ static unsigned count(struct rvl_debts *debts)
 
 int rvl_debts_make_room(struct rvl_overlay *ov)
 {
-	return count(&ov->debts) < DEBTS_MAX ? 0 : pay_oldest(ov, 16);
+	return count(&ov->debts) < DEBTS_MAX ? 0 : pay_oldest(ov, 16, UINT64_MAX);
 }
 
 int rvl_debts_pay_all(struct rvl_overlay *ov)
 {
-	return pay_oldest(ov, count(&ov->debts));
+	return pay_oldest(ov, count(&ov->debts), UINT64_MAX);
 }
 
 /* The first n owed whose place is in the directory, counted; returns how many. */
@@ -335,32 +336,40 @@ bool rvl_debt_cancel_dir(struct rvl_node *node)
 
 /* ---- the thread ---- */
 
-/* Wait until something is to be paid; returns how much. 0: the end. */
-static unsigned wait_for_work(struct rvl_overlay *ov)
+/* Wait until something is to be paid: that which is owed for DELAY_S, or what is too much. */
+static void wait_for_work(struct rvl_overlay *ov, unsigned *ret_n, uint64_t *ret_log_id)
 {
 	struct rvl_debts *debts = &ov->debts;
 	struct timespec until;
-	unsigned n = 0;
 	int r = 0;
 
 	pthread_mutex_lock(&debts->lock);
 	while (debts->n == 0 && !atomic_load(&ov->is_stopping))
 		pthread_cond_wait(&debts->changed, &debts->lock);
+	*ret_log_id = debts->n ? debts->newest->debt_log_id : 0;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += DELAY_S;
 	while (r == 0 && debts->n < DEBTS_HIGH && !atomic_load(&ov->is_stopping))
 		r = pthread_cond_timedwait(&debts->changed, &debts->lock, &until);
-	if (!atomic_load(&ov->is_stopping))
-		n = debts->n < DEBTS_HIGH ? debts->n : debts->n - DEBTS_HIGH / 2;
+	*ret_n = debts->n;
+	if (debts->n >= DEBTS_HIGH) {
+		*ret_n -= DEBTS_HIGH / 2;
+		*ret_log_id = UINT64_MAX;
+	}
 	pthread_mutex_unlock(&debts->lock);
-	return n;
 }
 
 void rvl_overlay_pay_debts(struct rvl_overlay *ov)
 {
-	while (!atomic_load(&ov->is_stopping)) {
-		int r = pay_oldest(ov, wait_for_work(ov));
+	uint64_t log_id;
+	unsigned n;
+	int r;
 
+	for (;;) {
+		wait_for_work(ov, &n, &log_id);
+		if (atomic_load(&ov->is_stopping))
+			break;
+		r = pay_oldest(ov, n, log_id);
 		/* again after the delay; who cannot wait gets the error */
 		if (r < 0)
 			rvl_warn_limited("the index entries of new objects cannot be made: %s",
