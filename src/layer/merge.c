@@ -56,12 +56,15 @@ struct hit {
 	const char *path; /* refstr, owned; in the layer; NULL: nothing found */
 };
 
-/* An xattr-form whiteout needs the mark on its directory, which is asked for if there is one. */
+/*
+ * An xattr-form whiteout needs the mark on its directory, which is asked for if there is one. Who has
+ * read the directory has seen that it is none.
+ */
 static int is_whiteout(const struct search *s, const struct rvl_layer *layer, int dirfd,
 		       const char *name, const struct statx *stx)
 {
 	enum rvl_opaque opaque;
-	int r = rvl_whiteout_check(s->stack, dirfd, name, stx, layer->has_xattrs);
+	int r = rvl_whiteout_check(s->stack, dirfd, name, stx, layer->has_xattrs && !s->hint);
 
 	if (r <= 0 || rvl_is_whiteout(stx))
 		return r;
