@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "check/rebind.h"
+#include "index/entry.h"
 #include "layer/merge.h"
 
 struct rvl_check_rebind {
@@ -40,6 +41,27 @@ int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *
 
 /* Does upper have this directory, and show what lower has at this name? 1, 0, -errno. arg: the rebind. */
 int rvl_rebind_is_seen(void *arg, uint64_t parent, const char *name);
+
+/* A real object of a layer. */
+struct rvl_rebind_source {
+	const struct rvl_layer *layer;
+	const char *path;
+	struct statx st;
+};
+/*
+ * Copy it up as the entry of this number. place: a name of it; n_names: that are to count for it beside
+ * its one link. is_of_other: it is made from what is another object now, which is no origin of it.
+ */
+int rvl_rebind_copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_source *from,
+		       const struct rvl_id *id, const struct rvl_name_at *place, int n_names,
+		       bool is_of_other);
+/* One more link of the entry, and one name less that counts beside them; 0 too where upper has or hides
+ * the name. */
+int rvl_rebind_link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
+			 const char *name);
+/* A descriptor of the directory in upper, which is made where it is only in lower. -ENOENT: upper hides
+ * it, or has or hides the name. */
+int rvl_rebind_open_parent(struct rvl_check_rebind *rb, uint64_t parent, const char *name);
 
 /* Lower names that the copy has parted: to be remembered, and after the walk to be linked. */
 int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split);
