@@ -11,6 +11,8 @@
  * The other way round, names that have become links of what was another object: if either is in upper, they
  * are copied up here as well. They keep their number; where other names have it already, those that were joined
  * with one file get one new number.
+ *
+ * What is made in upper, and in which order: rebind_make.c.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,9 +22,10 @@
 #include "base/array.h"
 #include "base/cleanup.h"
 #include "base/stop.h"
-#include "check/check.h"
 #include "check/rebind_private.h"
+#include "index/entry.h"
 #include "index/nlink.h"
+#include "index/stamp.h"
 #include "layer/merge.h"
 #include "layer/path.h"
 
@@ -112,7 +115,7 @@ static int copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_split *s
 	if (!r && from.st.stx_nlink > (unsigned)(RVL_NLINK_MAX - n))
 		r = -EMLINK;
 	return r ?: rvl_rebind_copy_up(rb, &from, &split->id, &place,
-				       (int)from.st.stx_nlink + n, false);
+				       (int)from.st.stx_nlink + n);
 }
 
 static int has_entry(struct rvl_check_rebind *rb, uint64_t number)
@@ -215,12 +218,14 @@ static int number_of_parted(struct rvl_check_rebind *rb, const struct rvl_rebind
 static int copy_up_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split,
 			  const struct rvl_id *id)
 {
-	struct rvl_rebind_source from = { .layer = split->layer, .path = split->path };
+	struct rvl_rebind_source from = { .layer = split->layer,
+					  .path = split->path,
+					  .is_of_other = true };
 	struct rvl_name_at place = { .parent = split->parent };
 	int r = rvl_path_statx(from.layer->fd, from.path, RVL_STATX_MASK, &from.st);
 
 	snprintf(place.name, sizeof(place.name), "%s", split->name);
-	return r ?: rvl_rebind_copy_up(rb, &from, id, &place, count_joined(rb, split), true);
+	return r ?: rvl_rebind_copy_up(rb, &from, id, &place, count_joined(rb, split));
 }
 
 /* A name whose file has become a link of one that is in upper. */
@@ -246,12 +251,13 @@ static int part_joined(struct rvl_check_rebind *rb, const struct rvl_rebind_spli
 		r = number_of_parted(rb, split, &id);
 	if (r)
 		return r;
-	fd = rvl_rebind_open_parent(rb, split->parent, split->name);
+	/* before anything is copied: does upper show the name? */
+	fd = rvl_rebind_make_parent(rb, split->parent, split->name);
 	r = fd < 0 ? fd : has_entry(rb, id.number);
 	if (r == 0)
 		r = copy_up_joined(rb, split, &id);
 	if (r >= 0)
-		r = rvl_rebind_link_name(rb, id.number, split->parent, split->name);
+		r = rvl_rebind_make_name(rb, id.number, split->parent, split->name);
 	return r == -ENOENT ? 0 : r; /* upper has or hides the name */
 }
 
@@ -274,13 +280,13 @@ static int join(struct rvl_check_rebind *rb, const struct rvl_rebind_split *spli
 	if (r < 0)
 		return r;
 	if (split->has_entry)
-		return rvl_rebind_link_name(rb, number, split->parent, split->name);
+		return rvl_rebind_make_name(rb, number, split->parent, split->name);
 	r = has_entry(rb, number);
 	if (r == 0)
 		r = copy_up(rb, split);
 	if (r >= 0)
-		r = rvl_rebind_link_name(rb, number, split->first_parent, split->first_name);
-	return r ?: rvl_rebind_link_name(rb, number, split->parent, split->name);
+		r = rvl_rebind_make_name(rb, number, split->first_parent, split->first_name);
+	return r ?: rvl_rebind_make_name(rb, number, split->parent, split->name);
 }
 
 static int compare_splits(const void *pa, const void *pb)

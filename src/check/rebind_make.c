@@ -12,12 +12,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "check/rebind_private.h"
+#include "index/entry.h"
 #include "index/map.h"
 #include "index/nlink.h"
 #include "index/stamp.h"
@@ -25,7 +25,7 @@
 #include "layer/keep.h"
 #include "layer/path.h"
 
-#define DEPTH_MAX 4096
+#define DEPTH_MAX 4096 /* directories above one another */
 
 /* One object in the making, in work/. */
 struct temp {
@@ -34,7 +34,6 @@ struct temp {
 	int fd; /* owned; regular files */
 	struct statx st;
 	bool is_named;
-	bool is_of_other; /* it is made from what is another object now: that is no origin */
 };
 
 /* ---- temporaries ---- */
@@ -112,7 +111,7 @@ static int set_identity(struct temp *temp, const struct rvl_rebind_source *from,
 	struct rvl_handle origin;
 	int len = 0, r = 0;
 
-	if (!temp->is_of_other &&
+	if (!from->is_of_other &&
 	    !rvl_handle_get(from->layer->fd, from->path, temp->rb->uuids[from->layer->index], &origin))
 		len = rvl_handle_encode(&origin, value);
 	r = set_private(temp, RVL_XATTR_ORIGIN, value, len < 0 ? 0 : (size_t)len);
@@ -149,7 +148,7 @@ static int set_attributes(struct temp *temp, const struct rvl_rebind_source *fro
 	return utimensat(dirfd, temp->name, times, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 }
 
-/* n_names: that are to count for it beside its one link; 0: it is a directory. */
+/* n_names: as in rvl_rebind_copy_up; 0: it is a directory. */
 static int temp_make(struct temp *temp, const struct rvl_rebind_source *from, const struct rvl_id *id,
 		     const struct rvl_name_at *place, int n_names)
 {
@@ -173,10 +172,9 @@ static int temp_make(struct temp *temp, const struct rvl_rebind_source *from, co
 }
 
 int rvl_rebind_copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_source *from,
-		       const struct rvl_id *id, const struct rvl_name_at *place, int n_names,
-		       bool is_of_other)
+		       const struct rvl_id *id, const struct rvl_name_at *place, int n_names)
 {
-	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF, .is_of_other = is_of_other };
+	struct temp _cleanup_temp_ temp = { .rb = rb, .fd = -EBADF };
 	struct rvl_index *index = rb->index;
 	int r = temp_make(&temp, from, id, place, n_names);
 
@@ -240,7 +238,7 @@ static int mark_impure(struct rvl_check_rebind *rb, uint64_t number, int fd)
 	return rvl_xattr_set(&rb->config->stack->xattr, fd, "", RVL_XATTR_IMPURE, "y", 1);
 }
 
-/* Does upper let lower names of this directory show at this name? -ENOENT: no. */
+/* 0: lower's object of this name would show in this upper directory; -ENOENT: upper has or hides it. */
 static int check_shows(struct rvl_check_rebind *rb, int fd, const char *name)
 {
 	enum rvl_opaque opaque;
@@ -340,7 +338,7 @@ static int open_directory(struct rvl_check_rebind *rb, uint64_t number, unsigned
 
 /* ---- names ---- */
 
-int rvl_rebind_open_parent(struct rvl_check_rebind *rb, uint64_t parent, const char *name)
+int rvl_rebind_make_parent(struct rvl_check_rebind *rb, uint64_t parent, const char *name)
 {
 	_cleanup_close_ int fd = open_directory(rb, parent, 0);
 	int r = fd < 0 ? fd : check_shows(rb, fd, name);
@@ -348,10 +346,10 @@ int rvl_rebind_open_parent(struct rvl_check_rebind *rb, uint64_t parent, const c
 	return r < 0 ? r : rvl_take_fd(&fd);
 }
 
-int rvl_rebind_link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
+int rvl_rebind_make_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
 			 const char *name)
 {
-	_cleanup_close_ int fd = rvl_rebind_open_parent(rb, parent, name);
+	_cleanup_close_ int fd = rvl_rebind_make_parent(rb, parent, name);
 	struct rvl_index *index = rb->index;
 	char entry[RVL_ENTRY_PATH_SIZE];
 	struct statx st, object;

@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 
 #include "check/rebind.h"
-#include "index/entry.h"
 #include "layer/merge.h"
+
+struct rvl_name_at;
 
 struct rvl_check_rebind {
 	const struct rvl_check_rebind_config *config; /* borrowed */
@@ -39,35 +40,39 @@ void rvl_rebind_upper_release(struct rvl_check_rebind *rb);
 int rvl_rebind_renew_origin(void *arg, uint64_t number, const struct rvl_layer *layer, int dirfd,
 			    const char *path);
 
+/* ---- what is made in upper (rebind_make.c): 0, or -errno of the layers, the index or memory ---- */
+
 /* Does upper have this directory, and show what lower has at this name? 1, 0, -errno. arg: the rebind. */
 int rvl_rebind_is_seen(void *arg, uint64_t parent, const char *name);
+/* Where a directory of the lower view lies, by the map. The caller releases *ret. -ENOENT. */
+int rvl_rebind_lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_places *ret);
 
-/* A real object of a layer. */
+/* A real object of a layer, to be copied up. */
 struct rvl_rebind_source {
-	const struct rvl_layer *layer;
-	const char *path;
+	const struct rvl_layer *layer; /* borrowed */
+	const char *path; /* borrowed; in the layer */
 	struct statx st;
+	bool is_of_other; /* it is another object now: no origin of the copy */
 };
 /*
- * Copy it up as the entry of this number. place: a name of it; n_names: that are to count for it beside
- * its one link. is_of_other: it is made from what is another object now, which is no origin of it.
+ * Copy it up as the entry of this number. place: a name of it; n_names: how many it is to have
+ * (overlay.nlink makes up for those that are not linked yet).
  */
 int rvl_rebind_copy_up(struct rvl_check_rebind *rb, const struct rvl_rebind_source *from,
-		       const struct rvl_id *id, const struct rvl_name_at *place, int n_names,
-		       bool is_of_other);
-/* One more link of the entry, and one name less that counts beside them; 0 too where upper has or hides
+		       const struct rvl_id *id, const struct rvl_name_at *place, int n_names);
+/* Link the entry at this name, and lower overlay.nlink by one. Nothing, and 0, where upper has or hides
  * the name. */
-int rvl_rebind_link_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
+int rvl_rebind_make_name(struct rvl_check_rebind *rb, uint64_t number, uint64_t parent,
 			 const char *name);
 /* A descriptor of the directory in upper, which is made where it is only in lower. -ENOENT: upper hides
  * it, or has or hides the name. */
-int rvl_rebind_open_parent(struct rvl_check_rebind *rb, uint64_t parent, const char *name);
+int rvl_rebind_make_parent(struct rvl_check_rebind *rb, uint64_t parent, const char *name);
+
+/* ---- names that the copy has parted or joined (rebind_link.c) ---- */
 
 /* Lower names that the copy has parted: to be remembered, and after the walk to be linked. */
 int rvl_rebind_link_add(struct rvl_check_rebind *rb, const struct rvl_rebind_split *split);
 int rvl_rebind_link(struct rvl_check_rebind *rb);
-/* Where a directory of the lower view lies, by the map. The caller releases *ret. -ENOENT. */
-int rvl_rebind_lower_of(struct rvl_check_rebind *rb, uint64_t number, struct rvl_places *ret);
 void rvl_rebind_link_release(struct rvl_check_rebind *rb);
 
 /* Are two objects equal: type, owner, mode, contents (and do both have them, or neither)? 1 yes, 0

@@ -57,8 +57,8 @@ struct hit {
 };
 
 /*
- * An xattr-form whiteout needs the mark on its directory, which is asked for if there is one. Who has
- * read the directory has seen that it is none.
+ * An xattr-form whiteout counts only in a directory with the mark, which is read if there is one. With
+ * a hint the attribute is not asked for: a listing leaves out whiteouts.
  */
 static int is_whiteout(const struct search *s, const struct rvl_layer *layer, int dirfd,
 		       const char *name, const struct statx *stx)

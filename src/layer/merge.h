@@ -61,10 +61,10 @@ struct rvl_listing_name;
  * Look up one name in a lower directory. redirect: NULL, or the overlay.redirect value of the upper
  * object with this name (absolute or relative, already validated by rvl_redirect_get). hint: NULL
  * or the complete listing of `parent`, which saves the system calls for layers that do not have the
- * name (ignored with an absolute redirect). Returns 0 with ret->places.n == 0 for an absent (or
- * whited-out) name. Objects of which the hidden upper/workdir is one are absent. Errors: -EUCLEAN
- * damaged metadata; -EIO: a metacopy file has no data below it; -EPERM: a redirect, and
- * redirect_dir=nofollow; others are the layer's.
+ * name, and the look for a whiteout's attribute (ignored with an absolute redirect). Returns 0 with
+ * ret->places.n == 0 for an absent (or whited-out) name. Objects of which the hidden upper/workdir is
+ * one are absent. Errors: -EUCLEAN damaged metadata; -EIO: a metacopy file has no data below it; -EPERM:
+ * a redirect, and redirect_dir=nofollow; others are the layer's.
  */
 int rvl_merge_lookup(const struct rvl_stack *stack, const struct rvl_places *parent,
 		     const char *name, const char *redirect, const struct rvl_listing *hint,

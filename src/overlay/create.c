@@ -15,9 +15,9 @@
  * With userxattr the stamp comes before the mode, which could forbid it, and a stamp without an
  * entry is a half-made object.
  *
- * Where a whiteout has the name (and for what cannot be told half made: a symlink whose owner is not
- * right at once, and what inherits an ACL), 2 to 4 happen in work/, then 5, then a rename takes the
- * name.
+ * Where a whiteout has the name, 2 to 4 happen in work/, then 5, then a rename takes the name. So for
+ * what cannot be told half made: what inherits an ACL, and a symlink with another owner than the
+ * server's new files, or with userxattr.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -48,7 +48,7 @@ struct creation {
 	uint64_t log_id; /* of CREATE */
 	bool is_whole; /* CREATE needs no END */
 	bool is_owed; /* its entry follows (overlay/debt.h) */
-	struct statx st; /* of what was made at once; stx_mode 0: not read */
+	struct statx st; /* for the reply, of what has its entry owed; stx_mode 0: not read */
 };
 
 static void creation_release(struct creation *c)
@@ -69,15 +69,15 @@ static int check_free(struct creation *c)
 	return upper.exists || (c->is_hiding && !c->has_whiteout) ? -EEXIST : 0;
 }
 
-/* The owner whom the server's new files have? */
+/* Is its owner the one whom the server's new files get? */
 static bool has_servers_owner(const struct creation *c)
 {
 	return c->inherited.uid == c->ov->uid && c->inherited.gid == c->ov->gid;
 }
 
 /*
- * Over a whiteout; and what cannot be told half made: a symlink, unless it is whole at once, and
- * where an ACL changes the mode.
+ * Over a whiteout; and what recovery could not tell half made: where an ACL changes the mode, and a
+ * symlink (it has no mode to tell by) that is not whole with its stamp.
  */
 static bool is_made_in_work(const struct creation *c)
 {
@@ -151,6 +151,7 @@ static bool is_made_at_once(const struct creation *c)
 	       is_stamped_last(c) && !in->access_len && !in->def_len && has_servers_owner(c);
 }
 
+/* Into c->st; symlinks, devices and the like have no descriptor. */
 static int stat_made(struct creation *c)
 {
 	const bool has_fd = c->temp.fd >= 0;
@@ -164,10 +165,13 @@ static int make_at_once(struct creation *c)
 	const struct rvl_inherited *in = &c->inherited;
 	int r;
 
-	/* a symlink has none */
+	/* a symlink has no mode; its owner and inode number are read */
 	if (!S_ISLNK(in->mode))
 		c->temp.mode = in->mode & 07777;
 	r = make_object(c);
+	/* upper is mounted with "grpid": before the stamp, which makes a symlink whole */
+	if (r == 0 && S_ISLNK(in->mode))
+		r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
 	if (r == 0)
 		r = rvl_temp_stamp(&c->temp, &c->id);
 	if (r == 0)

@@ -3,11 +3,13 @@
  * Owed entries, see debt.h. The list is in order of creation; a node in it is counted. Whether a
  * file's entry is owed changes under the node's lock, a directory's under its dir_lock.
  *
- * A file is linked by its descriptor, which the cache mostly has still; else by its name, with the
- * directory locked so that the name stays.
+ * A file is linked by its descriptor, if the cache has it; else by its name, with the directory locked
+ * so that the name stays. Where an entry cannot be made, since nothing more fits on the disk, the
+ * object can be used by a descriptor all the same, and removed.
  */
 #include "overlay/debt.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -19,9 +21,10 @@
 
 #define DEBTS_MAX 16384 /* then the next one who makes something pays */
 #define DEBTS_HIGH 8192 /* then the thread begins at once */
-#define DELAY_S 1 /* else each is left so long, or up to twice: much is removed again soon */
+#define DELAY_S 1 /* else each is left so long, or up to twice as long: much is removed again soon */
 #define HELD_MAX 256 /* descriptors of dead files */
 #define PLACE_RETRIES 16
+#define PART 256 /* are paid at a time for an fsync of their directory */
 
 void rvl_debts_init(struct rvl_debts *debts)
 {
@@ -44,6 +47,30 @@ void rvl_debts_release(struct rvl_debts *debts)
 	pthread_cond_destroy(&debts->changed);
 }
 
+/* The next three with the lock of the list. */
+static void append(struct rvl_debts *debts, struct rvl_node *node)
+{
+	node->debt_turn = ++debts->turn;
+	node->debt_older = debts->newest;
+	node->debt_newer = NULL;
+	*(debts->newest ? &debts->newest->debt_newer : &debts->oldest) = node;
+	debts->newest = node;
+	debts->n++;
+}
+
+static void take_out(struct rvl_debts *debts, struct rvl_node *node)
+{
+	*(node->debt_older ? &node->debt_older->debt_newer : &debts->oldest) = node->debt_newer;
+	*(node->debt_newer ? &node->debt_newer->debt_older : &debts->newest) = node->debt_older;
+	node->debt_older = node->debt_newer = NULL;
+	debts->n--;
+}
+
+static bool is_listed(const struct rvl_debts *debts, const struct rvl_node *node)
+{
+	return node->debt_older || debts->oldest == node;
+}
+
 void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
 {
 	struct rvl_debts *debts = &node->ov->debts;
@@ -52,10 +79,7 @@ void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
 	pthread_mutex_lock(&debts->lock);
 	node->debt_log_id = log_id;
 	node->is_debt_whole = is_whole;
-	node->debt_older = debts->newest;
-	*(debts->newest ? &debts->newest->debt_newer : &debts->oldest) = node;
-	debts->newest = node;
-	debts->n++;
+	append(debts, node);
 	/* last: who finds it set takes the node out of the list */
 	atomic_store_explicit(&node->is_owed, true, memory_order_release);
 	if (debts->n == 1 || debts->n == DEBTS_HIGH)
@@ -71,10 +95,7 @@ static void settle(struct rvl_node *node)
 	/* together: what is in the list is owed, so that paying the first of it comes to an end */
 	pthread_mutex_lock(&debts->lock);
 	atomic_store_explicit(&node->is_owed, false, memory_order_release);
-	*(node->debt_older ? &node->debt_older->debt_newer : &debts->oldest) = node->debt_newer;
-	*(node->debt_newer ? &node->debt_newer->debt_older : &debts->newest) = node->debt_older;
-	node->debt_older = node->debt_newer = NULL;
-	debts->n--;
+	take_out(debts, node);
 	pthread_mutex_unlock(&debts->lock);
 	if (node->is_debt_whole)
 		rvl_log_drop(node->ov->index->log, node->debt_log_id);
@@ -177,7 +198,11 @@ int rvl_debt_pay_at(struct rvl_node *node, int dirfd, const char *name)
 				       link_file_at(node, dirfd, name);
 }
 
-static int pay_by_name(struct rvl_node *node)
+/* What is to be done with the name of an object that is owed, with its directory locked. */
+typedef int at_name_fn(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret);
+
+/* -ESTALE: it is owed, and not where it is said to be. */
+static int call_at_name(struct rvl_node *node, at_name_fn *fn, struct rvl_fd *ret)
 {
 	int r = -ESTALE;
 
@@ -194,7 +219,7 @@ static int pay_by_name(struct rvl_node *node)
 		if (r == 0) {
 			rvl_node_get_place(node, &number_again, &again);
 			r = number == number_again && strcmp(name, again) == 0 ?
-				    rvl_debt_pay_at(node, dir.fd.fd.fd, name) :
+				    fn(node, dir.fd.fd.fd, name, ret) :
 				    -ESTALE;
 		}
 		rvl_refstr_put(again);
@@ -202,7 +227,42 @@ static int pay_by_name(struct rvl_node *node)
 		if (r == -ENOENT)
 			r = -ESTALE;
 	}
-	return rvl_is_owed(node) ? r : 0;
+	return r;
+}
+
+static enum rvl_fd_kind kind_of(const struct rvl_node *node)
+{
+	return rvl_node_is_dir(node)	? RVL_FD_UPPER_DIR :
+	       S_ISREG(node->type) ? RVL_FD_WRITE :
+				     RVL_FD_SPECIAL;
+}
+
+/* Of no directory. */
+static int open_at(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret)
+{
+	const bool is_file = S_ISREG(node->type);
+	int fd = rvl_retry_emfile(node->ov,
+				  rvl_path_open(dirfd, name, is_file ? O_RDWR : O_PATH, 0));
+
+	return fd < 0 ? fd :
+			rvl_fdcache_add(node->ov->fds, node->id.number, kind_of(node), fd, ret);
+}
+
+/* If it is still owed: a name of what is not may be another's by now. */
+static int open_owed_at(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret)
+{
+	return rvl_is_owed(node) ? open_at(node, dirfd, name, ret) : -ESTALE;
+}
+
+int rvl_debt_open(struct rvl_node *node, struct rvl_fd *ret)
+{
+	*ret = RVL_FD_NONE;
+	return call_at_name(node, open_owed_at, ret);
+}
+
+static int pay_at(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret)
+{
+	return rvl_debt_pay_at(node, dirfd, name);
 }
 
 int rvl_debt_pay(struct rvl_node *node)
@@ -216,25 +276,44 @@ int rvl_debt_pay(struct rvl_node *node)
 	if (rvl_node_is_dir(node))
 		r = rvl_upper_dir(node, &fd);
 	else
-		r = rvl_fdcache_get(fds, node->id.number, RVL_FD_WRITE, &fd);
+		r = rvl_fdcache_get(fds, node->id.number, kind_of(node), &fd);
 	if (r == 0) {
 		r = rvl_debt_pay_at(node, fd.fd, "");
 		rvl_fdcache_unpin(fds, &fd);
 	}
-	return r == 0 ? 0 : pay_by_name(node);
+	if (r != 0)
+		r = call_at_name(node, pay_at, NULL);
+	return rvl_is_owed(node) ? r : 0;
 }
 
-/* Pay from the oldest on, at most n of them, and none with a younger record than log_id. */
-static int pay_oldest(struct rvl_overlay *ov, unsigned n, uint64_t log_id)
+/* It could not be paid: others first. */
+static void put_off(struct rvl_node *node)
+{
+	struct rvl_debts *debts = &node->ov->debts;
+
+	pthread_mutex_lock(&debts->lock);
+	if (is_listed(debts, node)) {
+		take_out(debts, node);
+		append(debts, node);
+	}
+	pthread_mutex_unlock(&debts->lock);
+}
+
+/*
+ * Pay from the oldest on, at most n of them, and none that was put into the list after that turn. The
+ * first error, after all have been tried.
+ */
+static int pay_oldest(struct rvl_overlay *ov, unsigned n, uint64_t turn)
 {
 	struct rvl_debts *debts = &ov->debts;
-	int r = 0;
+	int ret = 0;
 
-	while (r == 0 && n-- > 0) {
+	while (n-- > 0) {
 		struct rvl_node _cleanup_node_ *node = NULL;
+		int r;
 
 		pthread_mutex_lock(&debts->lock);
-		if (debts->oldest && debts->oldest->debt_log_id <= log_id)
+		if (debts->oldest && debts->oldest->debt_turn <= turn)
 			node = debts->oldest;
 		if (node)
 			rvl_node_ref(node);
@@ -242,38 +321,53 @@ static int pay_oldest(struct rvl_overlay *ov, unsigned n, uint64_t log_id)
 		if (!node)
 			break;
 		r = rvl_debt_pay(node);
+		if (r < 0)
+			put_off(node);
+		ret = ret ?: r;
 	}
-	return r;
+	return ret;
 }
 
-static unsigned count(struct rvl_debts *debts)
+/* How many there are, and the turn of the newest. */
+static unsigned count(struct rvl_debts *debts, uint64_t *ret_turn)
 {
 	unsigned n;
 
 	pthread_mutex_lock(&debts->lock);
 	n = debts->n;
+	*ret_turn = debts->turn;
 	pthread_mutex_unlock(&debts->lock);
 	return n;
 }
 
 int rvl_debts_make_room(struct rvl_overlay *ov)
 {
-	return count(&ov->debts) < DEBTS_MAX ? 0 : pay_oldest(ov, 16, UINT64_MAX);
+	uint64_t turn;
+	int r;
+
+	if (count(&ov->debts, &turn) < DEBTS_MAX)
+		return 0;
+	r = pay_oldest(ov, 16, turn);
+	return count(&ov->debts, &turn) < DEBTS_MAX ? 0 : r;
 }
 
 int rvl_debts_pay_all(struct rvl_overlay *ov)
 {
-	return pay_oldest(ov, count(&ov->debts), UINT64_MAX);
+	uint64_t turn;
+	unsigned n = count(&ov->debts, &turn);
+
+	return pay_oldest(ov, n, turn);
 }
 
-/* The first n owed whose place is in the directory, counted; returns how many. */
-static unsigned find_in(struct rvl_node *dir, struct rvl_node **v, unsigned n)
+/* The first n in the list that are in the directory, counted, and of no later turn; returns how many. */
+static unsigned find_in(struct rvl_node *dir, uint64_t turn, struct rvl_node **v, unsigned n)
 {
 	struct rvl_debts *debts = &dir->ov->debts;
 	unsigned found = 0;
 
 	pthread_mutex_lock(&debts->lock);
-	for (struct rvl_node *node = debts->oldest; node && found < n; node = node->debt_newer) {
+	for (struct rvl_node *node = debts->oldest; node && node->debt_turn <= turn && found < n;
+	     node = node->debt_newer) {
 		if (rvl_node_is_in(node, dir->id.number)) {
 			rvl_node_ref(node);
 			v[found++] = node;
@@ -283,34 +377,68 @@ static unsigned find_in(struct rvl_node *dir, struct rvl_node **v, unsigned n)
 	return found;
 }
 
+int rvl_debt_pay_upwards(struct rvl_node *node)
+{
+	int r = rvl_debt_pay(node);
+
+	/* what is owed is in memory */
+	rvl_node_ref(node);
+	while (r == 0 && node && node->id.number != RVL_NUMBER_ROOT) {
+		struct rvl_node *below = node;
+		const char *name;
+		uint64_t number;
+
+		rvl_node_get_place(below, &number, &name);
+		node = name ? rvl_node_find(below->ov, number) : NULL;
+		rvl_refstr_put(name);
+		rvl_node_put(below);
+		if (node)
+			r = rvl_debt_pay(node);
+	}
+	rvl_node_put(node);
+	return r;
+}
+
 int rvl_debts_pay_in(struct rvl_node *dir)
 {
-	struct rvl_node *v[256];
-	unsigned n;
-	int r = rvl_debt_pay(dir);
+	struct rvl_node *v[PART];
+	unsigned n = PART;
+	uint64_t turn;
+	int r = rvl_debt_pay_upwards(dir);
 
-	do {
-		n = find_in(dir, v, 256);
+	(void)count(&dir->ov->debts, &turn);
+	while (r == 0 && n == PART) {
+		n = find_in(dir, turn, v, PART);
 		for (unsigned i = 0; i < n; i++) {
 			if (r == 0)
 				r = rvl_debt_pay(v[i]);
 			rvl_node_put(v[i]);
 		}
-	} while (r == 0 && n == 256);
+	}
 	return r;
+}
+
+static int hold(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret)
+{
+	int r = rvl_fdcache_get(node->ov->fds, node->id.number, kind_of(node), ret);
+
+	return r < 0 ? open_at(node, dirfd, name, ret) : 0;
 }
 
 int rvl_debt_hold(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret_fd)
 {
-	struct rvl_overlay *ov = node->ov;
+	int r;
 
 	*ret_fd = RVL_FD_NONE;
 	if (!rvl_is_owed(node))
 		return 0;
-	if (atomic_load(&ov->debts.n_held) < HELD_MAX &&
-	    rvl_fdcache_get(ov->fds, node->id.number, RVL_FD_WRITE, ret_fd) == 0)
+	if (atomic_load(&node->ov->debts.n_held) < HELD_MAX && hold(node, dirfd, name, ret_fd) == 0)
 		return 1;
-	return link_file(node, dirfd, name);
+	r = link_file(node, dirfd, name);
+	/* on a full disk what is removed gives room */
+	if (r < 0 && hold(node, dirfd, name, ret_fd) == 0)
+		return 1;
+	return r;
 }
 
 void rvl_debt_cancel(struct rvl_node *node, struct rvl_fd *fd)
@@ -336,8 +464,12 @@ bool rvl_debt_cancel_dir(struct rvl_node *node)
 
 /* ---- the thread ---- */
 
-/* Wait until something is to be paid: that which is owed for DELAY_S, or what is too much. */
-static void wait_for_work(struct rvl_overlay *ov, unsigned *ret_n, uint64_t *ret_log_id)
+/*
+ * Wait until something is to be paid. *ret_n: how many at most; *ret_turn: none that came into the list
+ * later. What is owed at the begin, after DELAY_S; with DEBTS_HIGH or more at once, whatever their age,
+ * but not after a failure. At the end (is_stopping) both mean nothing.
+ */
+static void wait_for_work(struct rvl_overlay *ov, bool has_failed, unsigned *ret_n, uint64_t *ret_turn)
 {
 	struct rvl_debts *debts = &ov->debts;
 	struct timespec until;
@@ -346,30 +478,30 @@ static void wait_for_work(struct rvl_overlay *ov, unsigned *ret_n, uint64_t *ret
 	pthread_mutex_lock(&debts->lock);
 	while (debts->n == 0 && !atomic_load(&ov->is_stopping))
 		pthread_cond_wait(&debts->changed, &debts->lock);
-	*ret_log_id = debts->n ? debts->newest->debt_log_id : 0;
+	*ret_turn = debts->turn;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += DELAY_S;
-	while (r == 0 && debts->n < DEBTS_HIGH && !atomic_load(&ov->is_stopping))
+	while (r == 0 && (has_failed || debts->n < DEBTS_HIGH) && !atomic_load(&ov->is_stopping))
 		r = pthread_cond_timedwait(&debts->changed, &debts->lock, &until);
 	*ret_n = debts->n;
 	if (debts->n >= DEBTS_HIGH) {
 		*ret_n -= DEBTS_HIGH / 2;
-		*ret_log_id = UINT64_MAX;
+		*ret_turn = debts->turn;
 	}
 	pthread_mutex_unlock(&debts->lock);
 }
 
 void rvl_overlay_pay_debts(struct rvl_overlay *ov)
 {
-	uint64_t log_id;
+	uint64_t turn;
 	unsigned n;
-	int r;
+	int r = 0;
 
 	for (;;) {
-		wait_for_work(ov, &n, &log_id);
+		wait_for_work(ov, r < 0, &n, &turn);
 		if (atomic_load(&ov->is_stopping))
 			break;
-		r = pay_oldest(ov, n, log_id);
+		r = pay_oldest(ov, n, turn);
 		/* again after the delay; who cannot wait gets the error */
 		if (r < 0)
 			rvl_warn_limited("the index entries of new objects cannot be made: %s",

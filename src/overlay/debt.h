@@ -34,10 +34,18 @@ static inline bool rvl_is_owed(const struct rvl_node *node)
 int rvl_debt_pay(struct rvl_node *node);
 /* The same, where the directory with its one name is locked: dirfd/name. */
 int rvl_debt_pay_at(struct rvl_node *node, int dirfd, const char *name);
-/* All that are owed now. No locks held. Returns the first error. */
+/* The same, and those of the directories above. */
+int rvl_debt_pay_upwards(struct rvl_node *node);
+/* All that are owed now. No locks held. Returns the first error, when all have been tried. */
 int rvl_debts_pay_all(struct rvl_overlay *ov);
-/* That of a directory, and of all that are in it. The same. */
+/* That of a directory, of those above, and of all that are in it. No locks held. */
 int rvl_debts_pay_in(struct rvl_node *dir);
+
+/*
+ * A descriptor of an object that is owed and no directory: O_RDWR of a file, else O_PATH; the caller
+ * unpins it. No lock of the object or its directory held for write. -ESTALE: it is not owed any more.
+ */
+int rvl_debt_open(struct rvl_node *node, struct rvl_fd *ret);
 
 /*
  * The file dirfd/name is about to lose its name, the directory is locked for write, and so is the

@@ -16,6 +16,8 @@ enum rvl_fd_kind {
 	RVL_FD_LOWER_DATA, /* data that are in lower, O_RDONLY */
 	RVL_FD_READ, /* data in upper, O_RDONLY */
 	RVL_FD_WRITE, /* data in upper, O_RDWR */
+	RVL_FD_SPECIAL, /* O_PATH on what is neither directory nor regular file, in upper, while its
+			   entry is owed, or when it never got one */
 	RVL_FD_PLACE, /* + n: O_PATH on the place in layer n of a lower directory, not the topmost */
 };
 

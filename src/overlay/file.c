@@ -281,7 +281,7 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 	if (r < 0 || ov->config.sync == RVL_SYNC_VOLATILE || !rvl_node_has_upper(node))
 		return r;
 	/* the entries of new objects first: what is synced has its number for good */
-	r = rvl_node_is_dir(node) ? rvl_debts_pay_in(node) : rvl_debt_pay(node);
+	r = rvl_node_is_dir(node) ? rvl_debts_pay_in(node) : rvl_debt_pay_upwards(node);
 	if (r < 0)
 		return r;
 	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy))

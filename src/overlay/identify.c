@@ -123,14 +123,14 @@ static void count_link(const struct stranger *s)
 		s->upper->st.stx_nlink++;
 }
 
-/* After an unclean stop of the machine a stamp may have survived without its entry: the number is
- * free, take it. */
+/* After an unclean stop of the machine a stamp may have survived without its entry, and after one on
+ * a full disk, where it could not be made: the number is free, take it. */
 static int adopt(const struct stranger *s, const struct rvl_id *id)
 {
 	struct rvl_overlay *ov = overlay_of(s);
 	int r;
 
-	if (!atomic_load(&ov->index->is_incomplete) || ov->config.is_read_only)
+	if ((!atomic_load(&ov->index->is_incomplete) && !ov->has_unmade) || ov->config.is_read_only)
 		return 0;
 	r = put_entry(s, id->number);
 	if (r < 0)

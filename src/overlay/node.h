@@ -85,6 +85,7 @@ struct rvl_node {
 	 * debts.dir_locks; the others under debts.lock */
 	_Atomic bool is_owed;
 	struct rvl_node *debt_older, *debt_newer;
+	uint64_t debt_turn; /* rvl_debts.turn when it was put into the list */
 	uint64_t debt_log_id; /* the CREATE record */
 	bool is_debt_whole; /* which needs no END */
 	/* The link of an entry that was owed changed the ctime, which nobody asked for: while it is
@@ -167,7 +168,7 @@ void rvl_node_ref(struct rvl_node *node);
 
 /* Where it is: *ret_name is a refstr of the caller's, or NULL. */
 void rvl_node_get_place(struct rvl_node *node, uint64_t *ret_parent, const char **ret_name);
-/* Is it in the directory of that number? */
+/* Is its place in this directory? Not if it has no name. */
 bool rvl_node_is_in(struct rvl_node *node, uint64_t parent);
 /* name NULL: none. Best effort (kept as it was without memory, -ENOMEM). */
 int rvl_node_set_place(struct rvl_node *node, uint64_t parent, const char *name);

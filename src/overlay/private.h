@@ -18,10 +18,11 @@
 #define RVL_DEBT_DIR_LOCKS 32
 
 struct rvl_debts {
-	pthread_mutex_t lock; /* guards the list; a leaf */
+	pthread_mutex_t lock; /* guards the list; only a shard of the node cache is locked inside */
 	pthread_cond_t changed; /* there is work, or the end has come */
 	struct rvl_node *oldest, *newest; /* counted */
 	unsigned n;
+	uint64_t turn; /* how many were put into the list, ever */
 	pthread_mutex_t dir_locks[RVL_DEBT_DIR_LOCKS]; /* by number: of directories */
 	_Atomic unsigned n_held; /* dead files that a descriptor keeps */
 };
@@ -46,6 +47,7 @@ struct rvl_overlay {
 	pthread_mutex_t walk_lock; /* one walk of upper for a directory at a time (mend.c) */
 	_Atomic bool is_upper_walked; /* all directories' entries are in step with their places */
 	bool is_recovering; /* the overlay is being opened */
+	bool has_unmade; /* entries of new objects could not be made then: some stamps have none */
 	struct rvl_completion *completion; /* owned; NULL: the index lacks nothing */
 	struct rvl_debts debts;
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */

@@ -186,14 +186,19 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 	ret->is_upper = true;
 	if (!rvl_node_is_dir(node) && node->is_unindexed)
 		return get_by_name(node, ret);
-	/* an open descriptor spares the way by the entry, which a new or dead file may not have */
-	if (S_ISREG(node->type) &&
-	    rvl_fdcache_get(node->ov->fds, node->id.number, RVL_FD_WRITE, &ret->pin) == 0) {
-		ret->dirfd = ret->pin.fd;
-		ret->is_open = true;
-		return 0;
-	}
 	if (!rvl_node_is_dir(node)) {
+		const bool is_file = S_ISREG(node->type);
+
+		/* a descriptor spares the way by the entry, which a new or dead object may not have */
+		r = rvl_fdcache_get(node->ov->fds, node->id.number,
+				    is_file ? RVL_FD_WRITE : RVL_FD_SPECIAL, &ret->pin);
+		if (r < 0 && rvl_is_owed(node))
+			r = rvl_debt_open(node, &ret->pin);
+		if (r == 0) {
+			ret->dirfd = ret->pin.fd;
+			ret->is_open = is_file;
+			return 0;
+		}
 		r = rvl_debt_pay(node);
 		if (r < 0)
 			return r;

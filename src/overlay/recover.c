@@ -263,7 +263,7 @@ static bool is_removed(const struct recovery *rc, uint64_t directory)
 	return rvl_entry_look(index, directory, &kind, &stx) == 0 &&
 	       (kind == RVL_ENTRY_TOMBSTONE ||
 		(kind == RVL_ENTRY_NONE && rvl_number_is_born(index, directory) &&
-		 !atomic_load(&index->is_incomplete)));
+		 !atomic_load(&index->is_incomplete) && !rc->ov->has_unmade));
 }
 
 static int recover_remove(struct recovery *rc)
@@ -365,9 +365,10 @@ static int recover(void *arg, const struct rvl_log_record *record)
 done:
 	rvl_count(recovered);
 	if (r < 0)
-		rvl_warn("an unfinished operation on object %llu could not be recovered: %s; %s",
-			 (unsigned long long)record->number, strerror(-r),
-			 is_passing(r) ? "the next mount tries again" : "see reverlayctl check");
+		rvl_warn_limited("an unfinished operation on object %llu could not be recovered: %s; %s",
+				 (unsigned long long)record->number, strerror(-r),
+				 is_passing(r) ? "the next mount tries again" :
+						 "see reverlayctl check");
 	return is_passing(r);
 }
 
@@ -399,6 +400,7 @@ static int finish_owed(void *arg, const struct rvl_log_record *record)
 		r = finish_create(&rc, &at);
 		round->n_done += r == 0;
 	}
+	round->ov->has_unmade |= is_passing(r);
 	round->n_left += r == 0 && rc.kind == RVL_ENTRY_NONE && !at.dir;
 	return 0; /* what is wrong is told when its turn comes */
 }

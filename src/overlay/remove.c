@@ -75,6 +75,7 @@ static void bury(struct rvl_node *node)
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_READ);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
+	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_SPECIAL);
 	if (!rvl_node_has_upper(node) || (rvl_node_is_dir(node) && rvl_debt_cancel_dir(node)))
 		return;
 	r = bury_entry(node);
@@ -88,6 +89,9 @@ static void bury(struct rvl_node *node)
 void rvl_node_bury(struct rvl_node *node)
 {
 	pthread_rwlock_wrlock(&node->lock);
+	/* a descriptor keeps a removed directory on the disk */
+	if (rvl_node_is_dir(node) && atomic_load(&node->is_dead))
+		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_UPPER_DIR);
 	if (atomic_load(&node->is_dead) && node->log_id) {
 		bury(node);
 		rvl_log_end(node->ov->index->log, node->log_id);
@@ -95,6 +99,7 @@ void rvl_node_bury(struct rvl_node *node)
 	}
 	if (node->held.slot) {
 		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
+		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_SPECIAL);
 		rvl_fdcache_unpin(node->ov->fds, &node->held);
 		atomic_fetch_sub(&node->ov->debts.n_held, 1);
 	}

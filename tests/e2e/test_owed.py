@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Index entries of new objects are made after the reply: no promise hangs on when."""
 
+import contextlib
+import errno
 import os
+import threading
 
 import pytest
 
 import sysc
-from rvl import wait_until
+from rvl import run, slowed, wait_until
 from snapshots import check_tree, numbers
 from trees import ino, listing, write
 
@@ -134,27 +137,31 @@ def sync(path, flags):
 
 
 def test_fsync_makes_entries(ov):
-    """What is synced has its entry: a file by its own fsync, a directory and what is in it by the directory's."""
+    """What is synced has its entry: a file by its own fsync, a directory, what is in it and what is above it by
+    the directory's."""
     mnt = ov.mount()
     os.mkdir(mnt / "in")
     write(mnt / "in/a")
     write(mnt / "in/b")
     os.mkdir(mnt / "in/d")
     os.symlink("a", mnt / "in/s")
-    for i in range(300):
+    for i in range(300):  # more than are paid at a time
         write(mnt / f"in/d/{i}")
     sync(mnt / "in/a", os.O_RDWR)
     assert has_entry(ov, ino(mnt / "in/a"))
     sync(mnt / "in", os.O_RDONLY)
     for name in ("in", "in/a", "in/b", "in/d", "in/s"):
         assert has_entry(ov, ino(mnt / name)), name
+    os.makedirs(mnt / "in/e/f")
+    sync(mnt / "in/e/f", os.O_RDONLY)
+    assert has_entry(ov, ino(mnt / "in/e"))  # what is above it, too
     sync(mnt / "in/d", os.O_RDONLY)
     for i in range(300):
         assert has_entry(ov, ino(mnt / f"in/d/{i}")), i
 
 
 def test_more_than_may_be_owed(ov):
-    """Thousands of creates at once: no limit is reached, and after the umount each has its entry."""
+    """18,100 creates, more than may be owed (16,384): none fails, and after the umount each has its entry."""
     mnt = ov.mount()
     for i in range(100):
         os.mkdir(mnt / f"d{i}")
@@ -183,3 +190,88 @@ def test_ctime_stays(ov):
     for name in ("f", "fifo", "s"):
         assert os.lstat(mnt / name) == before[name], name
     assert os.stat(mnt / "g").st_ctime_ns > before["g"].st_ctime_ns
+
+
+MAKE = {"file": write, "symlink": lambda path: os.symlink("target", path), "fifo": os.mkfifo, "directory": os.mkdir}
+
+
+def fill(ov, kind):
+    """Makes objects of a kind until the filesystem has no inode left, on which each entry needs one. Their names."""
+    base = ov.base.parent / f"{ov.base.name}.small"
+    base.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "nr_inodes=2000", "tmpfs", base)
+    ov.mounted_helpers.append(base)
+    ov.use_upper_on(base)
+    ov.may_complain = True
+    for i in range(300):
+        write(base / f"ballast{i}")
+    mnt = ov.mount()
+    os.mkdir(mnt / "d")
+    names = []
+    with contextlib.suppress(OSError):
+        for i in range(5000):
+            MAKE[kind](mnt / f"d/{i}")
+            names.append(f"d/{i}")
+    assert 100 < len(names) < 2000
+    return base, names
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_full_disk_can_be_emptied(ov, kind):
+    """Where no entry can be made any more, all that is new can be looked at, changed and removed."""
+    _, names = fill(ov, kind)
+    sysc.drop_caches()
+    for name in names:
+        assert os.lstat(ov.mnt / name).st_nlink == (2 if kind == "directory" else 1)
+        os.chown(ov.mnt / name, 1000, 1000, follow_symlinks=False)
+        if kind == "symlink":
+            assert os.readlink(ov.mnt / name) == "target"
+    sysc.drop_caches()
+    for name in names:
+        (os.rmdir if kind == "directory" else os.unlink)(ov.mnt / name)
+    assert listing(ov.mnt / "d") == []
+    write(ov.mnt / "d/f", "there is room again")
+    ov.remount()
+    assert listing(ov.mnt / "d") == ["f"]
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_full_disk_and_a_death(ov, kind):
+    """What recovery has no room for an entry for keeps its number, which leads to it once there is room."""
+    base, names = fill(ov, kind)
+    before = {name: ino(ov.mnt / name) for name in names}
+    handles = taken(ov.mnt, names)
+    ov.kill()
+    for i in range(20):  # or nothing can be mounted
+        (base / f"ballast{i}").unlink()
+    ov.mount()
+    for name in names:
+        try:
+            assert ino(ov.mnt / name) == before[name]
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    for i in range(20, 100):
+        (base / f"ballast{i}").unlink()
+    for name in names[:20]:
+        assert ino(ov.mnt / name) == before[name]
+    run("mount", "-o", "remount,nr_inodes=9000", base)
+    assert {name: ino(ov.mnt / name) for name in names} == before
+    ov.remount()
+    open_all(ov.mnt, handles)
+    check_tree(ov.mnt)
+
+
+def test_first_made_is_ready_last(ov):
+    """The entries come, whatever the order in which two creates, begun one after the other, are done."""
+    mnt = ov.mount()
+    for name in "ab":
+        os.mkdir(mnt / name)
+    wait_until(lambda: has_entry(ov, ino(mnt / "b")), "the directory's entry")
+    with slowed(mnt, "fsetxattr", delay_s=0.5):  # the stamp of a file, and not that of a directory
+        os.mkdir(mnt / "a/d")  # the thread waits for this one's second while the other two come
+        thread = threading.Thread(target=write, args=(mnt / "a/f",))
+        thread.start()
+        wait_until((ov.upper / "a/f").exists, "the file")
+        os.mkdir(mnt / "b/d")
+        thread.join()
+    wait_until(lambda: has_entry(ov, ino(mnt / "a/f")) and has_entry(ov, ino(mnt / "b/d")), "the entries")
