@@ -169,7 +169,7 @@ static int make_at_once(struct creation *c)
 	if (!S_ISLNK(in->mode))
 		c->temp.mode = in->mode & 07777;
 	r = make_object(c);
-	/* upper is mounted with "grpid": before the stamp, which makes a symlink whole */
+	/* upper is mounted with "grpid": before the stamp, with which recovery takes it as it is */
 	if (r == 0 && S_ISLNK(in->mode))
 		r = rvl_temp_owner_mode(&c->temp, in->uid, in->gid, in->mode);
 	if (r == 0)

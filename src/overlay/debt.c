@@ -359,15 +359,14 @@ int rvl_debts_pay_all(struct rvl_overlay *ov)
 	return pay_oldest(ov, n, turn);
 }
 
-/* The first n in the list that are in the directory, counted, and of no later turn; returns how many. */
-static unsigned find_in(struct rvl_node *dir, uint64_t turn, struct rvl_node **v, unsigned n)
+/* Up to n nodes that are owed and in the directory, each counted; returns how many. */
+static unsigned find_in(struct rvl_node *dir, struct rvl_node **v, unsigned n)
 {
 	struct rvl_debts *debts = &dir->ov->debts;
 	unsigned found = 0;
 
 	pthread_mutex_lock(&debts->lock);
-	for (struct rvl_node *node = debts->oldest; node && node->debt_turn <= turn && found < n;
-	     node = node->debt_newer) {
+	for (struct rvl_node *node = debts->oldest; node && found < n; node = node->debt_newer) {
 		if (rvl_node_is_in(node, dir->id.number)) {
 			rvl_node_ref(node);
 			v[found++] = node;
@@ -381,19 +380,19 @@ int rvl_debt_pay_upwards(struct rvl_node *node)
 {
 	int r = rvl_debt_pay(node);
 
-	/* what is owed is in memory */
 	rvl_node_ref(node);
 	while (r == 0 && node && node->id.number != RVL_NUMBER_ROOT) {
 		struct rvl_node *below = node;
 		const char *name;
 		uint64_t number;
 
+		node = NULL;
 		rvl_node_get_place(below, &number, &name);
-		node = name ? rvl_node_find(below->ov, number) : NULL;
+		/* one that is gone, or moves just now, is synced by who moves it */
+		if (name && rvl_node_get_dir(below->ov, number, &node) == 0)
+			r = rvl_debt_pay(node);
 		rvl_refstr_put(name);
 		rvl_node_put(below);
-		if (node)
-			r = rvl_debt_pay(node);
 	}
 	rvl_node_put(node);
 	return r;
@@ -402,13 +401,15 @@ int rvl_debt_pay_upwards(struct rvl_node *node)
 int rvl_debts_pay_in(struct rvl_node *dir)
 {
 	struct rvl_node *v[PART];
-	unsigned n = PART;
+	unsigned n, left;
 	uint64_t turn;
 	int r = rvl_debt_pay_upwards(dir);
 
-	(void)count(&dir->ov->debts, &turn);
-	while (r == 0 && n == PART) {
-		n = find_in(dir, turn, v, PART);
+	/* no more than there are now: others may go on making some */
+	for (left = count(&dir->ov->debts, &turn); r == 0 && left > 0; left = n < left ? left - n : 0) {
+		n = find_in(dir, v, PART);
+		if (n == 0)
+			break;
 		for (unsigned i = 0; i < n; i++) {
 			if (r == 0)
 				r = rvl_debt_pay(v[i]);
@@ -501,6 +502,9 @@ void rvl_overlay_pay_debts(struct rvl_overlay *ov)
 		wait_for_work(ov, r < 0, &n, &turn);
 		if (atomic_load(&ov->is_stopping))
 			break;
+		/* a full disk: not all of them, each second */
+		if (r < 0 && n > PART)
+			n = PART;
 		r = pay_oldest(ov, n, turn);
 		/* again after the delay; who cannot wait gets the error */
 		if (r < 0)

@@ -271,19 +271,13 @@ ssize_t rvl_overlay_copy_range(struct rvl_overlay *ov, uint64_t from, off_t from
 
 /* ---- syncing ---- */
 
-int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only)
+static int sync_object(struct rvl_node *node, bool is_data_only)
 {
-	struct rvl_node _cleanup_node_ *node = NULL;
+	struct rvl_overlay *ov = node->ov;
 	struct rvl_real _cleanup_real_ real = {};
 	_cleanup_close_ int fd = -EBADF;
-	int r = rvl_node_get(ov, number, &node);
+	int r;
 
-	if (r < 0 || ov->config.sync == RVL_SYNC_VOLATILE || !rvl_node_has_upper(node))
-		return r;
-	/* the entries of new objects first: what is synced has its number for good */
-	r = rvl_node_is_dir(node) ? rvl_debts_pay_in(node) : rvl_debt_pay_upwards(node);
-	if (r < 0)
-		return r;
 	if (S_ISREG(node->type) && !atomic_load(&node->is_metacopy))
 		return sync_file(node, is_data_only);
 	if (!rvl_node_is_dir(node) && !S_ISREG(node->type))
@@ -296,4 +290,18 @@ int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only
 	if (fd < 0)
 		return fd;
 	return fsync(fd) < 0 ? -errno : 0;
+}
+
+int rvl_overlay_fsync(struct rvl_overlay *ov, uint64_t number, bool is_data_only)
+{
+	struct rvl_node _cleanup_node_ *node = NULL;
+	int paid, r = rvl_node_get(ov, number, &node);
+
+	if (r < 0 || ov->config.sync == RVL_SYNC_VOLATILE || !rvl_node_has_upper(node))
+		return r;
+	/* the entries of new objects first: what is synced has its number for good. Where there is no
+	 * room for them, the data are synced all the same. */
+	paid = rvl_node_is_dir(node) ? rvl_debts_pay_in(node) : rvl_debt_pay_upwards(node);
+	r = sync_object(node, is_data_only);
+	return r ?: paid;
 }

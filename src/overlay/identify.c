@@ -130,7 +130,8 @@ static int adopt(const struct stranger *s, const struct rvl_id *id)
 	struct rvl_overlay *ov = overlay_of(s);
 	int r;
 
-	if ((!atomic_load(&ov->index->is_incomplete) && !ov->has_unmade) || ov->config.is_read_only)
+	if (ov->config.is_read_only || (!atomic_load(&ov->index->is_incomplete) &&
+					!rvl_number_set_get(&ov->unmade, id->number)))
 		return 0;
 	r = put_entry(s, id->number);
 	if (r < 0)

@@ -139,6 +139,7 @@ void rvl_overlay_close(struct rvl_overlay *ov)
 	free(ov->layer_uuids);
 	rvl_close(ov->kernel_index_fd);
 	rvl_debts_release(&ov->debts);
+	rvl_number_set_release(&ov->unmade);
 	pthread_mutex_destroy(&ov->map_lock);
 	pthread_mutex_destroy(&ov->walk_lock);
 	pthread_mutex_destroy(&ov->fetch_lock);

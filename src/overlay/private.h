@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/number_set.h"
 #include "base/refstr.h"
 #include "overlay/fdcache.h"
 #include "overlay/node.h"
@@ -47,7 +48,8 @@ struct rvl_overlay {
 	pthread_mutex_t walk_lock; /* one walk of upper for a directory at a time (mend.c) */
 	_Atomic bool is_upper_walked; /* all directories' entries are in step with their places */
 	bool is_recovering; /* the overlay is being opened */
-	bool has_unmade; /* entries of new objects could not be made then: some stamps have none */
+	bool has_unmade; /* entries of new objects could not be made then (recover.c) */
+	struct rvl_number_set unmade; /* owned; whose: their stamps are believed without them */
 	struct rvl_completion *completion; /* owned; NULL: the index lacks nothing */
 	struct rvl_debts debts;
 	pthread_mutex_t map_lock; /* one thread builds the map, the others wait for it */

@@ -188,12 +188,16 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 		return get_by_name(node, ret);
 	if (!rvl_node_is_dir(node)) {
 		const bool is_file = S_ISREG(node->type);
+		const enum rvl_fd_kind kind = is_file ? RVL_FD_WRITE : RVL_FD_SPECIAL;
 
 		/* a descriptor spares the way by the entry, which a new or dead object may not have */
-		r = rvl_fdcache_get(node->ov->fds, node->id.number,
-				    is_file ? RVL_FD_WRITE : RVL_FD_SPECIAL, &ret->pin);
-		if (r < 0 && rvl_is_owed(node))
+		r = rvl_fdcache_get(node->ov->fds, node->id.number, kind, &ret->pin);
+		if (r < 0 && rvl_is_owed(node)) {
 			r = rvl_debt_open(node, &ret->pin);
+			/* removed meanwhile, and held */
+			if (r == -ESTALE)
+				r = rvl_fdcache_get(node->ov->fds, node->id.number, kind, &ret->pin);
+		}
 		if (r == 0) {
 			ret->dirfd = ret->pin.fd;
 			ret->is_open = is_file;

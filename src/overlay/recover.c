@@ -14,6 +14,7 @@
 #include "overlay/recover.h"
 
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -263,7 +264,7 @@ static bool is_removed(const struct recovery *rc, uint64_t directory)
 	return rvl_entry_look(index, directory, &kind, &stx) == 0 &&
 	       (kind == RVL_ENTRY_TOMBSTONE ||
 		(kind == RVL_ENTRY_NONE && rvl_number_is_born(index, directory) &&
-		 !atomic_load(&index->is_incomplete) && !rc->ov->has_unmade));
+		 !atomic_load(&index->is_incomplete)));
 }
 
 static int recover_remove(struct recovery *rc)
@@ -338,6 +339,15 @@ static int recover(void *arg, const struct rvl_log_record *record)
 	struct recovery rc = { .ov = arg, .record = record };
 	int r = rvl_entry_look(rc.ov->index, record->number, &rc.kind, &rc.entry);
 
+	/*
+	 * What cannot be found for want of an entry looks as if it were gone: all waits for the next
+	 * mount but what gives room.
+	 */
+	if (rc.ov->has_unmade) {
+		if (r == 0 && (record->op == RVL_LOG_ORPHAN || record->op == RVL_LOG_REMOVE))
+			(void)bury_if_unnamed(&rc);
+		return 1;
+	}
 	if (r < 0)
 		goto done;
 	switch (record->op) {
@@ -389,6 +399,7 @@ static int finish_owed(void *arg, const struct rvl_log_record *record)
 	struct round *round = arg;
 	struct recovery rc = { .ov = round->ov, .record = record };
 	struct at _cleanup_at_ at = {};
+	bool is_left;
 	int r;
 
 	if (record->op != RVL_LOG_CREATE || !(record->flags & RVL_LOG_STAMP_LAST))
@@ -400,18 +411,26 @@ static int finish_owed(void *arg, const struct rvl_log_record *record)
 		r = finish_create(&rc, &at);
 		round->n_done += r == 0;
 	}
-	round->ov->has_unmade |= is_passing(r);
-	round->n_left += r == 0 && rc.kind == RVL_ENTRY_NONE && !at.dir;
-	return 0; /* what is wrong is told when its turn comes */
+	is_left = r == 0 && rc.kind == RVL_ENTRY_NONE && !at.dir;
+	round->n_left += is_left;
+	if (is_passing(r)) {
+		rvl_warn_limited("a new object has no index entry yet, and gets none now: %s; until the next "
+				 "mount operations that were not finished are left alone",
+				 strerror(-r));
+		rc.ov->has_unmade = true;
+	}
+	/* what else is wrong is told when its turn comes */
+	return is_left || is_passing(r) ? rvl_number_set_add(&rc.ov->unmade, record->number, 1, SIZE_MAX) : 0;
 }
 
 int rvl_recover(struct rvl_overlay *ov)
 {
 	struct round round;
+	int r;
 
 	do {
 		round = (struct round){ .ov = ov };
-		rvl_log_each(ov->index->log, finish_owed, &round);
-	} while (round.n_done && round.n_left);
-	return rvl_log_replay(ov->index->log, recover, ov);
+		r = rvl_log_each(ov->index->log, finish_owed, &round);
+	} while (r == 0 && round.n_done && round.n_left);
+	return r ?: rvl_log_replay(ov->index->log, recover, ov);
 }

@@ -261,6 +261,51 @@ def test_full_disk_and_a_death(ov, kind):
     check_tree(ov.mnt)
 
 
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_full_disk_and_a_tree(ov, is_killed):
+    """What is in a directory that has no room for an entry keeps its number too, also what was moved there."""
+    base = ov.base.parent / f"{ov.base.name}.small"
+    base.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "nr_inodes=1600", "tmpfs", base)
+    ov.mounted_helpers.append(base)
+    ov.use_upper_on(base)
+    ov.may_complain = True
+    for i in range(300):
+        write(base / f"ballast{i}")
+    mnt = ov.mount()
+    for i in range(150):
+        write(mnt / f"before{i}")
+    os.makedirs(mnt / "moved/sub")
+    write(mnt / "moved/f")
+    os.makedirs(mnt / "d/e")
+    os.rename(mnt / "moved", mnt / "d/moved")
+    for i in range(50):
+        write(mnt / f"d/f{i}")
+        write(mnt / f"d/e/g{i}")
+        os.symlink("target", mnt / f"d/s{i}")
+    with contextlib.suppress(OSError):
+        for i in range(5000):
+            write(base / f"fill{i}")
+    before = numbers(mnt)
+    handles = taken(mnt, [name for name in before if name != "."])
+    if is_killed:
+        ov.kill()
+    else:
+        ov.umount()
+    for turn in range(2):
+        for i in range(20):  # or nothing can be mounted
+            (base / f"ballast{20 * turn + i}").unlink()
+        ov.mount()
+        ov.umount()
+    run("mount", "-o", "remount,nr_inodes=9000", base)
+    ov.mount()
+    assert numbers(mnt) == before
+    open_all(mnt, handles)
+    ov.remount()
+    open_all(mnt, handles)
+    check_tree(mnt)
+
+
 def test_first_made_is_ready_last(ov):
     """The entries come, whatever the order in which two creates, begun one after the other, are done."""
     mnt = ov.mount()
