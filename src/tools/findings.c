@@ -51,11 +51,17 @@ static const char *outcome_name(enum rvl_outcome outcome)
 	return outcome == RVL_MENDED ? "mended" : outcome == RVL_FAILED ? "failed" : "found";
 }
 
-static const char *error_text(int error)
+static const char *error_text(const struct rvl_problem *problem)
 {
-	return error == -EOPNOTSUPP ? "it takes more than this" :
-	       error == -ESTALE	    ? "something else must be mended first" :
-				      strerror(-error);
+	switch (problem->error) {
+	case -EOPNOTSUPP:
+		return "it takes more than this";
+	case -ESTALE:
+		return problem->id == RVL_P_MAP_LOST ? "it takes reverlayctl rebind" :
+						       "something else must be mended first";
+	default:
+		return strerror(-problem->error);
+	}
 }
 
 static void print_json(struct rvl_findings *f, const struct rvl_problem *problem)
@@ -75,7 +81,7 @@ static void print_json(struct rvl_findings *f, const struct rvl_problem *problem
 				    rvl_output_string(problem->detail, strlen(problem->detail)));
 	json_object_set_new(object, "outcome", json_string(outcome_name(problem->outcome)));
 	if (problem->outcome == RVL_FAILED)
-		json_object_set_new(object, "error", json_string(error_text(problem->error)));
+		json_object_set_new(object, "error", json_string(error_text(problem)));
 	rvl_output_begin();
 	fputs(f->n_printed ? ",\n  " : "{\"problems\": [\n  ", stdout);
 	json_dumpf(object, stdout, JSON_COMPACT);
@@ -116,7 +122,7 @@ static void print_text(const struct rvl_problem *problem)
 	if (problem->outcome == RVL_MENDED)
 		printf(". Mended: %s", rvl_problem_kinds[problem->id].mend);
 	else if (problem->outcome == RVL_FAILED)
-		printf(". NOT mended: %s", error_text(problem->error));
+		printf(". NOT mended: %s", error_text(problem));
 	putchar('\n');
 }
 

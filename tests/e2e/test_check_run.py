@@ -497,6 +497,10 @@ def test_random_damage(ov):
             done.clear()
         if i % 10 == 9:
             ov.may_complain = True
+            if code == 4 and any(problem["id"] == "map-lost" for problem in found["problems"]):
+                # the mount would be refused, with this command
+                assert "reverlayctl rebind" in found["problems"][0]["error"], where
+                run(CTL, "rebind", "-o", ov.option_string())
             mnt = ov.mount()
             compare(before, files_of(mnt), where)
             ov.umount()
