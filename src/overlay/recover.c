@@ -341,10 +341,11 @@ static int recover(void *arg, const struct rvl_log_record *record)
 
 	/*
 	 * What cannot be found for want of an entry looks as if it were gone: all waits for the next
-	 * mount but what gives room.
+	 * mount but what gives room. The link count of what came from lower may be one too low.
 	 */
 	if (rc.ov->has_unmade) {
-		if (r == 0 && (record->op == RVL_LOG_ORPHAN || record->op == RVL_LOG_REMOVE))
+		if (r == 0 && is_born(&rc) &&
+		    (record->op == RVL_LOG_ORPHAN || record->op == RVL_LOG_REMOVE))
 			(void)bury_if_unnamed(&rc);
 		return 1;
 	}
