@@ -128,11 +128,6 @@ static int complete_name(struct rvl_node *dir, int dirfd, const char *name)
 	return S_ISDIR(upper.st.stx_mode) ? push(ov->completion, number) : 0;
 }
 
-static bool is_no_room(int r)
-{
-	return r == -ENOSPC || r == -EDQUOT;
-}
-
 /* What cannot be looked at stays as it is; one that is gone meanwhile has nothing to complete. */
 static int complete_directory(struct rvl_overlay *ov, uint64_t number)
 {
@@ -152,7 +147,7 @@ static int complete_directory(struct rvl_overlay *ov, uint64_t number)
 		if (r < 0 && r != -ENOENT && r != -ENOMEM)
 			rvl_warn_limited("%s: could not be looked at: %s", entry->d_name,
 					 strerror(-r));
-		r = r == -ENOMEM || is_no_room(r) ? r : 0;
+		r = r == -ENOMEM || r == -ENOSPC || r == -EDQUOT ? r : 0;
 		if (atomic_load(&ov->is_stopping))
 			r = -EINTR;
 	}

@@ -47,7 +47,7 @@ void rvl_debts_release(struct rvl_debts *debts)
 	pthread_cond_destroy(&debts->changed);
 }
 
-/* The next three with the lock of the list. */
+/* The next two with the lock of the list. */
 static void append(struct rvl_debts *debts, struct rvl_node *node)
 {
 	node->debt_turn = ++debts->turn;
@@ -64,11 +64,6 @@ static void take_out(struct rvl_debts *debts, struct rvl_node *node)
 	*(node->debt_newer ? &node->debt_newer->debt_older : &debts->newest) = node->debt_older;
 	node->debt_older = node->debt_newer = NULL;
 	debts->n--;
-}
-
-static bool is_listed(const struct rvl_debts *debts, const struct rvl_node *node)
-{
-	return node->debt_older || debts->oldest == node;
 }
 
 void rvl_debt_add(struct rvl_node *node, uint64_t log_id, bool is_whole)
@@ -230,13 +225,6 @@ static int call_at_name(struct rvl_node *node, at_name_fn *fn, struct rvl_fd *re
 	return r;
 }
 
-static enum rvl_fd_kind kind_of(const struct rvl_node *node)
-{
-	return rvl_node_is_dir(node)	? RVL_FD_UPPER_DIR :
-	       S_ISREG(node->type) ? RVL_FD_WRITE :
-				     RVL_FD_SPECIAL;
-}
-
 /* Of no directory. */
 static int open_at(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret)
 {
@@ -245,7 +233,8 @@ static int open_at(struct rvl_node *node, int dirfd, const char *name, struct rv
 				  rvl_path_open(dirfd, name, is_file ? O_RDWR : O_PATH, 0));
 
 	return fd < 0 ? fd :
-			rvl_fdcache_add(node->ov->fds, node->id.number, kind_of(node), fd, ret);
+			rvl_fdcache_add(node->ov->fds, node->id.number, rvl_node_fd_kind(node),
+					fd, ret);
 }
 
 /* If it is still owed: a name of what is not may be another's by now. */
@@ -276,7 +265,7 @@ int rvl_debt_pay(struct rvl_node *node)
 	if (rvl_node_is_dir(node))
 		r = rvl_upper_dir(node, &fd);
 	else
-		r = rvl_fdcache_get(fds, node->id.number, kind_of(node), &fd);
+		r = rvl_fdcache_get(fds, node->id.number, rvl_node_fd_kind(node), &fd);
 	if (r == 0) {
 		r = rvl_debt_pay_at(node, fd.fd, "");
 		rvl_fdcache_unpin(fds, &fd);
@@ -292,7 +281,7 @@ static void put_off(struct rvl_node *node)
 	struct rvl_debts *debts = &node->ov->debts;
 
 	pthread_mutex_lock(&debts->lock);
-	if (is_listed(debts, node)) {
+	if (rvl_is_owed(node)) {
 		take_out(debts, node);
 		append(debts, node);
 	}
@@ -328,35 +317,29 @@ static int pay_oldest(struct rvl_overlay *ov, unsigned n, uint64_t turn)
 	return ret;
 }
 
-/* How many there are, and the turn of the newest. */
-static unsigned count(struct rvl_debts *debts, uint64_t *ret_turn)
+static unsigned count(struct rvl_debts *debts)
 {
 	unsigned n;
 
 	pthread_mutex_lock(&debts->lock);
 	n = debts->n;
-	*ret_turn = debts->turn;
 	pthread_mutex_unlock(&debts->lock);
 	return n;
 }
 
 int rvl_debts_make_room(struct rvl_overlay *ov)
 {
-	uint64_t turn;
 	int r;
 
-	if (count(&ov->debts, &turn) < DEBTS_MAX)
+	if (count(&ov->debts) < DEBTS_MAX)
 		return 0;
-	r = pay_oldest(ov, 16, turn);
-	return count(&ov->debts, &turn) < DEBTS_MAX ? 0 : r;
+	r = pay_oldest(ov, 16, UINT64_MAX);
+	return count(&ov->debts) < DEBTS_MAX ? 0 : r;
 }
 
 int rvl_debts_pay_all(struct rvl_overlay *ov)
 {
-	uint64_t turn;
-	unsigned n = count(&ov->debts, &turn);
-
-	return pay_oldest(ov, n, turn);
+	return pay_oldest(ov, count(&ov->debts), UINT64_MAX);
 }
 
 /* Up to n nodes that are owed and in the directory, each counted; returns how many. */
@@ -402,11 +385,10 @@ int rvl_debts_pay_in(struct rvl_node *dir)
 {
 	struct rvl_node *v[PART];
 	unsigned n, left;
-	uint64_t turn;
 	int r = rvl_debt_pay_upwards(dir);
 
 	/* no more than there are now: others may go on making some */
-	for (left = count(&dir->ov->debts, &turn); r == 0 && left > 0; left = n < left ? left - n : 0) {
+	for (left = count(&dir->ov->debts); r == 0 && left > 0; left = n < left ? left - n : 0) {
 		n = find_in(dir, v, PART);
 		if (n == 0)
 			break;
@@ -421,7 +403,7 @@ int rvl_debts_pay_in(struct rvl_node *dir)
 
 static int hold(struct rvl_node *node, int dirfd, const char *name, struct rvl_fd *ret)
 {
-	int r = rvl_fdcache_get(node->ov->fds, node->id.number, kind_of(node), ret);
+	int r = rvl_fdcache_get(node->ov->fds, node->id.number, rvl_node_fd_kind(node), ret);
 
 	return r < 0 ? open_at(node, dirfd, name, ret) : 0;
 }

@@ -127,6 +127,12 @@ static inline bool rvl_node_is_dir(const struct rvl_node *node)
 	return S_ISDIR(node->type);
 }
 
+/* What the descriptor of its upper object is, if it is no directory. */
+static inline enum rvl_fd_kind rvl_node_fd_kind(const struct rvl_node *node)
+{
+	return S_ISREG(node->type) ? RVL_FD_WRITE : RVL_FD_SPECIAL;
+}
+
 static inline bool rvl_node_has_upper(const struct rvl_node *node)
 {
 	return atomic_load_explicit(&node->has_upper, memory_order_acquire);

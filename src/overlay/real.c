@@ -187,8 +187,7 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 	if (!rvl_node_is_dir(node) && node->is_unindexed)
 		return get_by_name(node, ret);
 	if (!rvl_node_is_dir(node)) {
-		const bool is_file = S_ISREG(node->type);
-		const enum rvl_fd_kind kind = is_file ? RVL_FD_WRITE : RVL_FD_SPECIAL;
+		const enum rvl_fd_kind kind = rvl_node_fd_kind(node);
 
 		/* a descriptor spares the way by the entry, which a new or dead object may not have */
 		r = rvl_fdcache_get(node->ov->fds, node->id.number, kind, &ret->pin);
@@ -200,7 +199,7 @@ int rvl_real_get(struct rvl_node *node, struct rvl_real *ret)
 		}
 		if (r == 0) {
 			ret->dirfd = ret->pin.fd;
-			ret->is_open = is_file;
+			ret->is_open = kind == RVL_FD_WRITE;
 			return 0;
 		}
 		r = rvl_debt_pay(node);

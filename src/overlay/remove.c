@@ -74,8 +74,7 @@ static void bury(struct rvl_node *node)
 
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_LOWER_DATA);
 	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_READ);
-	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
-	rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_SPECIAL);
+	rvl_fdcache_drop(node->ov->fds, node->id.number, rvl_node_fd_kind(node));
 	if (!rvl_node_has_upper(node) || (rvl_node_is_dir(node) && rvl_debt_cancel_dir(node)))
 		return;
 	r = bury_entry(node);
@@ -98,8 +97,7 @@ void rvl_node_bury(struct rvl_node *node)
 		node->log_id = 0;
 	}
 	if (node->held.slot) {
-		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_WRITE);
-		rvl_fdcache_drop(node->ov->fds, node->id.number, RVL_FD_SPECIAL);
+		rvl_fdcache_drop(node->ov->fds, node->id.number, rvl_node_fd_kind(node));
 		rvl_fdcache_unpin(node->ov->fds, &node->held);
 		atomic_fetch_sub(&node->ov->debts.n_held, 1);
 	}

@@ -195,17 +195,23 @@ def test_ctime_stays(ov):
 MAKE = {"file": write, "symlink": lambda path: os.symlink("target", path), "fifo": os.mkfifo, "directory": os.mkdir}
 
 
-def fill(ov, kind):
-    """Makes objects of a kind until the filesystem has no inode left, on which each entry needs one. Their names."""
+def mount_on_small(ov, n_inodes):
+    """Upper and workdir on a filesystem with so many inodes, where each entry needs one; 300 can be given back."""
     base = ov.base.parent / f"{ov.base.name}.small"
     base.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "nr_inodes=2000", "tmpfs", base)
+    run("mount", "-t", "tmpfs", "-o", f"nr_inodes={n_inodes}", "tmpfs", base)
     ov.mounted_helpers.append(base)
     ov.use_upper_on(base)
     ov.may_complain = True
     for i in range(300):
         write(base / f"ballast{i}")
-    mnt = ov.mount()
+    ov.mount()
+    return base
+
+
+def fill(ov, kind):
+    """Makes objects of a kind until no inode is left. Their names."""
+    base, mnt = mount_on_small(ov, 2000), ov.mnt
     os.mkdir(mnt / "d")
     names = []
     with contextlib.suppress(OSError):
@@ -264,15 +270,7 @@ def test_full_disk_and_a_death(ov, kind):
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_full_disk_and_a_tree(ov, is_killed):
     """What is in a directory that has no room for an entry keeps its number too, also what was moved there."""
-    base = ov.base.parent / f"{ov.base.name}.small"
-    base.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "nr_inodes=1600", "tmpfs", base)
-    ov.mounted_helpers.append(base)
-    ov.use_upper_on(base)
-    ov.may_complain = True
-    for i in range(300):
-        write(base / f"ballast{i}")
-    mnt = ov.mount()
+    base, mnt = mount_on_small(ov, 1600), ov.mnt
     for i in range(150):
         write(mnt / f"before{i}")
     os.makedirs(mnt / "moved/sub")
